@@ -1,0 +1,415 @@
+package stop
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const aToken = "s4oymiquy7qobjgx36tejs35zeqt24qpemsnzgtfeswmrw6csxbkq" // of the empty report
+
+// A daemon answers each connection on loopback from one line, and keeps what it was sent.
+type daemon struct {
+	addr    netip.AddrPort
+	mu      sync.Mutex
+	lines   []string // with line endings
+	sources []netip.Addr
+}
+
+// serve starts a daemon that gives each connection and its request line to answer and then closes it.
+func serve(t *testing.T, answer func(conn *net.TCPConn, line string)) *daemon {
+	t.Helper()
+	l, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &daemon{addr: l.Addr().(*net.TCPAddr).AddrPort()}
+	done := make(chan struct{})
+	t.Cleanup(func() { l.Close(); <-done })
+	go func() {
+		defer close(done)
+		for {
+			conn, err := l.AcceptTCP()
+			if err != nil {
+				return
+			}
+			line, _ := bufio.NewReader(conn).ReadString('\n')
+			d.mu.Lock()
+			d.lines = append(d.lines, line)
+			d.sources = append(d.sources, conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr())
+			d.mu.Unlock()
+			answer(conn, line)
+			conn.Close()
+		}
+	}()
+	return d
+}
+
+func (d *daemon) sent() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return append([]string(nil), d.lines...)
+}
+
+func say(reply string) func(*net.TCPConn, string) {
+	return func(conn *net.TCPConn, _ string) { io.WriteString(conn, reply) }
+}
+
+// sayByForm answers plain to a line in the form of RFC 1413, other to any other.
+func sayByForm(plain, other string) func(*net.TCPConn, string) {
+	return func(conn *net.TCPConn, line string) {
+		if strings.Contains(line, ":") {
+			io.WriteString(conn, other)
+			return
+		}
+		io.WriteString(conn, plain)
+	}
+}
+
+var (
+	plainRequest  = Request{Local: 968, Remote: 23}
+	svRec         = Request{Local: 968, Remote: 23, Type: SVRec, SID: 92847523456}
+	svRecOnBehalf = Request{Local: 968, Remote: 23, Type: SVRec, SID: 92847523456, For: netip.MustParseAddr("192.0.2.7")}
+	aliceReply    = Reply{Local: 968, Remote: 23, System: "UNIX", UserID: "alice"}
+	invalidPort   = Reply{Local: 968, Remote: 23, Error: InvalidPort}
+)
+
+func TestAsk(t *testing.T) {
+	token := TokenOf(nil)
+	tokenLine := "968 , 23 : USERID : OTHER : " + aToken
+	tokenReply := Reply{Local: 968, Remote: 23, System: "OTHER", UserID: aToken}
+	aliceLine := "968 , 23 : USERID : UNIX : alice"
+	invalidLine := "968 , 23 : ERROR : INVALID-PORT"
+
+	for _, test := range []struct {
+		name   string
+		answer func(*net.TCPConn, string)
+		ask    Request
+		want   Answer
+		sent   []string
+	}{
+		{
+			name: "a STOP daemon", answer: say(tokenLine + "\r\n"), ask: svRecOnBehalf,
+			want: Answer{Sent: svRecOnBehalf.String(), Reply: tokenReply, Line: tokenLine, Kind: KindToken, Token: token},
+			sent: []string{"968 , 23 : SV_REC : 92847523456 : 192.0.2.7\r\n"},
+		}, {
+			name: "more after the line", answer: say(tokenLine + "\n968 , 23 : ERROR : NO-USER\n"), ask: plainRequest,
+			want: Answer{Sent: "968 , 23", Reply: tokenReply, Line: tokenLine, Kind: KindToken, Token: token},
+			sent: []string{"968 , 23\r\n"},
+		}, {
+			name: "the end of the stream for a line ending", answer: say(tokenLine), ask: plainRequest,
+			want: Answer{Sent: "968 , 23", Reply: tokenReply, Line: tokenLine, Kind: KindToken, Token: token},
+			sent: []string{"968 , 23\r\n"},
+		}, {
+			name: "a legacy name", answer: say(aliceLine + "\r\n"), ask: svRec,
+			want: Answer{Sent: svRec.String(), Reply: aliceReply, Line: aliceLine, Kind: KindLegacy},
+			sent: []string{"968 , 23 : SV_REC : 92847523456\r\n"},
+		}, {
+			name: "a name with an escape sequence", answer: say("968 , 23 : USERID : UNIX : \x1b[2J\\\r\n"), ask: svRec,
+			want: Answer{
+				Sent: svRec.String(), Reply: Reply{Local: 968, Remote: 23, System: "UNIX", UserID: "\x1b[2J\\"},
+				Line: `968 , 23 : USERID : UNIX : \x1b[2J\\`, Kind: KindLegacy,
+			},
+			sent: []string{"968 , 23 : SV_REC : 92847523456\r\n"},
+		}, {
+			name: "an error word", answer: say("968 , 23 : ERROR : NO-USER\r\n"), ask: svRec,
+			want: Answer{
+				Sent: svRec.String(), Reply: Reply{Local: 968, Remote: 23, Error: NoUser},
+				Line: "968 , 23 : ERROR : NO-USER", Kind: KindError,
+			},
+			sent: []string{"968 , 23 : SV_REC : 92847523456\r\n"},
+		}, {
+			name: "an echo, as nullidentd", ask: svRec,
+			answer: func(conn *net.TCPConn, line string) { io.WriteString(conn, line[:20]+" : USERID : UNIX : alice\r\n") },
+			want:   Answer{Sent: svRec.String(), Reply: aliceReply, Line: "968 , 23 : SV_REC :  : USERID : UNIX : alice", Kind: KindLegacy},
+			sent:   []string{"968 , 23 : SV_REC : 92847523456\r\n"},
+		}, {
+			name: "RFC 1413 alone, as OpenBSD", answer: sayByForm(aliceLine+"\r\n", invalidLine+"\r\n"), ask: svRec,
+			want: Answer{Sent: "968 , 23", Reply: aliceReply, Line: aliceLine, Kind: KindLegacy},
+			sent: []string{"968 , 23 : SV_REC : 92847523456\r\n", "968 , 23\r\n"},
+		}, {
+			name: "RFC 1413 alone, as bidentd", answer: sayByForm(aliceLine+"\r\n", "0, 0 : ERROR : INVALID-PORT\r\n"), ask: svRec,
+			want: Answer{Sent: "968 , 23", Reply: aliceReply, Line: aliceLine, Kind: KindLegacy},
+			sent: []string{"968 , 23 : SV_REC : 92847523456\r\n", "968 , 23\r\n"},
+		}, {
+			name: "RFC 1413 alone, closing", answer: sayByForm(aliceLine+"\r\n", ""), ask: svRec,
+			want: Answer{Sent: "968 , 23", Reply: aliceReply, Line: aliceLine, Kind: KindLegacy},
+			sent: []string{"968 , 23 : SV_REC : 92847523456\r\n", "968 , 23\r\n"},
+		}, {
+			name: "RFC 1413 alone, resetting", ask: svRec,
+			answer: func(conn *net.TCPConn, line string) {
+				if strings.Contains(line, ":") {
+					conn.SetLinger(0)
+					return
+				}
+				io.WriteString(conn, aliceLine+"\r\n")
+			},
+			want: Answer{Sent: "968 , 23", Reply: aliceReply, Line: aliceLine, Kind: KindLegacy},
+			sent: []string{"968 , 23 : SV_REC : 92847523456\r\n", "968 , 23\r\n"},
+		}, {
+			name: "INVALID-PORT twice", answer: say(invalidLine + "\r\n"), ask: svRec,
+			want: Answer{Sent: "968 , 23", Reply: invalidPort, Line: invalidLine, Kind: KindError},
+			sent: []string{"968 , 23 : SV_REC : 92847523456\r\n", "968 , 23\r\n"},
+		}, {
+			name: "INVALID-PORT to the form of RFC 1413", answer: say(invalidLine + "\r\n"), ask: plainRequest,
+			want: Answer{Sent: "968 , 23", Reply: invalidPort, Line: invalidLine, Kind: KindError},
+			sent: []string{"968 , 23\r\n"},
+		}, {
+			name: "INVALID-PORT on behalf", answer: say(invalidLine + "\r\n"), ask: svRecOnBehalf,
+			want: Answer{Sent: svRecOnBehalf.String(), Reply: invalidPort, Line: invalidLine, Kind: KindError},
+			sent: []string{"968 , 23 : SV_REC : 92847523456 : 192.0.2.7\r\n"},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			d := serve(t, test.answer)
+			got, err := new(Client).Ask(t.Context(), d.addr, test.ask)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("answer differs (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(test.sent, d.sent()); diff != "" {
+				t.Errorf("lines sent differ (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// Whatever goes wrong, the Answer is zero and the error names the host and the cause.
+func TestAskErrors(t *testing.T) {
+	endless := func(conn *net.TCPConn, _ string) {
+		for {
+			if _, err := conn.Write(make([]byte, 4096)); err != nil {
+				return
+			}
+		}
+	}
+	for _, test := range []struct {
+		name   string
+		answer func(*net.TCPConn, string)
+		ask    Request
+		cause  string
+		lines  int
+	}{
+		{"a line that never ends", endless, svRec, "read reply: longer than 1200 octets", 1},
+		{"a line over the bound", say(strings.Repeat("x", MaxReply+1) + "\n"), svRec, ": longer than 1200 octets", 1},
+		{"closed at once, twice", say(""), svRec, "closed without a reply", 2},
+		{"closed at once on behalf", say(""), svRecOnBehalf, "closed without a reply", 1},
+		{"an empty line", say("\r\n"), svRec, `parse reply "": no comma between two ports`, 1},
+		{"other ports", say("969 , 23 : USERID : UNIX : alice\r\n"), svRec, "ports are not 968 , 23", 1},
+		{"not a reply", say("SSH-2.0-OpenSSH_9.2\r\n"), svRec, `parse reply "SSH-2.0-OpenSSH_9.2": no comma between two ports`, 1},
+		{"an address with a zone", say(""), Request{Local: 968, Remote: 23, For: netip.MustParseAddr("fe80::1%lo")}, "address with a zone", 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			d := serve(t, test.answer)
+			got, err := new(Client).Ask(t.Context(), d.addr, test.ask)
+			if got != (Answer{}) {
+				t.Errorf("answer %+v with an error is not zero", got)
+			}
+			if err == nil || !strings.HasPrefix(err.Error(), "ask "+d.addr.String()+": ") || !strings.HasSuffix(err.Error(), test.cause) {
+				t.Errorf("error is %v, want one that ends in %q", err, test.cause)
+			}
+			if got := len(d.sent()); got != test.lines {
+				t.Errorf("%d lines were sent, want %d", got, test.lines)
+			}
+		})
+	}
+}
+
+func TestAskNobody(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().(*net.TCPAddr).AddrPort()
+	l.Close()
+	got, err := new(Client).Ask(t.Context(), addr, svRec)
+	if got != (Answer{}) || !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("asking a closed port gives %+v, %v", got, err)
+	}
+}
+
+func TestAskFromSource(t *testing.T) {
+	d := serve(t, sayByForm("968 , 23 : USERID : UNIX : alice\r\n", ""))
+	source := netip.MustParseAddr("127.0.0.2")
+	c := &Client{Source: source}
+	if _, err := c.Ask(t.Context(), d.addr, svRec); err != nil {
+		t.Fatal(err)
+	}
+	// Both questions, the one in the form of RFC 1413 too, are about the connection of 127.0.0.2.
+	want := []string{source.String(), source.String()}
+	var got []string
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, source := range d.sources {
+		got = append(got, source.String())
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("sources differ (-want +got):\n%s", diff)
+	}
+}
+
+func TestAskFromSourceOfAnotherHost(t *testing.T) {
+	d := serve(t, say("968 , 23 : USERID : UNIX : alice\r\n"))
+	c := &Client{Source: netip.MustParseAddr("192.0.2.1")}
+	got, err := c.Ask(t.Context(), d.addr, svRec)
+	if got != (Answer{}) || !errors.Is(err, syscall.EADDRNOTAVAIL) || len(d.sent()) != 0 {
+		t.Errorf("asking from an address of another host gives %+v, %v and sends %q", got, err, d.sent())
+	}
+}
+
+// pipeDial returns a Dial whose other ends are given to handle, in a bubble's own time.
+func pipeDial(handle func(net.Conn)) func(context.Context, string, netip.AddrPort, netip.AddrPort) (net.Conn, error) {
+	return func(context.Context, string, netip.AddrPort, netip.AddrPort) (net.Conn, error) {
+		ours, theirs := net.Pipe()
+		go func() {
+			defer theirs.Close()
+			handle(theirs)
+		}()
+		return ours, nil
+	}
+}
+
+func silent(conn net.Conn) { io.Copy(io.Discard, conn) }
+
+func TestAskDeadline(t *testing.T) {
+	host := netip.MustParseAddrPort("192.0.2.1:113")
+	// A write that nobody reads ends when the client closes.
+	deaf := func(conn net.Conn) { conn.Write([]byte("9")) }
+	// Takes three of four seconds to close without a reply, so that the second try has one.
+	slow := func(conn net.Conn) {
+		line, _ := bufio.NewReader(conn).ReadString('\n')
+		if !strings.Contains(line, ":") {
+			silent(conn)
+		}
+		conn.SetReadDeadline(time.Now().Add(3 * time.Second))
+		silent(conn)
+	}
+	drip := func(conn net.Conn) {
+		bufio.NewReader(conn).ReadString('\n')
+		for {
+			conn.SetReadDeadline(time.Now().Add(time.Second))
+			if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+				return
+			}
+			conn.Write([]byte("9"))
+		}
+	}
+	for _, test := range []struct {
+		name    string
+		handle  func(net.Conn)
+		timeout time.Duration
+		want    time.Duration
+	}{
+		{"silence", silent, 0, 10 * time.Second},
+		{"silence, timeout set", silent, 4 * time.Second, 4 * time.Second},
+		{"an octet a second", drip, 4 * time.Second, 4 * time.Second},
+		{"the second try has no time of its own", slow, 4 * time.Second, 4 * time.Second},
+		{"nobody reads", deaf, 4 * time.Second, 4 * time.Second},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began := time.Now()
+				c := &Client{Timeout: test.timeout, Dial: pipeDial(test.handle)}
+				got, err := c.Ask(t.Context(), host, svRec)
+				if got != (Answer{}) || !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("Ask gives %+v, %v", got, err)
+				}
+				if took := time.Since(began); took != test.want {
+					t.Errorf("Ask took %v, want %v", took, test.want)
+				}
+			})
+		})
+	}
+}
+
+func TestAskContext(t *testing.T) {
+	host := netip.MustParseAddrPort("192.0.2.1:113")
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		began := time.Now()
+		c := &Client{Dial: pipeDial(silent)}
+		if got, err := c.Ask(ctx, host, svRec); got != (Answer{}) || !errors.Is(err, context.Canceled) {
+			t.Errorf("Ask gives %+v, %v", got, err)
+		}
+		if took := time.Since(began); took != time.Second {
+			t.Errorf("Ask took %v after a cancel at 1s", took)
+		}
+	})
+}
+
+// A deadline of a loopback connection, not of a pipe.
+func TestAskTCPDeadline(t *testing.T) {
+	d := serve(t, func(conn *net.TCPConn, _ string) { silent(conn) })
+	c := &Client{Timeout: 50 * time.Millisecond}
+	got, err := c.Ask(t.Context(), d.addr, svRec)
+	if got != (Answer{}) || !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("Ask gives %+v, %v", got, err)
+	}
+	if got := len(d.sent()); got != 1 {
+		t.Errorf("%d lines were sent, want 1", got)
+	}
+}
+
+// One write a question, and Dial learns where from and where to.
+func TestAskWritesOnce(t *testing.T) {
+	host, source := netip.MustParseAddrPort("[2001:db8::1]:113"), netip.MustParseAddr("2001:db8::2")
+	type dialled struct{ Network, Local, Remote string }
+	var dials []dialled
+	var writes []string
+	c := &Client{Source: source, Dial: func(_ context.Context, network string, local, remote netip.AddrPort) (net.Conn, error) {
+		dials = append(dials, dialled{network, local.String(), remote.String()})
+		ours, theirs := net.Pipe()
+		go func() {
+			defer theirs.Close()
+			io.Copy(io.Discard, theirs)
+		}()
+		return countingConn{ours, &writes}, nil
+	}}
+	if _, err := c.Ask(t.Context(), host, svRec); !errors.Is(err, errClosed) {
+		t.Errorf("Ask gives %v", err)
+	}
+	if diff := cmp.Diff([]dialled{{"tcp", "[2001:db8::2]:0", "[2001:db8::1]:113"}, {"tcp", "[2001:db8::2]:0", "[2001:db8::1]:113"}}, dials); diff != "" {
+		t.Errorf("dials differ (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"968 , 23 : SV_REC : 92847523456\r\n", "968 , 23\r\n"}, writes); diff != "" {
+		t.Errorf("writes differ (-want +got):\n%s", diff)
+	}
+}
+
+// countingConn keeps each write and has no reply.
+type countingConn struct {
+	net.Conn
+	writes *[]string
+}
+
+func (c countingConn) Write(b []byte) (int, error) {
+	*c.writes = append(*c.writes, string(b))
+	return c.Conn.Write(b)
+}
+
+func (c countingConn) Read([]byte) (int, error) { return 0, io.EOF }
+
+func TestKind(t *testing.T) {
+	var got []string
+	for _, k := range []Kind{KindToken, KindLegacy, KindError, 0} {
+		got = append(got, k.String())
+	}
+	if diff := cmp.Diff([]string{"token", "legacy", "error", "Kind(0)"}, got); diff != "" {
+		t.Errorf("kinds differ (-want +got):\n%s", diff)
+	}
+}

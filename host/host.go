@@ -1,0 +1,83 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+)
+
+// ErrNotFound says that the system has no such socket or process (any more). Other errors say that it
+// could not tell.
+var ErrNotFound = errors.New("not found")
+
+// A Host answers questions about the machine it runs on, or ran on.
+//
+// All methods may be called from several goroutines at once.
+type Host interface {
+	// Facts returns what identifies the host, and a gap for each part that could not be read.
+	Facts(ctx context.Context) (Facts, []Gap)
+
+	// Find returns the socket of a flow, at a cost that does not grow with the number of sockets. Both
+	// ends are compared; a listener is never an answer. An unspecified local address means any address of
+	// this host. The error is ErrNotFound where no such socket exists.
+	Find(ctx context.Context, f Flow) (Socket, error)
+
+	// Snapshot begins one look at the host. What a snapshot has read once it does not read again, so that
+	// one trace sees each thing in one state.
+	Snapshot(ctx context.Context) (Snapshot, error)
+}
+
+// A Snapshot is one lazy look at a host: it reads what it is asked for. It is used by one goroutine.
+type Snapshot interface {
+	// Process returns a process with its descriptors. The error is ErrNotFound where it has ended.
+	Process(ctx context.Context, pid int) (Process, error)
+
+	// Holders returns the processes that hold descriptors of an object, in the system's own order; none is an answer.
+	Holders(ctx context.Context, o Object) ([]Holder, error)
+
+	// Peers returns the objects at the other end of an object: for a pipe, where both ends are one object,
+	// that object itself; for a socket that others are connected to, all of theirs.
+	Peers(ctx context.Context, o Object) ([]Object, error)
+
+	// Logins returns who the system says is logged in (utmp).
+	Logins(ctx context.Context) ([]Login, error)
+
+	// Gaps returns what could not be read so far, beside the errors that the other methods returned.
+	Gaps() []Gap
+
+	// Close ends the look and frees what it holds.
+	Close() error
+}
+
+// An ID identifies a process for as long as the host is up. A pid alone does not: pids are used again.
+type ID struct {
+	PID int `json:"pid"`
+	// Start is when the process started, in the system's own unit; it only serves to be compared.
+	Start uint64 `json:"start_ticks,omitzero"`
+}
+
+// An Object is the system's own identity of one end of a channel (a kernel address, an inode), as text.
+// It is comparable within one snapshot. Empty is unknown.
+type Object string
+
+// A Flow is the addresses of a connection as this host sees it.
+type Flow struct {
+	Protocol Kind // TCP, UDP or Raw
+	Local    netip.AddrPort
+	Remote   netip.AddrPort
+}
+
+// A Holder is a process that holds an object open.
+type Holder struct {
+	ID
+	FDs  []int `json:"fds"`
+	Mode Mode  `json:"mode,omitzero"`
+}
+
+// A Gap is something that a report should have and could not be read. PID is 0 where no single process is
+// concerned.
+type Gap struct {
+	PID  int    `json:"pid,omitzero,null"`
+	What string `json:"what"`
+	Why  string `json:"why"`
+}

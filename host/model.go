@@ -1,0 +1,234 @@
+package host
+
+import (
+	"net/netip"
+	"time"
+)
+
+// A Kind is the kind of a descriptor.
+type Kind string
+
+// Kinds of descriptors. A system that has others uses its own name for them.
+const (
+	TCP  Kind = "tcp"
+	UDP  Kind = "udp"
+	Raw  Kind = "raw"
+	Unix Kind = "unix"
+	Pipe Kind = "pipe"
+	FIFO Kind = "fifo"
+	PTY  Kind = "pty"
+	TTY  Kind = "tty"
+	File Kind = "file"
+)
+
+// Inet reports whether descriptors of this kind have internet addresses.
+func (k Kind) Inet() bool { return k == TCP || k == UDP || k == Raw }
+
+// A Mode says which way data may pass through a descriptor.
+type Mode string
+
+// Modes. Empty is unknown, and counts as both.
+const (
+	Read      Mode = "r"
+	Write     Mode = "w"
+	ReadWrite Mode = "rw"
+)
+
+// Reads reports whether the holder may read.
+func (m Mode) Reads() bool { return m != Write }
+
+// Writes reports whether the holder may write.
+func (m Mode) Writes() bool { return m != Read }
+
+// With returns what a holder of descriptors in both modes may do.
+func (m Mode) With(n Mode) Mode {
+	if m == n {
+		return m
+	}
+	return ReadWrite
+}
+
+// A Direction says which end opened a connection.
+type Direction string
+
+// Directions.
+const (
+	Outbound         Direction = "outbound"
+	Inbound          Direction = "inbound"
+	UnknownDirection Direction = "unknown"
+)
+
+// A Source says what told a direction.
+type Source string
+
+// Sources of a direction. Counters are exact: see the rule in internal/linux. Kernel is a flag that the
+// system keeps. A listener on the local port is a hint. Connected UDP and raw sockets are outbound by
+// their address alone (thesis section 4.5.2).
+const (
+	FromCounters  Source = "counters"
+	FromRecorder  Source = "recorder"
+	FromKernel    Source = "kernel"
+	FromConntrack Source = "conntrack"
+	FromListener  Source = "listener"
+	FromAddress   Source = "address"
+)
+
+// Sides of a pseudo terminal.
+const (
+	Master = "master"
+	Slave  = "slave"
+)
+
+// A Socket is an internet socket.
+type Socket struct {
+	Protocol Kind           `json:"protocol"`
+	Local    netip.AddrPort `json:"local"`
+	Remote   netip.AddrPort `json:"remote,omitzero"`
+	// State is the TCP state in RFC 9293's words with hyphens; empty for
+	// datagram sockets that are not connected.
+	State           string    `json:"state,omitzero"`
+	Direction       Direction `json:"direction,omitzero"`
+	DirectionSource Source    `json:"direction_source,omitzero"`
+	// UID owns the socket; without meaning where Inode is 0.
+	UID uint32 `json:"uid"`
+	// Inode 0 means that no process holds the socket (TIME-WAIT, orphaned).
+	Inode  uint64 `json:"inode,omitzero"`
+	Object Object `json:"object,omitzero"`
+	Cookie uint64 `json:"cookie,omitzero"`
+	// NetNS identifies the network namespace, 0 where the system has none.
+	NetNS uint64 `json:"netns,omitzero"`
+}
+
+// Flow returns the socket's addresses.
+func (s Socket) Flow() Flow { return Flow{Protocol: s.Protocol, Local: s.Local, Remote: s.Remote} }
+
+// A Descriptor is what one or several descriptor numbers of one process refer to, in one mode.
+type Descriptor struct {
+	FDs   []int  `json:"fds"`
+	Kind  Kind   `json:"kind"`
+	Mode  Mode   `json:"mode,omitzero"`
+	Inode uint64 `json:"inode,omitzero,null"`
+	// Object and Peer are this end and the other. Where both ends are one object (a pipe on Linux), they
+	// are equal.
+	Object Object `json:"object,omitzero"`
+	Peer   Object `json:"peer,omitzero"`
+
+	Local           netip.AddrPort `json:"local,omitzero" kinds:"tcp udp raw"`
+	Remote          netip.AddrPort `json:"remote,omitzero" kinds:"tcp udp raw"`
+	State           string         `json:"state,omitzero" kinds:"tcp udp raw"`
+	Direction       Direction      `json:"direction,omitzero" kinds:"tcp udp raw"`
+	DirectionSource Source         `json:"direction_source,omitzero" kinds:"tcp udp raw"`
+	NetNS           uint64         `json:"netns,omitzero,null" kinds:"tcp udp raw"`
+
+	Path     string `json:"path,omitzero" kinds:"unix fifo pty tty file"`
+	PeerPath string `json:"peer_path,omitzero" kinds:"unix"`
+	Type     string `json:"type,omitzero" kinds:"unix"`
+
+	Side   string `json:"side,omitzero" kinds:"pty"`
+	Number *int   `json:"number,omitzero" kinds:"pty"`
+
+	// Name is what the system calls a descriptor of a kind without keys of its own.
+	Name string `json:"name,omitzero" kinds:"*"`
+}
+
+// Listening reports whether the descriptor is a socket that waits for connections.
+func (d Descriptor) Listening() bool { return d.State == "LISTEN" }
+
+// A Process is one process. Unknown values are zero or nil; what could have been known is a [Gap].
+type Process struct {
+	PID  int  `json:"pid"`
+	PPID *int `json:"ppid,omitzero"`
+	// StartTicks is the Start of the process's [ID].
+	StartTicks uint64     `json:"start_ticks,omitzero" report:"-"`
+	Start      time.Time  `json:"start,omitzero"`
+	Exited     *time.Time `json:"exited,omitzero"`
+	// Name is the short name that the system keeps; the process may have chosen it. It is data: it may
+	// hold blanks, parentheses and newlines.
+	Name       string `json:"name,omitzero"`
+	Exe        string `json:"exe,omitzero"`
+	ExeDeleted *bool  `json:"exe_deleted,omitzero"`
+	ExeBuildID string `json:"exe_build_id,omitzero"`
+	ExeSHA256  string `json:"exe_sha256,omitzero"`
+
+	Args []string `json:"args,omitzero"`
+	CWD  string   `json:"cwd,omitzero"`
+
+	RUID  *uint32 `json:"ruid,omitzero"`
+	EUID  *uint32 `json:"euid,omitzero"`
+	SUID  *uint32 `json:"suid,omitzero"`
+	RGID  *uint32 `json:"rgid,omitzero"`
+	EGID  *uint32 `json:"egid,omitzero"`
+	SGID  *uint32 `json:"sgid,omitzero"`
+	RUser string  `json:"ruser,omitzero"`
+	EUser string  `json:"euser,omitzero"`
+
+	TTY      string `json:"tty,omitzero"`
+	Priority *int   `json:"priority,omitzero"`
+	Nice     *int   `json:"nice,omitzero"`
+	Session  *int   `json:"session,omitzero"`
+	PGRP     *int   `json:"pgrp,omitzero"`
+
+	LoginUID     *uint32 `json:"loginuid,omitzero"`
+	AuditSession *uint32 `json:"audit_session,omitzero"`
+	Cgroup       string  `json:"cgroup,omitzero"`
+	Container    string  `json:"container,omitzero"`
+	Job          *Job    `json:"job,omitzero"`
+	Login        *Login  `json:"login,omitzero"`
+
+	Descriptors []Descriptor `json:"descriptors,omitzero"`
+}
+
+// ID returns what identifies the process.
+func (p Process) ID() ID { return ID{PID: p.PID, Start: p.StartTicks} }
+
+// A Job is what a batch system says of a process.
+type Job struct {
+	ID         string `json:"id,omitzero"`
+	SubmitHost string `json:"submit_host,omitzero"`
+}
+
+// Sources of a login.
+const (
+	LoginEnvironment = "environment" // the process's own environment: its user could have written it
+	LoginUtmp        = "utmp"
+	LoginAudit       = "audit"
+	LoginSSHD        = "sshd"
+)
+
+// A Login is where a user says, or the system says, that somebody came from.
+type Login struct {
+	Source string `json:"source,omitzero"`
+	// Remote is the other end, without a port (0) where only the host is known.
+	Remote netip.AddrPort `json:"remote,omitzero"`
+	// Local is this host's end, where the source has it.
+	Local netip.AddrPort `json:"local,omitzero" report:"-"`
+	// User and Host are utmp's own words.
+	User string    `json:"user,omitzero" report:"-"`
+	Host string    `json:"host,omitzero" report:"-"`
+	Line string    `json:"line,omitzero"`
+	Time time.Time `json:"time,omitzero"`
+	// Key is the fingerprint of the key that opened the session, from sshd's own record.
+	Key string `json:"key,omitzero"`
+}
+
+// Facts identify a host.
+type Facts struct {
+	Name     string    `json:"name,omitzero"`
+	BootTime time.Time `json:"boot_time,omitzero"`
+	BootID   string    `json:"boot_id,omitzero"`
+	OS       string    `json:"os,omitzero"`
+	Release  string    `json:"release,omitzero"`
+	// Kernel is the full version line.
+	Kernel    string       `json:"kernel,omitzero"`
+	Arch      string       `json:"arch,omitzero"`
+	Addresses []netip.Addr `json:"addresses,omitzero"`
+	Clock     *Clock       `json:"clock,omitzero"`
+}
+
+// A Clock says how far the host's clock may be trusted; without it reports of two hosts cannot be ordered.
+type Clock struct {
+	Synchronised bool `json:"synchronised"`
+	// Offset and Error are in seconds: the last measured offset and the bound that the system estimates.
+	Offset float64 `json:"offset"`
+	Error  float64 `json:"error"`
+}

@@ -1,0 +1,142 @@
+package host
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// A Recording is a host at one moment, as `stopctl record` writes it.
+type Recording struct {
+	Facts   Facts    `json:"host"`
+	Sockets []Socket `json:"sockets"`
+	// Processes are in the system's own order, which is that of [Snapshot.Holders].
+	Processes []Process `json:"processes"`
+	Logins    []Login   `json:"logins,omitzero"`
+	Gaps      []Gap     `json:"gaps,omitzero"`
+}
+
+// ParseRecording reads a recording. On failure it is zero.
+func ParseRecording(b []byte) (Recording, error) {
+	var r Recording
+	if err := json.Unmarshal(b, &r); err != nil {
+		return Recording{}, fmt.Errorf("parse recording: %w", err)
+	}
+	return r, nil
+}
+
+// Record records what a snapshot shows of the given processes, and the sockets they hold.
+func Record(ctx context.Context, h Host, s Snapshot, pids []int) (Recording, error) {
+	var r Recording
+	var gaps []Gap
+	r.Facts, gaps = h.Facts(ctx)
+	seen := map[Object]bool{}
+	for _, pid := range pids {
+		p, err := s.Process(ctx, pid)
+		switch {
+		case errors.Is(err, ErrNotFound):
+			continue // it ended since the pids were listed
+		case ctx.Err() != nil:
+			return Recording{}, ctx.Err()
+		case err != nil:
+			gaps = append(gaps, Gap{PID: pid, What: "process", Why: err.Error()})
+			continue
+		}
+		r.Processes = append(r.Processes, p)
+		for _, d := range p.Descriptors {
+			if !d.Kind.Inet() || d.Listening() || seen[d.Object] {
+				continue
+			}
+			seen[d.Object] = true
+			sock, err := h.Find(ctx, Flow{Protocol: d.Kind, Local: d.Local, Remote: d.Remote})
+			if err == nil {
+				r.Sockets = append(r.Sockets, sock)
+			}
+		}
+	}
+	var err error
+	if r.Logins, err = s.Logins(ctx); err != nil {
+		gaps = append(gaps, Gap{What: "utmp", Why: err.Error()})
+	}
+	r.Gaps = append(gaps, s.Gaps()...)
+	return r, nil
+}
+
+// A Replay is a host that answers from a recording.
+type Replay struct{ Recording }
+
+// Facts returns the recorded facts.
+func (r *Replay) Facts(context.Context) (Facts, []Gap) { return r.Recording.Facts, nil }
+
+// Find searches the recorded sockets.
+func (r *Replay) Find(_ context.Context, f Flow) (Socket, error) {
+	for _, s := range r.Sockets {
+		if s.Protocol == f.Protocol && s.State != "LISTEN" && s.Remote == f.Remote && s.Local.Port() == f.Local.Port() &&
+			(s.Local.Addr() == f.Local.Addr() || f.Local.Addr().IsUnspecified()) {
+			return s, nil
+		}
+	}
+	return Socket{}, ErrNotFound
+}
+
+// Snapshot returns the recording itself.
+func (r *Replay) Snapshot(context.Context) (Snapshot, error) { return replaySnapshot{r}, nil }
+
+type replaySnapshot struct{ r *Replay }
+
+func (s replaySnapshot) Process(_ context.Context, pid int) (Process, error) {
+	for _, p := range s.r.Processes {
+		if p.PID == pid {
+			return p, nil
+		}
+	}
+	return Process{}, ErrNotFound
+}
+
+func (s replaySnapshot) Holders(_ context.Context, o Object) ([]Holder, error) {
+	var hs []Holder
+	for _, p := range s.r.Processes {
+		var h Holder
+		for _, d := range p.Descriptors {
+			if d.Object == o {
+				h.ID = p.ID()
+				if h.FDs == nil {
+					h.Mode = d.Mode
+				}
+				h.FDs = append(h.FDs, d.FDs...)
+				h.Mode = h.Mode.With(d.Mode)
+			}
+		}
+		if h.FDs != nil {
+			slices.Sort(h.FDs)
+			hs = append(hs, h)
+		}
+	}
+	return hs, nil
+}
+
+func (s replaySnapshot) Peers(_ context.Context, o Object) ([]Object, error) {
+	var peers []Object
+	add := func(p Object) {
+		if p != "" && !slices.Contains(peers, p) {
+			peers = append(peers, p)
+		}
+	}
+	for _, p := range s.r.Processes {
+		for _, d := range p.Descriptors {
+			if d.Object == o {
+				add(d.Peer)
+			}
+			if d.Peer == o {
+				add(d.Object)
+			}
+		}
+	}
+	return peers, nil
+}
+
+func (s replaySnapshot) Logins(context.Context) ([]Login, error) { return s.r.Recording.Logins, nil }
+func (s replaySnapshot) Gaps() []Gap                             { return s.r.Recording.Gaps }
+func (s replaySnapshot) Close() error                            { return nil }

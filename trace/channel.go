@@ -1,0 +1,205 @@
+package trace
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/stopd/stopd/host"
+)
+
+// follow lists the channels of one descriptor, and walks on to who holds their other ends.
+func (t *tracer) follow(n *node, d host.Descriptor) {
+	if d.Object == "" {
+		return
+	}
+	peers, err := t.snap.Peers(t.ctx, d.Object)
+	if err != nil {
+		t.gap(n.PID, fmt.Sprintf("other end of descriptor %d", d.FDs[0]), err.Error())
+		return
+	}
+	for _, o := range peers {
+		if t.bound() {
+			return
+		}
+		t.join(n, d, o)
+	}
+}
+
+// join follows the channel between a descriptor and one peer object.
+func (t *tracer) join(n *node, d host.Descriptor, peer host.Object) {
+	far, err := t.snap.Holders(t.ctx, peer)
+	if err != nil {
+		t.gap(n.PID, fmt.Sprintf("holders of the other end of descriptor %d", d.FDs[0]), err.Error())
+		return
+	}
+	c := t.channel(n, d, peer, far)
+	if c == nil {
+		return
+	}
+	if d.Kind == host.PTY && d.Side == host.Master && n.entered[peer] {
+		return
+	}
+	if c.Why == "" {
+		c.Why = t.stop(n, d, peer, far)
+		c.Followed = c.Why == ""
+	}
+	if !c.Followed {
+		return
+	}
+	for _, h := range far {
+		if h.PID == n.PID || h.PID <= 1 {
+			continue
+		}
+		if seen := t.byPID[h.PID]; seen != nil {
+			seen.joined = true
+			if d.Kind == host.PTY && d.Side == host.Slave {
+				seen.entered[d.Object] = true
+			}
+			continue
+		}
+		chain := t.walk(h, Via{From: new(n.Index), By: ByChannel, Channel: new(c.ID)}, peer)
+		if len(chain) > 0 && d.Kind == host.PTY && d.Side == host.Slave {
+			chain[0].entered[d.Object] = true
+		}
+		t.expand(chain)
+	}
+}
+
+// channel returns the channel between a descriptor and a peer, listed once whichever end it was met from;
+// nil where it joins nobody: an end that only this process holds, with both sides or with none.
+func (t *tracer) channel(n *node, d host.Descriptor, peer host.Object, far []host.Holder) *Channel {
+	a, b := d.Object, peer
+	if b < a {
+		a, b = b, a
+	}
+	key := string(a) + "\x00" + string(b)
+	if c := t.byKey[key]; c != nil {
+		return c
+	}
+	near := far
+	if peer != d.Object {
+		var err error
+		if near, err = t.snap.Holders(t.ctx, d.Object); err != nil {
+			t.gap(n.PID, fmt.Sprintf("holders of descriptor %d", d.FDs[0]), err.Error())
+		}
+	}
+	c := &Channel{ID: len(t.channels) + 1, Kind: d.Kind}
+	add := func(holders []host.Holder, side int) {
+		for _, h := range holders {
+			c.Ends = append(c.Ends, End{PID: h.PID, FDs: h.FDs, Mode: h.Mode, side: side})
+		}
+	}
+	add(near, 0)
+	if peer != d.Object {
+		add(far, 1)
+	}
+	c.Complete = complete(c.Ends, peer == d.Object)
+	alone := !slices.ContainsFunc(c.Ends, func(e End) bool { return e.PID != n.PID })
+	if alone && c.Complete {
+		return nil // it talks to itself
+	}
+	t.byKey[key] = c
+	t.channels = append(t.channels, c)
+	return c
+}
+
+// complete reports whether both ends were found: two sides, or where both are one object a reader and a
+// writer.
+func complete(ends []End, oneObject bool) bool {
+	var a, b bool
+	for _, e := range ends {
+		if oneObject {
+			a, b = a || e.Mode.Reads(), b || e.Mode.Writes()
+		} else {
+			a, b = a || e.side == 0, b || e.side == 1
+		}
+	}
+	return a && b
+}
+
+// stop says why a channel met from a process is only listed; empty where it is followed.
+func (t *tracer) stop(n *node, d host.Descriptor, peer host.Object, far []host.Holder) string {
+	if n.PID <= 1 && !n.owner {
+		return "init"
+	}
+	if n.acceptor && !n.joined {
+		return "listener: it accepted the connection of its child"
+	}
+	others := slices.DeleteFunc(slices.Clone(far), func(h host.Holder) bool { return h.PID == n.PID })
+	if len(others) > 0 && !slices.ContainsFunc(others, func(h host.Holder) bool { return h.PID > 1 }) {
+		return "init"
+	}
+	if k := t.fanout(n, d, peer, far); k > t.opt.Hub {
+		return fmt.Sprintf("hub: %d local peers", k)
+	}
+	return ""
+}
+
+// fanout counts the processes outside the closure that talk over the same channel, or to the same service
+// as the one at either end: the other holders of a pipe, or for each side that is a service's accepted
+// socket, whoever is at the other end of that service's sockets of the same name or port.
+func (t *tracer) fanout(n *node, d host.Descriptor, peer host.Object, far []host.Holder) int {
+	outside := map[int]bool{}
+	count := func(o host.Object, except int) {
+		holders, err := t.snap.Holders(t.ctx, o)
+		if err != nil {
+			return // joining that object says so itself
+		}
+		for _, h := range holders {
+			if h.PID != except && t.byPID[h.PID] == nil {
+				outside[h.PID] = true
+			}
+		}
+	}
+	peersOf := func(o host.Object, except int) {
+		peers, err := t.snap.Peers(t.ctx, o)
+		if err != nil {
+			return
+		}
+		for _, p := range peers {
+			count(p, except)
+		}
+	}
+	switch d.Kind {
+	case host.Unix, host.TCP, host.UDP, host.Raw:
+		for _, o := range t.sameService(n.Process.Process, d) {
+			peersOf(o, n.PID)
+		}
+		for _, h := range far {
+			if h.PID <= 1 || h.PID == n.PID || len(outside) > t.opt.Hub {
+				continue
+			}
+			p, err := t.snap.Process(t.ctx, h.PID)
+			if err != nil {
+				continue
+			}
+			for _, pd := range p.Descriptors {
+				if pd.Object == peer {
+					for _, o := range t.sameService(p, pd) {
+						peersOf(o, p.PID)
+					}
+					break
+				}
+			}
+		}
+	default:
+		count(peer, n.PID)
+	}
+	return len(outside)
+}
+
+// sameService returns the objects of a process that were accepted by the same listener as one of its
+// descriptors: UNIX sockets bound to the same name, internet sockets with the same local address.
+func (t *tracer) sameService(p host.Process, d host.Descriptor) []host.Object {
+	same := []host.Object{d.Object}
+	for _, o := range p.Descriptors {
+		if o.Kind != d.Kind || o.Object == d.Object || o.Object == "" {
+			continue
+		}
+		if d.Kind == host.Unix && d.Path != "" && o.Path == d.Path ||
+			d.Kind.Inet() && d.Direction != host.Outbound && o.Local == d.Local && o.Peer != "" {
+			same = append(same, o.Object)
+		}
+	}
+	return same
+}

@@ -1,0 +1,248 @@
+package trace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/stopd/stopd/host"
+)
+
+// Options bound a trace.
+type Options struct {
+	// Hub is how many local peers outside the closure make a channel a hub, which is not followed.
+	Hub int
+	// Processes and Descriptors bound what one trace reads. At a bound the trace ends with a gap.
+	Processes   int
+	Descriptors int
+}
+
+// Defaults are the bounds of a daemon that was told nothing else.
+var Defaults = Options{Hub: 16, Processes: 512, Descriptors: 65536}
+
+// A Question is what a trace is about.
+type Question struct {
+	Socket host.Socket
+	// Host is what is known of the host itself; its addresses tell local connections from others.
+	Host host.Facts
+	// OnBehalf is true where the asker is not the other end of the connection.
+	OnBehalf bool
+}
+
+// Run traces a socket over a snapshot. It always returns a result: what could not be seen, or was left
+// out at a bound or at the context's deadline, is among its gaps.
+func Run(ctx context.Context, snap host.Snapshot, q Question, o Options) Result {
+	t := &tracer{ctx: ctx, snap: snap, q: q, opt: o, byPID: map[int]*node{}, byKey: map[string]*Channel{}}
+	t.owners()
+	t.previous()
+	t.users()
+	t.gaps = append(t.gaps, snap.Gaps()...)
+	return t.result()
+}
+
+// A node is a process of the closure while it grows.
+type node struct {
+	Process
+	owner  bool
+	parent *node // nil where it is not in the closure
+	// joined is true where data, not only parentage, joins it to what was found before.
+	joined   bool
+	acceptor bool
+	// entered holds the slave sides of pseudo terminals through which the process was found. The
+	// terminal driver passes nothing from one holder of a slave to another, so the closure does not
+	// go back through them.
+	entered map[host.Object]bool
+}
+
+type tracer struct {
+	ctx  context.Context
+	snap host.Snapshot
+	q    Question
+	opt  Options
+
+	nodes    []*node
+	byPID    map[int]*node
+	channels []*Channel
+	byKey    map[string]*Channel
+	found    []Previous
+	names    []User
+	gaps     []host.Gap
+
+	descriptors int
+	full        bool
+}
+
+func (t *tracer) gap(pid int, what, why string) {
+	t.gaps = append(t.gaps, host.Gap{PID: pid, What: what, Why: why})
+}
+
+// bound reports whether the trace must stop, and says so once.
+func (t *tracer) bound() bool {
+	if t.full {
+		return true
+	}
+	var why string
+	switch {
+	case t.ctx.Err() != nil:
+		why = "deadline"
+	case len(t.nodes) >= t.opt.Processes:
+		why = strconv.Itoa(t.opt.Processes) + " processes"
+	case t.descriptors >= t.opt.Descriptors:
+		why = strconv.Itoa(t.opt.Descriptors) + " descriptors"
+	default:
+		return false
+	}
+	t.full = true
+	t.gap(0, "trace", "bound: "+why)
+	return true
+}
+
+// owners finds everybody who holds the asked socket, their parents, and what they are joined to.
+func (t *tracer) owners() {
+	s := t.q.Socket
+	holders, err := t.snap.Holders(t.ctx, s.Object)
+	if err != nil {
+		t.gap(0, "owners", err.Error())
+	} else if len(holders) == 0 {
+		t.gap(0, "owners", "no process was found that holds the socket")
+	}
+	var chain []*node
+	for _, h := range holders {
+		if n := t.byPID[h.PID]; n != nil { // an owner that is another owner's ancestor
+			n.owner, n.joined = true, true
+			continue
+		}
+		chain = append(chain, t.walk(h, Via{By: ByOwner}, s.Object)...)
+	}
+	for _, h := range holders {
+		if n := t.byPID[h.PID]; n != nil {
+			n.Role = Primary
+		}
+	}
+	t.expand(chain)
+}
+
+// walk adds a process and its ancestors, up to one that is in the closure already (walk_ptree, thesis
+// section 4.3.2). It returns those added, the process first. The process must hold the object still:
+// otherwise its pid may have been used again since the holders were looked up.
+func (t *tracer) walk(h host.Holder, via Via, o host.Object) []*node {
+	n := t.add(h.PID, via)
+	if n == nil {
+		return nil
+	}
+	n.joined = true
+	n.owner = via.By == ByOwner
+	if !n.holds(o) || h.Start != 0 && n.StartTicks != 0 && h.Start != n.StartTicks {
+		t.gap(h.PID, "descriptors", "they changed while the process was looked at")
+	}
+	chain := []*node{n}
+	for n.PPID != nil && !t.bound() {
+		if p := t.byPID[*n.PPID]; p != nil {
+			n.parent = p
+			break
+		}
+		p := t.add(*n.PPID, Via{From: new(n.Index), By: ByParent})
+		if p == nil {
+			break
+		}
+		if p.StartTicks > n.StartTicks {
+			// The parent has ended and its pid is somebody else's: not an ancestor.
+			t.drop(p)
+			t.gap(n.PID, "parent", fmt.Sprintf("process %d is younger than its child: the pid was used again", p.PID))
+			break
+		}
+		n.parent = p
+		chain = append(chain, p)
+		n = p
+	}
+	return chain
+}
+
+func (n *node) holds(o host.Object) bool {
+	return slices.ContainsFunc(n.Descriptors, func(d host.Descriptor) bool { return d.Object == o })
+}
+
+// add reads a process into the closure, with the role of where it was found from; nil where it cannot.
+func (t *tracer) add(pid int, via Via) *node {
+	if t.bound() {
+		return nil
+	}
+	p, err := t.snap.Process(t.ctx, pid)
+	if err != nil {
+		// Process 0 is not a process that every system shows.
+		if pid != 0 || !errors.Is(err, host.ErrNotFound) {
+			t.gap(pid, "process", err.Error())
+		}
+		return nil
+	}
+	role := Resolved
+	if via.By == ByOwner || via.By == ByParent && t.nodes[*via.From-1].Role == Primary {
+		role = Primary
+	}
+	n := &node{Process: Process{Index: len(t.nodes) + 1, Role: role, Via: via, Process: p}, entered: map[host.Object]bool{}}
+	t.nodes = append(t.nodes, n)
+	t.byPID[pid] = n
+	t.descriptors += len(p.Descriptors)
+	return n
+}
+
+// drop takes back the last process added.
+func (t *tracer) drop(n *node) {
+	t.nodes = t.nodes[:len(t.nodes)-1]
+	delete(t.byPID, n.PID)
+	t.descriptors -= len(n.Descriptors)
+}
+
+// expand follows every channel of the given processes, depth first (thesis Appendix B.2).
+func (t *tracer) expand(chain []*node) {
+	for _, n := range chain {
+		n.acceptor = t.accepted(n)
+		for _, d := range n.Descriptors {
+			if t.bound() {
+				return
+			}
+			t.follow(n, d)
+		}
+	}
+}
+
+// accepted reports whether a process found only as a parent is the listener that accepted its child's
+// connection. What else it holds belongs to its other clients: sshd keeps a pipe to each of those that
+// are just logging in.
+func (t *tracer) accepted(n *node) bool {
+	if n.joined {
+		return false
+	}
+	for _, l := range n.Descriptors {
+		if l.Kind != host.TCP || !l.Listening() {
+			continue
+		}
+		for child := t.nodes[*n.Via.From-1]; ; child = t.nodes[*child.Via.From-1] {
+			if slices.ContainsFunc(child.Descriptors, func(d host.Descriptor) bool {
+				return t.remote(d) && d.Direction == host.Inbound && d.Local.Port() == l.Local.Port()
+			}) {
+				return true
+			}
+			if child.Via.By != ByParent {
+				break
+			}
+		}
+	}
+	return false
+}
+
+func (t *tracer) result() Result {
+	r := Result{Previous: t.found, Users: t.names, Gaps: t.gaps}
+	for _, n := range t.nodes {
+		r.Processes = append(r.Processes, n.Process)
+		if n.owner {
+			r.Owners = append(r.Owners, n.PID)
+		}
+	}
+	for _, c := range t.channels {
+		r.Channels = append(r.Channels, *c)
+	}
+	return r
+}

@@ -1,0 +1,104 @@
+package trace
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/stopd/stopd/host"
+)
+
+// Roles of a process (thesis section 4.2.2: PRIMARY and SECONDARY).
+const (
+	Primary  = "primary"  // it holds the asked socket, or an ancestor of one that does
+	Resolved = "resolved" // found through a channel
+)
+
+// How a process was found.
+const (
+	ByOwner          = "owner"
+	ByParent         = "parent"
+	ByChannel        = "channel"
+	ByRecordedParent = "recorded-parent"
+)
+
+// Reasons why a host is a candidate for the previous host.
+const (
+	ReasonInbound          = "inbound"
+	ReasonJoinedOutbound   = "joined-outbound"
+	ReasonSSHConnection    = "ssh-connection"
+	ReasonUtmp             = "utmp"
+	ReasonUnknownDirection = "unknown-direction"
+)
+
+// A Result is what a trace found.
+type Result struct {
+	Owners    []int
+	Processes []Process
+	Channels  []Channel
+	Previous  []Previous
+	Users     []User
+	Gaps      []host.Gap
+}
+
+// A Process is a process of the closure.
+type Process struct {
+	Index int    `json:"index"` // from 1, in the order of finding
+	Role  string `json:"role"`
+	Via   Via    `json:"via"`
+	host.Process
+}
+
+// A Via says how a process was found: from the process with that index, and through which channel.
+type Via struct {
+	From    *int   `json:"from"`
+	By      string `json:"by"`
+	Channel *int   `json:"channel"`
+}
+
+// A Channel joins processes of one host.
+type Channel struct {
+	ID   int       `json:"id"` // from 1, in the order of finding
+	Kind host.Kind `json:"kind"`
+	Ends []End     `json:"ends"`
+	// Complete is false where an end has no holder that could be found.
+	Complete bool `json:"complete"`
+	// Followed is false where the channel is only listed; Why says why.
+	Followed bool   `json:"followed"`
+	Why      string `json:"why"`
+}
+
+// An End is one process's hold on a channel.
+type End struct {
+	PID  int       `json:"pid"`
+	FDs  []int     `json:"fds"`
+	Mode host.Mode `json:"mode"`
+	// side tells the two ends of a channel apart where they are two objects.
+	side int
+}
+
+// A Previous is a candidate for the previous host.
+type Previous struct {
+	// Remote and Local are as this host sees the connection. A host known only by a login has no port.
+	Remote    netip.AddrPort `json:"remote"`
+	Local     netip.AddrPort `json:"local"`
+	PID       int            `json:"pid"`
+	Direction host.Direction `json:"direction"`
+	Reasons   []string       `json:"reasons"`
+	// Corroborated is false where only the user's own word speaks for it.
+	Corroborated bool `json:"corroborated"`
+}
+
+// A User is somebody who owns a process of the report.
+type User struct {
+	Name   string      `json:"name"`
+	UID    uint32      `json:"uid"`
+	Logins []UserLogin `json:"logins"`
+}
+
+// A UserLogin is an entry of utmp.
+type UserLogin struct {
+	Line    string     `json:"line"`
+	Host    string     `json:"host"`
+	Address netip.Addr `json:"address"`
+	Time    time.Time  `json:"time"`
+}

@@ -1,0 +1,56 @@
+package trace
+
+import (
+	"github.com/stopd/stopd/host"
+)
+
+// users lists everybody who owns a process of the closure, in the order of finding, with their entries in
+// utmp (thesis table 3.2). A login on the terminal of a process that commands the asked socket, from a
+// host that is a candidate, is a reason more.
+func (t *tracer) users() {
+	logins, err := t.snap.Logins(t.ctx)
+	if err != nil {
+		t.gap(0, "utmp", err.Error())
+	}
+	index := map[uint32]int{}
+	add := func(uid *uint32, name string) {
+		if uid == nil {
+			return
+		}
+		if i, ok := index[*uid]; ok {
+			if t.names[i].Name == "" {
+				t.names[i].Name = name
+			}
+			return
+		}
+		index[*uid] = len(t.names)
+		t.names = append(t.names, User{Name: name, UID: *uid})
+	}
+	for _, n := range t.nodes {
+		add(n.RUID, n.RUser)
+		add(n.EUID, n.EUser)
+	}
+	for i, u := range t.names {
+		for _, l := range logins {
+			if u.Name != "" && l.User == u.Name {
+				t.names[i].Logins = append(t.names[i].Logins, UserLogin{Line: l.Line, Host: l.Host, Address: l.Remote.Addr(), Time: l.Time})
+			}
+		}
+	}
+	t.utmp(logins)
+}
+
+func (t *tracer) utmp(logins []host.Login) {
+	for _, n := range t.nodes {
+		for _, l := range logins {
+			if n.TTY == "" || l.Line != n.TTY || !l.Remote.IsValid() || l.User != n.RUser {
+				continue
+			}
+			for i, p := range t.found {
+				if p.Remote.Addr() == l.Remote.Addr() && p.Direction == host.Inbound {
+					t.candidate(t.found[i], ReasonUtmp)
+				}
+			}
+		}
+	}
+}

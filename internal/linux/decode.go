@@ -1,0 +1,229 @@
+package linux
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/stopd/stopd/host"
+)
+
+var errSyntax = errors.New("syntax error")
+
+// text makes a string of bytes that a stranger may have chosen. Valid UTF-8 stays as it is; otherwise each
+// byte that is none becomes \xNN, and backslashes are doubled so that these can be told from it.
+func text(b []byte) string {
+	if utf8.Valid(b) {
+		return string(b)
+	}
+	var s strings.Builder
+	for len(b) > 0 {
+		r, n := utf8.DecodeRune(b)
+		switch {
+		case r == utf8.RuneError && n == 1:
+			fmt.Fprintf(&s, `\x%02x`, b[0])
+		case r == '\\':
+			s.WriteString(`\\`)
+		default:
+			s.Write(b[:n])
+		}
+		b = b[n:]
+	}
+	return s.String()
+}
+
+// A stat is the part of /proc/PID/stat that a report needs (proc_pid_stat(5)).
+type stat struct {
+	pid, ppid, pgrp, session int
+	name                     string
+	state                    byte
+	tty                      string
+	priority, nice           int
+	start                    uint64 // clock ticks after boot
+}
+
+// parseStat parses /proc/PID/stat. The name stands between the first opening and the last closing
+// parenthesis and may itself hold both, blanks and newlines: a process chooses it.
+func parseStat(b []byte) (stat, error) {
+	open, end := bytes.IndexByte(b, '('), bytes.LastIndexByte(b, ')')
+	if open < 1 || end < open {
+		return stat{}, fmt.Errorf("parse stat: %w", errSyntax)
+	}
+	f := bytes.Fields(b[end+1:])
+	if len(f) < 20 || len(f[0]) != 1 {
+		return stat{}, fmt.Errorf("parse stat: %w", errSyntax)
+	}
+	var err error
+	num := func(b []byte) int {
+		n, e := strconv.Atoi(string(b))
+		if e != nil {
+			err = e
+		}
+		return n
+	}
+	s := stat{
+		pid: num(bytes.TrimSpace(b[:open])), name: text(b[open+1 : end]), state: f[0][0],
+		ppid: num(f[1]), pgrp: num(f[2]), session: num(f[3]), tty: ttyName(num(f[4])),
+		priority: num(f[15]), nice: num(f[16]),
+	}
+	start, e := strconv.ParseUint(string(f[19]), 10, 64)
+	if err = errors.Join(err, e); err != nil {
+		return stat{}, fmt.Errorf("parse stat: %w", errSyntax)
+	}
+	s.start = start
+	return s, nil
+}
+
+// ttyName names a terminal by its device number as the kernel encodes it (new_encode_dev).
+func ttyName(dev int) string {
+	d := uint32(dev)
+	major, minor := d>>8&0xfff, d&0xff|d>>12&0xfff00
+	switch {
+	case dev == 0:
+		return ""
+	case major >= 136 && major <= 143:
+		return fmt.Sprintf("pts/%d", (major-136)<<20|minor)
+	case major == 4 && minor < 64:
+		return fmt.Sprintf("tty%d", minor)
+	case major == 4:
+		return fmt.Sprintf("ttyS%d", minor-64)
+	}
+	return fmt.Sprintf("%d:%d", major, minor)
+}
+
+// A status is the part of /proc/PID/status that a report needs. IDs are real, effective, saved, file system.
+type status struct {
+	uid, gid [4]uint32
+}
+
+// parseStatus parses /proc/PID/status. The kernel escapes newlines in the name, so lines can be trusted.
+func parseStatus(b []byte) (status, error) {
+	var s status
+	seen := 0
+	for line := range bytes.Lines(b) {
+		key, value, _ := bytes.Cut(line, []byte(":"))
+		var to *[4]uint32
+		switch string(key) {
+		case "Uid":
+			to = &s.uid
+		case "Gid":
+			to = &s.gid
+		default:
+			continue
+		}
+		f := bytes.Fields(value)
+		if len(f) != 4 {
+			return status{}, fmt.Errorf("parse status: %w", errSyntax)
+		}
+		for i := range f {
+			n, err := strconv.ParseUint(string(f[i]), 10, 32)
+			if err != nil {
+				return status{}, fmt.Errorf("parse status: %w", errSyntax)
+			}
+			to[i] = uint32(n)
+		}
+		seen++
+	}
+	if seen != 2 {
+		return status{}, fmt.Errorf("parse status: %w", errSyntax)
+	}
+	return s, nil
+}
+
+// parseStrings splits NUL terminated strings, as in cmdline and environ. The last may lack its NUL.
+func parseStrings(b []byte) []string {
+	if len(b) == 0 {
+		return nil
+	}
+	var ss []string
+	for s := range bytes.SplitSeq(bytes.TrimSuffix(b, []byte{0}), []byte{0}) {
+		ss = append(ss, text(s))
+	}
+	return ss
+}
+
+// parseSSHConnection reads the value of SSH_CONNECTION (ssh(1)): client address and port, server address
+// and port. A zero login is returned for anything else: whoever runs the process may have written it.
+func parseSSHConnection(v string) *host.Login {
+	f := strings.Fields(v)
+	if len(f) != 4 {
+		return nil
+	}
+	end := func(addr, port string) (netip.AddrPort, bool) {
+		a, err := netip.ParseAddr(addr)
+		p, err2 := strconv.ParseUint(port, 10, 16)
+		return netip.AddrPortFrom(a.Unmap(), uint16(p)), err == nil && err2 == nil && p > 0
+	}
+	remote, ok := end(f[0], f[1])
+	local, ok2 := end(f[2], f[3])
+	if !ok || !ok2 {
+		return nil
+	}
+	return &host.Login{Source: host.LoginEnvironment, Remote: remote, Local: local}
+}
+
+// parseCgroup returns the path of a process in the unified hierarchy, or in systemd's own, or in the first
+// there is (cgroups(7)).
+func parseCgroup(b []byte) string {
+	var path string
+	best := 0
+	for line := range bytes.Lines(b) {
+		f := bytes.SplitN(bytes.TrimSuffix(line, []byte("\n")), []byte(":"), 3)
+		if len(f) != 3 {
+			continue
+		}
+		rank := 1
+		switch {
+		case string(f[0]) == "0" && len(f[1]) == 0 && string(f[2]) != "/":
+			rank = 4
+		case string(f[1]) == "name=systemd":
+			rank = 3
+		case string(f[0]) == "0":
+			rank = 2
+		}
+		if rank > best {
+			best, path = rank, text(f[2])
+		}
+	}
+	return path
+}
+
+// containerOf finds the container's id in a cgroup path: container engines use 64 hexadecimal digits.
+func containerOf(cgroup string) string {
+	run := 0
+	for i := 0; i <= len(cgroup); i++ {
+		if i < len(cgroup) && strings.IndexByte("0123456789abcdef", cgroup[i]) >= 0 {
+			run++
+			continue
+		}
+		if run == 64 {
+			return cgroup[i-64 : i]
+		}
+		run = 0
+	}
+	return ""
+}
+
+// parseFdinfo returns a field of /proc/PID/fdinfo/N, such as tty-index.
+func parseFdinfo(b []byte, field string) (string, bool) {
+	for line := range bytes.Lines(b) {
+		if k, v, ok := bytes.Cut(line, []byte(":")); ok && string(k) == field {
+			return string(bytes.TrimSpace(v)), true
+		}
+	}
+	return "", false
+}
+
+// parseOSRelease returns PRETTY_NAME of os-release(5).
+func parseOSRelease(b []byte) string {
+	for line := range bytes.Lines(b) {
+		if v, ok := bytes.CutPrefix(bytes.TrimSpace(line), []byte("PRETTY_NAME=")); ok {
+			return text(bytes.Trim(v, `"'`))
+		}
+	}
+	return ""
+}

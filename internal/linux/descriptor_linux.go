@@ -1,0 +1,199 @@
+package linux
+
+import (
+	"context"
+	"path"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/stopd/stopd/host"
+)
+
+// A table is the descriptors of one process while they are read. Those that refer to the same thing in the
+// same mode become one.
+type table struct {
+	r     *reading
+	tid   int // of the thread whose table it is; 0 is the process
+	pidfd int
+	known map[tableKey]int // index in the process's descriptors
+}
+
+type tableKey struct {
+	dev, ino, rdev uint64
+	mode           host.Mode
+	target         string
+}
+
+func (t *table) close() {
+	if t.pidfd >= 0 {
+		unix.Close(t.pidfd)
+	}
+}
+
+func (t *table) read(ctx context.Context, dir string) {
+	fd, err := unix.Openat(t.r.d.fd, dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.r.note("descriptors", ended(err))
+		return
+	}
+	defer unix.Close(fd)
+	p := position{pid: int32(t.r.d.pid), tid: int32(t.tid)}
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := unix.Getdents(fd, buf)
+		if err != nil || n == 0 {
+			t.r.note("descriptors", ended(err))
+			return
+		}
+		_, ok := dirents(buf[:n], func(name []byte) bool {
+			if ctx.Err() != nil {
+				t.r.gap("descriptors", "bound: deadline")
+				return false
+			}
+			return t.descriptor(ctx, fd, p, name)
+		})
+		if !ok {
+			return
+		}
+	}
+}
+
+// descriptor reads one descriptor. It returns false where no other of this process can be read either.
+func (t *table) descriptor(ctx context.Context, dir int, p position, name []byte) bool {
+	n, ok := number(name)
+	if !ok {
+		return true
+	}
+	var st unix.Statx_t
+	if err := statFD(dir, name, &st); err != nil {
+		if !gone(err) {
+			t.r.gap("descriptors", err.Error())
+		}
+		return gone(err)
+	}
+	key := tableKey{dev: unix.Mkdev(st.Dev_major, st.Dev_minor), ino: st.Ino, rdev: unix.Mkdev(st.Rdev_major, st.Rdev_minor), mode: linkMode(dir, string(name))}
+	o := objectOf(&st, t.r.s.pipeDev)
+	if o.class == masterObject {
+		if o = masterOf(dir, p, n); o.class == 0 {
+			t.r.gap("descriptor "+string(name), "which terminal it is the master side of could not be read")
+		}
+	}
+	if o.class == masterObject || o.class == 0 && st.Mode&unix.S_IFMT != unix.S_IFREG && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		// Masters of all terminals share one inode, as do most anonymous files.
+		key.target = string(o.name()) + readLink(dir, string(name))
+	}
+	if i, ok := t.known[key]; ok {
+		t.r.p.Descriptors[i].FDs = append(t.r.p.Descriptors[i].FDs, n)
+		return true
+	}
+	d := host.Descriptor{FDs: []int{n}, Mode: key.mode, Inode: st.Ino, Object: o.name(), Peer: o.peer().name()}
+	t.kind(ctx, &d, o, dir, string(name), &st)
+	t.known[key] = len(t.r.p.Descriptors)
+	t.r.p.Descriptors = append(t.r.p.Descriptors, d)
+	return true
+}
+
+// linkMode reads the mode of a descriptor from the permissions of its link (proc_pid_fd(5)).
+func linkMode(dir int, name string) host.Mode {
+	var st unix.Stat_t
+	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return ""
+	}
+	switch st.Mode & 0o600 {
+	case 0o400:
+		return host.Read
+	case 0o200:
+		return host.Write
+	case 0o600:
+		return host.ReadWrite
+	}
+	return "" // O_PATH
+}
+
+// mode reads the mode of one descriptor.
+func (d procDir) mode(fd int) host.Mode { return linkMode(d.fd, "fd/"+strconv.Itoa(fd)) }
+
+func readLink(dir int, name string) string {
+	b := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(dir, name, b)
+	if err != nil {
+		return ""
+	}
+	return text(b[:n])
+}
+
+// kind fills in what depends on the kind of descriptor.
+func (t *table) kind(ctx context.Context, d *host.Descriptor, o object, dir int, name string, st *unix.Statx_t) {
+	switch o.class {
+	case socketObject:
+		t.socket(ctx, d)
+		return
+	case pipeObject:
+		d.Kind = host.Pipe
+		return
+	case fifoObject:
+		d.Kind, d.Path = host.FIFO, readLink(dir, name)
+		return
+	case masterObject, slaveObject:
+		d.Kind, d.Side, d.Number = host.PTY, host.Slave, new(int(o.n))
+		if o.class == masterObject {
+			d.Side = host.Master
+		}
+		d.Path = readLink(dir, name)
+		return
+	}
+	target := readLink(dir, name)
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG, unix.S_IFDIR, unix.S_IFBLK:
+		d.Kind, d.Path = host.File, target
+	case unix.S_IFCHR:
+		d.Kind, d.Path = host.File, target
+		if st.Rdev_major == 4 || st.Rdev_major == 5 {
+			d.Kind = host.TTY
+		}
+	default:
+		// anon_inode:[eventpoll], anon_inode:inotify and so on: the kernel's own name is the kind.
+		d.Kind, d.Name = host.Kind(strings.Trim(strings.TrimPrefix(path.Base(target), "anon_inode:"), "[]")), target
+		d.Inode = 0
+		if d.Kind == "" || d.Kind == "." {
+			d.Kind = "other"
+		}
+	}
+}
+
+// socket reads what a socket is. The daemon takes a copy of the descriptor (pidfd_getfd(2)) for as long as
+// it asks: that works in every network namespace, and costs what this process holds rather than what the
+// host does. Where it is not allowed, the socket is looked for among all of the host's own namespace.
+func (t *table) socket(ctx context.Context, d *host.Descriptor) {
+	d.Kind = "socket"
+	fd, err := t.copyOf(d.FDs[0])
+	if err != nil {
+		t.r.s.listed(ctx, d, t.r)
+		return
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Ino != d.Inode {
+		t.r.gap("descriptor "+strconv.Itoa(d.FDs[0]), "it changed while it was looked at")
+		return
+	}
+	t.r.s.copied(ctx, d, fd, t.r)
+}
+
+// copyOf takes a copy of a descriptor of the process, or of the thread whose table is read.
+func (t *table) copyOf(n int) (int, error) {
+	if t.pidfd < 0 {
+		id, flags := t.r.d.pid, 0
+		if t.tid != 0 {
+			id, flags = t.tid, unix.PIDFD_THREAD
+		}
+		fd, err := unix.PidfdOpen(id, flags)
+		if err != nil {
+			return -1, err
+		}
+		t.pidfd = fd
+	}
+	return unix.PidfdGetfd(t.pidfd, n, 0)
+}

@@ -1,0 +1,182 @@
+package linux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/stopd/stopd/host"
+)
+
+// A diag asks NETLINK_SOCK_DIAG (sock_diag(7)) of one network namespace. Each question has a netlink
+// socket to itself; those that are free are kept.
+type diag struct {
+	nsfd int // descriptor of the namespace; 0 is our own
+	mu   sync.Mutex
+	free []*netlink.Conn
+}
+
+// maxFree is how many idle netlink sockets are kept: as many as questions usually run at once.
+const maxFree = 8
+
+func (d *diag) take() (*netlink.Conn, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if n := len(d.free); n > 0 {
+		c := d.free[n-1]
+		d.free = d.free[:n-1]
+		return c, nil
+	}
+	c, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, &netlink.Config{NetNS: d.nsfd})
+	if err != nil {
+		return nil, fmt.Errorf("open sock_diag: %w", err)
+	}
+	return c, nil
+}
+
+func (d *diag) give(c *netlink.Conn, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err == nil && len(d.free) < maxFree {
+		d.free = append(d.free, c)
+		return
+	}
+	c.Close() // after an error answers may still be on their way
+}
+
+func (d *diag) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, c := range d.free {
+		c.Close()
+	}
+	d.free = nil
+}
+
+// ask sends one request and returns the payloads of the answer.
+func (d *diag) ask(ctx context.Context, flags netlink.HeaderFlags, payload []byte) ([]netlink.Message, error) {
+	c, err := d.take()
+	if err != nil {
+		return nil, err
+	}
+	deadline, _ := ctx.Deadline()
+	if err := c.SetDeadline(deadline); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("ask sock_diag: %w", err)
+	}
+	ms, err := c.Execute(netlink.Message{
+		Header: netlink.Header{Type: sockDiagByFamily, Flags: netlink.Request | flags}, Data: payload})
+	if errors.Is(err, unix.ENOENT) {
+		d.give(c, nil)
+		return nil, host.ErrNotFound
+	}
+	d.give(c, err)
+	if err != nil {
+		return nil, fmt.Errorf("ask sock_diag: %w", err)
+	}
+	return ms, nil
+}
+
+// find looks one flow up by an exact get. The kernel falls back to a listener, or to a socket bound to
+// less than the whole flow, so both ends of the answer are compared.
+func (d *diag) find(ctx context.Context, f host.Flow, ifindex uint32) (inetSocket, error) {
+	family, proto := uint8(afInet6), uint8(protoTCP)
+	if f.Local.Addr().Is4() {
+		family = afInet
+	}
+	local, remote := f.Local, f.Remote
+	if f.Protocol == host.UDP {
+		// udp_diag takes the ends as a datagram to us has them (net/ipv4/udp_diag.c).
+		proto, local, remote = protoUDP, f.Remote, f.Local
+	}
+	ms, err := d.ask(ctx, 0, inetRequest(family, proto, 0xffffffff, local, remote, ifindex))
+	if err != nil {
+		return inetSocket{}, err
+	}
+	if len(ms) == 0 {
+		return inetSocket{}, host.ErrNotFound
+	}
+	s, err := parseInet(f.Protocol, ms[0].Data)
+	if err != nil {
+		return inetSocket{}, err
+	}
+	if s.local != unzoned(f.Local) || s.remote != unzoned(f.Remote) || s.state == stateListen {
+		return inetSocket{}, host.ErrNotFound
+	}
+	return s, nil
+}
+
+func unzoned(ap netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(ap.Addr().WithZone("").Unmap(), ap.Port())
+}
+
+// settled finds a flow and tells its direction. Where something is in flight the counters must have been
+// the same in two reads, because the kernel reads the queue and the counters one after the other.
+func (d *diag) settled(ctx context.Context, f host.Flow, ifindex uint32) (inetSocket, host.Direction, error) {
+	const tries = 5
+	var last inetSocket
+	for i := range tries {
+		s, err := d.find(ctx, f, ifindex)
+		if err != nil {
+			return inetSocket{}, "", err
+		}
+		if !s.hasInfo {
+			return s, host.UnknownDirection, nil
+		}
+		if s.info.unacked == 0 {
+			return s, s.info.direction(0), nil
+		}
+		if i > 0 && s.info == last.info && s.wqueue == last.wqueue {
+			return s, s.info.direction(uint64(s.wqueue) - uint64(s.info.notsent)), nil
+		}
+		if last = s; i > 0 {
+			time.Sleep(50 * time.Microsecond)
+		}
+	}
+	return last, host.UnknownDirection, nil
+}
+
+// dump lists all internet sockets of a kind.
+func (d *diag) dump(ctx context.Context, kind host.Kind) ([]inetSocket, error) {
+	proto := map[host.Kind]uint8{host.TCP: protoTCP, host.UDP: protoUDP, host.Raw: protoRaw}[kind]
+	var all []inetSocket
+	for _, family := range []uint8{afInet, afInet6} {
+		ms, err := d.ask(ctx, netlink.Dump, inetRequest(family, proto, 0xffffffff, netip.AddrPort{}, netip.AddrPort{}, 0))
+		if err != nil {
+			return nil, err
+		}
+		all = slices.Grow(all, len(ms))
+		for _, m := range ms {
+			s, err := parseInet(kind, m.Data)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, s)
+		}
+	}
+	return all, nil
+}
+
+// dumpUnix lists all UNIX sockets.
+func (d *diag) dumpUnix(ctx context.Context) ([]unixSocket, error) {
+	ms, err := d.ask(ctx, netlink.Dump, unixRequest())
+	if err != nil {
+		return nil, err
+	}
+	all := make([]unixSocket, 0, len(ms))
+	for _, m := range ms {
+		s, err := parseUnix(m.Data)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, s)
+	}
+	return all, nil
+}

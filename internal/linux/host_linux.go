@@ -1,0 +1,221 @@
+package linux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/stopd/stopd/host"
+)
+
+// A Host is this machine.
+type Host struct {
+	diag  *diag
+	netns uint64
+	boot  time.Time
+	names *names
+	exes  *executables
+
+	mu        sync.Mutex
+	facts     host.Facts // what does not change
+	gaps      []host.Gap
+	addrs     []netip.Addr
+	links     []uint32
+	addrsRead time.Time
+}
+
+// addressesAge is how old the list of the host's own addresses may be.
+const addressesAge = time.Second
+
+// Open prepares to look at this machine.
+func Open() (*Host, error) {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/net", &st); err != nil {
+		return nil, fmt.Errorf("read /proc: %w", err)
+	}
+	h := &Host{diag: &diag{}, netns: st.Ino, names: newNames(), exes: newExecutables()}
+	c, err := h.diag.take()
+	if err != nil {
+		return nil, err
+	}
+	h.diag.give(c, nil)
+	if h.boot, err = bootTime(); err != nil {
+		return nil, err
+	}
+	h.readFacts()
+	return h, nil
+}
+
+// Close frees what the host holds.
+func (h *Host) Close() error {
+	h.diag.close()
+	return nil
+}
+
+func bootTime() (time.Time, error) {
+	var since, now unix.Timespec
+	if err := errors.Join(unix.ClockGettime(unix.CLOCK_BOOTTIME, &since), unix.ClockGettime(unix.CLOCK_REALTIME, &now)); err != nil {
+		return time.Time{}, fmt.Errorf("read clock: %w", err)
+	}
+	return time.Unix(0, now.Nano()-since.Nano()).UTC(), nil
+}
+
+func (h *Host) readFacts() {
+	h.facts = host.Facts{BootTime: h.boot, Arch: runtime.GOARCH}
+	read := func(what, path string, set func([]byte)) {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			h.gaps = append(h.gaps, host.Gap{What: what, Why: err.Error()})
+			return
+		}
+		set(b)
+	}
+	read("kernel version", "/proc/version", func(b []byte) { h.facts.Kernel = strings.TrimSpace(text(b)) })
+	read("kernel release", "/proc/sys/kernel/osrelease", func(b []byte) { h.facts.Release = strings.TrimSpace(text(b)) })
+	read("boot id", "/proc/sys/kernel/random/boot_id", func(b []byte) { h.facts.BootID = strings.TrimSpace(text(b)) })
+	read("operating system", "/etc/os-release", func(b []byte) { h.facts.OS = parseOSRelease(b) })
+}
+
+// Facts returns what identifies this host.
+func (h *Host) Facts(context.Context) (host.Facts, []host.Gap) {
+	f, gaps := h.facts, slices.Clone(h.gaps)
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		gaps = append(gaps, host.Gap{What: "host name", Why: err.Error()})
+	} else {
+		f.Name = unix.ByteSliceToString(u.Nodename[:])
+	}
+	var err error
+	if f.Addresses, _, err = h.addresses(); err != nil {
+		gaps = append(gaps, host.Gap{What: "addresses", Why: err.Error()})
+	}
+	if f.Clock, err = clock(); err != nil {
+		gaps = append(gaps, host.Gap{What: "clock", Why: err.Error()})
+	}
+	return f, gaps
+}
+
+// clock asks the kernel how well the clock is disciplined (adjtimex(2)).
+func clock() (*host.Clock, error) {
+	var t unix.Timex
+	state, err := unix.Adjtimex(&t)
+	if err != nil {
+		return nil, fmt.Errorf("adjtimex: %w", err)
+	}
+	unit := 1e-6
+	if t.Status&unix.STA_NANO != 0 {
+		unit = 1e-9
+	}
+	return &host.Clock{
+		Synchronised: state != unix.TIME_ERROR && t.Status&unix.STA_UNSYNC == 0,
+		Offset:       float64(t.Offset) * unit,
+		Error:        float64(t.Maxerror) * 1e-6,
+	}, nil
+}
+
+// addresses returns the host's own addresses, ascending, and the indexes of its links.
+func (h *Host) addresses() ([]netip.Addr, []uint32, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if time.Since(h.addrsRead) < addressesAge {
+		return h.addrs, h.links, nil
+	}
+	nets, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, nil, fmt.Errorf("list addresses: %w", err)
+	}
+	links, err := net.Interfaces()
+	if err != nil {
+		return nil, nil, fmt.Errorf("list links: %w", err)
+	}
+	h.addrs, h.links = nil, nil
+	for _, n := range nets {
+		if p, err := netip.ParsePrefix(n.String()); err == nil {
+			h.addrs = append(h.addrs, p.Addr().Unmap())
+		}
+	}
+	for _, l := range links {
+		h.links = append(h.links, uint32(l.Index))
+	}
+	slices.SortFunc(h.addrs, netip.Addr.Compare)
+	h.addrs = slices.Compact(h.addrs)
+	h.addrsRead = time.Now()
+	return h.addrs, h.links, nil
+}
+
+// Find looks a flow up in the host's own network namespace.
+func (h *Host) Find(ctx context.Context, f host.Flow) (host.Socket, error) {
+	if f.Local.Addr().IsUnspecified() {
+		return h.findAnywhere(ctx, f)
+	}
+	return h.find(ctx, f)
+}
+
+func (h *Host) findAnywhere(ctx context.Context, f host.Flow) (host.Socket, error) {
+	addrs, _, err := h.addresses()
+	if err != nil {
+		return host.Socket{}, err
+	}
+	for _, a := range addrs {
+		if a.Is4() != f.Remote.Addr().Unmap().Is4() {
+			continue
+		}
+		f.Local = netip.AddrPortFrom(a, f.Local.Port())
+		s, err := h.find(ctx, f)
+		if !errors.Is(err, host.ErrNotFound) {
+			return s, err
+		}
+	}
+	return host.Socket{}, host.ErrNotFound
+}
+
+// find looks a flow up, first among sockets that are bound to no link, then among those of each.
+func (h *Host) find(ctx context.Context, f host.Flow) (host.Socket, error) {
+	s, dir, err := h.diag.settled(ctx, f, 0)
+	if errors.Is(err, host.ErrNotFound) {
+		_, links, lerr := h.addresses()
+		if lerr != nil {
+			return host.Socket{}, lerr
+		}
+		for _, l := range links {
+			if s, dir, err = h.diag.settled(ctx, f, l); !errors.Is(err, host.ErrNotFound) {
+				break
+			}
+		}
+	}
+	if err != nil {
+		return host.Socket{}, err
+	}
+	return h.socket(s, dir), nil
+}
+
+func (h *Host) socket(s inetSocket, dir host.Direction) host.Socket {
+	out := host.Socket{Protocol: s.kind, Local: s.local, Remote: s.remote, State: stateName(s.kind, s.state),
+		UID: s.uid, Inode: s.inode, Cookie: s.cookie, NetNS: h.netns}
+	if s.inode != 0 {
+		out.Object = object{socketObject, 0, s.inode}.name()
+	}
+	out.Direction, out.DirectionSource = told(s.kind, dir)
+	return out
+}
+
+// told adds what told a direction.
+func told(kind host.Kind, dir host.Direction) (host.Direction, host.Source) {
+	switch {
+	case kind != host.TCP:
+		return host.Outbound, host.FromAddress
+	case dir == host.Outbound || dir == host.Inbound:
+		return dir, host.FromCounters
+	}
+	return host.UnknownDirection, ""
+}

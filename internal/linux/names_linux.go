@@ -1,0 +1,72 @@
+package linux
+
+import (
+	"bytes"
+	"context"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// names turns user ids into names by getent(1), so that directory services (LDAP, sssd) count as well.
+type names struct {
+	mu    sync.Mutex
+	known map[uint32]name
+}
+
+type name struct {
+	name  string
+	until time.Time
+}
+
+// How long a name is believed, and that there is none; how long one look-up may take; how many names are kept.
+const (
+	nameAge     = 5 * time.Minute
+	noNameAge   = 10 * time.Second
+	nameTimeout = time.Second
+	maxNames    = 4096
+)
+
+func newNames() *names { return &names{known: map[uint32]name{}} }
+
+// of returns the name of a user; empty where the system knows none or does not answer in time.
+func (n *names) of(ctx context.Context, uid uint32) string {
+	n.mu.Lock()
+	k, ok := n.known[uid]
+	n.mu.Unlock()
+	if ok && time.Now().Before(k.until) {
+		return k.name
+	}
+	k = name{lookUp(ctx, uid), time.Now().Add(nameAge)}
+	if k.name == "" {
+		k.until = time.Now().Add(noNameAge)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.known) >= maxNames {
+		clear(n.known)
+	}
+	n.known[uid] = k
+	return k.name
+}
+
+func lookUp(ctx context.Context, uid uint32) string {
+	ctx, cancel := context.WithTimeout(ctx, nameTimeout)
+	defer cancel()
+	id := strconv.FormatUint(uint64(uid), 10)
+	cmd := exec.CommandContext(ctx, "getent", "passwd", id)
+	cmd.Env = []string{"PATH=/usr/bin:/bin", "LC_ALL=C"}
+	cmd.WaitDelay = 100 * time.Millisecond
+	out, err := cmd.Output()
+	if err != nil {
+		return ""
+	}
+	line, _, _ := bytes.Cut(out, []byte("\n"))
+	f := strings.Split(string(line), ":")
+	if len(f) < 3 || f[2] != id {
+		return ""
+	}
+	return text([]byte(f[0]))
+}

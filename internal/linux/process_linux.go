@@ -1,0 +1,285 @@
+package linux
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/stopd/stopd/host"
+)
+
+// A procDir is /proc/PID, opened once: what is read through it is always of the same process, whoever
+// gets its pid later.
+type procDir struct {
+	fd  int
+	pid int
+}
+
+func openProc(root, pid int) (procDir, error) {
+	fd, err := unix.Openat(root, strconv.Itoa(pid), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if gone(err) {
+		return procDir{}, host.ErrNotFound
+	}
+	if err != nil {
+		return procDir{}, fmt.Errorf("open process %d: %w", pid, err)
+	}
+	return procDir{fd, pid}, nil
+}
+
+func (d procDir) close() { unix.Close(d.fd) }
+
+// maxProcFile bounds what is read of a file of a process; arguments and environment may be larger than any
+// report should be.
+const maxProcFile = 1 << 20
+
+// read reads a file of the process, whole.
+func (d procDir) read(name string) ([]byte, error) {
+	f, err := d.open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxProcFile+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > maxProcFile {
+		return nil, fmt.Errorf("%s is larger than %d octets", name, maxProcFile)
+	}
+	return b, nil
+}
+
+func (d procDir) open(name string) (*os.File, error) {
+	fd, err := unix.Openat(d.fd, name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+func (d procDir) link(name string) (string, error) {
+	b := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(d.fd, name, b)
+	if err != nil {
+		return "", &os.PathError{Op: "read link", Path: name, Err: err}
+	}
+	return text(b[:n]), nil
+}
+
+// readProcess reads one process with its descriptors. What could not be read is a gap of the snapshot.
+func (s *snapshot) readProcess(ctx context.Context, pid int) (host.Process, error) {
+	d, err := openProc(s.root, pid)
+	if err != nil {
+		return host.Process{}, err
+	}
+	defer d.close()
+	b, err := d.read("stat")
+	if gone(err) {
+		return host.Process{}, host.ErrNotFound
+	}
+	if err != nil {
+		return host.Process{}, err
+	}
+	st, err := parseStat(b)
+	if err != nil {
+		return host.Process{}, err
+	}
+	p := host.Process{PID: pid, PPID: new(st.ppid), StartTicks: st.start, Start: s.startTime(st.start), Name: st.name, TTY: st.tty,
+		Priority: new(st.priority), Nice: new(st.nice), Session: new(st.session), PGRP: new(st.pgrp)}
+	r := &reading{s: s, d: d, p: &p}
+	r.identity(ctx)
+	r.place()
+	if st.state == 'Z' {
+		r.gap("process", "it has ended and waits for its parent; its threads may go on")
+	}
+	r.memory(ctx)
+	r.descriptors(ctx)
+	return p, nil
+}
+
+// userHZ is the unit of times in /proc/PID/stat, the same on every architecture that Go runs on.
+const userHZ = 100
+
+func (s *snapshot) startTime(ticks uint64) time.Time {
+	return s.h.boot.Add(time.Duration(ticks) * (time.Second / userHZ))
+}
+
+// A reading is a process while it is read.
+type reading struct {
+	s *snapshot
+	d procDir
+	p *host.Process
+}
+
+func (r *reading) gap(what, why string) {
+	r.s.gaps = append(r.s.gaps, host.Gap{PID: r.d.pid, What: what, Why: why})
+}
+
+// note records an error as a gap.
+func (r *reading) note(what string, err error) bool {
+	if err != nil {
+		r.gap(what, err.Error())
+	}
+	return err == nil
+}
+
+func (r *reading) identity(ctx context.Context) {
+	b, err := r.d.read("status")
+	if r.note("user and group ids", err) {
+		st, err := parseStatus(b)
+		if r.note("user and group ids", err) {
+			r.p.RUID, r.p.EUID, r.p.SUID = &st.uid[0], &st.uid[1], &st.uid[2]
+			r.p.RGID, r.p.EGID, r.p.SGID = &st.gid[0], &st.gid[1], &st.gid[2]
+			r.p.RUser, r.p.EUser = r.s.h.names.of(ctx, st.uid[0]), r.s.h.names.of(ctx, st.uid[1])
+		}
+	}
+	r.p.LoginUID = r.audit("loginuid")
+	r.p.AuditSession = r.audit("sessionid")
+}
+
+// audit reads an audit id; the kernel shows 2^32-1 where none was set.
+func (r *reading) audit(name string) *uint32 {
+	b, err := r.d.read(name)
+	if os.IsNotExist(err) {
+		return nil // a kernel without audit
+	}
+	if !r.note(name, err) {
+		return nil
+	}
+	n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 32)
+	if !r.note(name, err) || n == 1<<32-1 {
+		return nil
+	}
+	return new(uint32(n))
+}
+
+// place reads where the process is: directory and control group.
+func (r *reading) place() {
+	if cwd, err := r.d.link("cwd"); r.note("working directory", ended(err)) {
+		r.p.CWD = cwd
+	}
+	if b, err := r.d.read("cgroup"); r.note("control group", err) {
+		r.p.Cgroup = parseCgroup(b)
+		r.p.Container = containerOf(r.p.Cgroup)
+	}
+}
+
+// ended leaves out the error of a link that a kernel thread or a process that is ending does not have.
+func ended(err error) error {
+	if gone(err) {
+		return nil
+	}
+	return err
+}
+
+// memoryTimeout is how long the parts of a process may take that its user can make block: its arguments
+// and environment lie in memory that may be a file, and its program in a file system, of their own making.
+const memoryTimeout = 250 * time.Millisecond
+
+// memoryReadings bounds how many such reads may be stuck at once.
+var memoryReadings = make(chan struct{}, 16)
+
+type fromMemory struct {
+	args, environ []string
+	exe           string
+	deleted       bool
+	x             executable
+	gaps          map[string]error
+}
+
+// memory reads what may block, aside.
+func (r *reading) memory(ctx context.Context) {
+	select {
+	case memoryReadings <- struct{}{}:
+	default:
+		r.gap("arguments, environment and program", "too many processes do not let theirs be read")
+		return
+	}
+	dir, err := unix.FcntlInt(uintptr(r.d.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		<-memoryReadings
+		r.gap("arguments, environment and program", err.Error())
+		return
+	}
+	done := make(chan fromMemory, 1)
+	go func() {
+		d := procDir{dir, r.d.pid}
+		m := d.memory(r.s.h.exes)
+		d.close()
+		<-memoryReadings
+		done <- m
+	}()
+	timer := time.NewTimer(memoryTimeout)
+	defer timer.Stop()
+	var m fromMemory
+	select {
+	case m = <-done:
+	case <-timer.C:
+		r.gap("arguments, environment and program", "reading them did not end in time: the process may block it")
+		return
+	case <-ctx.Done():
+		r.gap("arguments, environment and program", "bound: deadline")
+		return
+	}
+	for _, what := range []string{"arguments", "environment", "program", "hash of the program"} {
+		if err := ended(m.gaps[what]); err != nil {
+			r.gap(what, err.Error())
+		}
+	}
+	r.p.Args, r.p.Exe, r.p.ExeSHA256, r.p.ExeBuildID = m.args, m.exe, m.x.sha256, m.x.buildID
+	if m.exe != "" {
+		r.p.ExeDeleted = new(m.deleted)
+	}
+	for _, e := range m.environ {
+		if v, ok := strings.CutPrefix(e, "SSH_CONNECTION="); ok {
+			r.p.Login = parseSSHConnection(v)
+		}
+	}
+}
+
+func (d procDir) memory(exes *executables) fromMemory {
+	m := fromMemory{gaps: map[string]error{}}
+	b, err := d.read("cmdline")
+	m.args, m.gaps["arguments"] = parseStrings(b), err
+	b, err = d.read("environ")
+	m.environ, m.gaps["environment"] = parseStrings(b), err
+	if m.exe, err = d.link("exe"); err != nil {
+		m.gaps["program"] = err
+		return m
+	}
+	f, err := d.open("exe")
+	if err != nil {
+		m.gaps["program"] = err
+		return m
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err == nil && st.Nlink == 0 {
+		m.deleted = true
+		m.exe = strings.TrimSuffix(m.exe, " (deleted)")
+	}
+	m.x, m.gaps["hash of the program"] = exes.of(f)
+	return m
+}
+
+// descriptors reads the descriptors of the process, and of threads that have some of their own.
+func (r *reading) descriptors(ctx context.Context) {
+	read := func(dir string, tid int) {
+		t := &table{r: r, tid: tid, pidfd: -1, known: map[tableKey]int{}}
+		defer t.close()
+		t.read(ctx, dir)
+	}
+	read("fd", 0)
+	for _, tid := range r.s.index(ctx).threads[r.d.pid] {
+		read(filepath.Join("task", strconv.Itoa(tid), "fd"), tid)
+	}
+	slices.SortStableFunc(r.p.Descriptors, func(a, b host.Descriptor) int { return a.FDs[0] - b.FDs[0] })
+}

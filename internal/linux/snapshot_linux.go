@@ -1,0 +1,250 @@
+package linux
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/stopd/stopd/host"
+)
+
+// A snapshot is one look at the machine.
+type snapshot struct {
+	h       *Host
+	root    int // /proc
+	pipeDev uint64
+	home    *namespace
+	others  map[uint64]*namespace
+	ix      *index
+
+	processes map[int]processRead
+	kinds     map[host.Object]host.Descriptor // sockets met so far
+	holders   map[host.Object][]host.Holder
+	gaps      []host.Gap
+}
+
+type processRead struct {
+	p   host.Process
+	err error
+}
+
+// Snapshot begins one look at the machine.
+func (h *Host) Snapshot(context.Context) (host.Snapshot, error) {
+	root, err := unix.Open("/proc", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open /proc: %w", err)
+	}
+	dev, err := pipeDevice()
+	if err != nil {
+		unix.Close(root)
+		return nil, err
+	}
+	return &snapshot{h: h, root: root, pipeDev: dev, home: &namespace{inode: h.netns, diag: h.diag},
+		others: map[uint64]*namespace{}, processes: map[int]processRead{}, holders: map[host.Object][]host.Holder{}, kinds: map[host.Object]host.Descriptor{}}, nil
+}
+
+// pipeDevice returns the device number of the kernel's file system of pipes, which tells them from FIFOs.
+func pipeDevice() (uint64, error) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return 0, fmt.Errorf("make pipe: %w", err)
+	}
+	defer unix.Close(fds[0])
+	defer unix.Close(fds[1])
+	var st unix.Stat_t
+	if err := unix.Fstat(fds[0], &st); err != nil {
+		return 0, fmt.Errorf("stat pipe: %w", err)
+	}
+	return st.Dev, nil
+}
+
+// Close ends the look.
+func (s *snapshot) Close() error {
+	for _, n := range s.others {
+		n.close()
+	}
+	return unix.Close(s.root)
+}
+
+// Gaps returns what could not be read so far.
+func (s *snapshot) Gaps() []host.Gap {
+	if s.ix == nil {
+		return s.gaps
+	}
+	return append(slices.Clone(s.gaps), s.ix.gaps...)
+}
+
+// index returns who holds what, read at the first call.
+func (s *snapshot) index(ctx context.Context) *index {
+	if s.ix == nil {
+		s.ix = scan(ctx, s.root, s.pipeDev)
+	}
+	return s.ix
+}
+
+// Process reads a process, once.
+func (s *snapshot) Process(ctx context.Context, pid int) (host.Process, error) {
+	if r, ok := s.processes[pid]; ok {
+		return r.p, r.err
+	}
+	p, err := s.readProcess(ctx, pid)
+	for _, d := range p.Descriptors {
+		if d.Kind == host.Unix || d.Kind.Inet() {
+			s.kinds[d.Object] = d
+		}
+	}
+	s.processes[pid] = processRead{p, err}
+	return p, err
+}
+
+// Holders returns who holds an object, by ascending pid.
+func (s *snapshot) Holders(ctx context.Context, name host.Object) ([]host.Holder, error) {
+	o, ok := parseObject(name)
+	if !ok {
+		return nil, fmt.Errorf("find holders of %q: %w", name, errSyntax)
+	}
+	if hs, ok := s.holders[name]; ok {
+		return hs, nil
+	}
+	ix := s.index(ctx)
+	var hs []host.Holder
+	for i := ix.first[o]; i != 0; i = ix.refs[i-1].next {
+		r := ix.refs[i-1]
+		j := slices.IndexFunc(hs, func(h host.Holder) bool { return h.PID == int(r.pid) })
+		if j < 0 {
+			j = len(hs)
+			hs = append(hs, host.Holder{ID: host.ID{PID: int(r.pid)}})
+		}
+		hs[j].FDs = append(hs[j].FDs, int(r.fd))
+	}
+	slices.SortFunc(hs, func(a, b host.Holder) int { return a.PID - b.PID })
+	live := hs[:0]
+	for _, h := range hs {
+		if s.look(&h, o, name) {
+			live = append(live, h)
+		}
+	}
+	s.holders[name] = live
+	return live, nil
+}
+
+// look adds when a holder started and what it may do with the object; false where it has ended.
+func (s *snapshot) look(h *host.Holder, o object, name host.Object) bool {
+	slices.Sort(h.FDs)
+	d, err := openProc(s.root, h.PID)
+	if err == nil {
+		defer d.close()
+		var b []byte
+		if b, err = d.read("stat"); err == nil {
+			var st stat
+			st, err = parseStat(b)
+			h.Start = st.start
+		}
+	}
+	if err != nil {
+		s.gaps = append(s.gaps, host.Gap{PID: h.PID, What: "process", Why: "it ended while the host was looked at"})
+		return false
+	}
+	if o.class == socketObject {
+		h.Mode = s.socketMode(o, name)
+		return true
+	}
+	for i, fd := range h.FDs {
+		m := d.mode(fd)
+		if i == 0 {
+			h.Mode = m
+		}
+		h.Mode = h.Mode.With(m)
+	}
+	return true
+}
+
+func (s *snapshot) socketMode(o object, name host.Object) host.Mode {
+	if d, ok := s.kinds[name]; ok {
+		return d.Mode
+	}
+	if s.home.unixes != nil {
+		if u, ok := s.home.unixes.byInode[o.n]; ok {
+			return s.home.unixes.mode(u)
+		}
+	}
+	return host.ReadWrite
+}
+
+// Peers returns the objects at the other end of one.
+func (s *snapshot) Peers(ctx context.Context, name host.Object) ([]host.Object, error) {
+	o, ok := parseObject(name)
+	if !ok {
+		return nil, fmt.Errorf("find peers of %q: %w", name, errSyntax)
+	}
+	if p := o.peer(); p.class != 0 {
+		return []host.Object{p.name()}, nil
+	}
+	d, ok := s.kinds[name]
+	if !ok {
+		return nil, nil
+	}
+	ns := s.home
+	if n := s.others[d.NetNS]; n != nil {
+		ns = n
+	}
+	switch d.Kind {
+	case host.UDP:
+		return ns.datagramPeers(ctx, &d)
+	case host.Unix:
+		return s.unixPeers(ctx, d)
+	}
+	if d.Peer == "" {
+		return nil, nil
+	}
+	return []host.Object{d.Peer}, nil
+}
+
+// unixPeers returns the socket that a UNIX socket is connected to, and those that are connected to it.
+func (s *snapshot) unixPeers(ctx context.Context, d host.Descriptor) ([]host.Object, error) {
+	var peers []host.Object
+	if d.Peer != "" {
+		peers = append(peers, d.Peer)
+	}
+	tables := []*namespace{s.home}
+	for _, n := range s.others {
+		tables = append(tables, n)
+	}
+	for _, n := range tables {
+		if n.unixes == nil {
+			continue
+		}
+		for _, inode := range n.unixes.connected[d.Inode] {
+			if o := (object{socketObject, 0, inode}).name(); !slices.Contains(peers, o) {
+				peers = append(peers, o)
+			}
+		}
+	}
+	slices.Sort(peers)
+	return peers, nil
+}
+
+// Logins reads utmp. A system without one has no logins to tell.
+func (s *snapshot) Logins(context.Context) ([]host.Login, error) {
+	b, err := os.ReadFile("/var/run/utmp")
+	if os.IsNotExist(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return parseUtmp(b), nil
+}
+
+// PIDs lists the processes of the machine.
+func PIDs() ([]int, error) {
+	root, err := unix.Open("/proc", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open /proc: %w", err)
+	}
+	defer unix.Close(root)
+	return listPIDs(root)
+}

@@ -1,0 +1,276 @@
+package linux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/stopd/stopd/host"
+)
+
+// copied reads a socket of which the daemon has a copy.
+func (s *snapshot) copied(ctx context.Context, d *host.Descriptor, fd int, r *reading) {
+	what := "descriptor " + strconv.Itoa(d.FDs[0])
+	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if !r.note(what, err) {
+		return
+	}
+	ns := s.namespaceOf(fd, d, r)
+	switch domain {
+	case unix.AF_UNIX:
+		s.unix(ctx, d, ns, r)
+	case unix.AF_INET, unix.AF_INET6:
+		if err := inetSocketOf(fd, d); !r.note(what, err) {
+			return
+		}
+		d.NetNS = ns.inode
+		s.near(ctx, d, ns, r)
+	default:
+		d.Kind, d.Name = "socket", familyName(domain)
+	}
+}
+
+func familyName(domain int) string {
+	switch domain {
+	case unix.AF_NETLINK:
+		return "netlink"
+	case unix.AF_PACKET:
+		return "packet"
+	case unix.AF_VSOCK:
+		return "vsock"
+	}
+	return "family " + strconv.Itoa(domain)
+}
+
+// inetSocketOf reads addresses, state and direction of an internet socket.
+func inetSocketOf(fd int, d *host.Descriptor) error {
+	proto, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	if err != nil {
+		return fmt.Errorf("read protocol: %w", err)
+	}
+	typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil {
+		return fmt.Errorf("read type: %w", err)
+	}
+	switch {
+	case typ == unix.SOCK_RAW:
+		d.Kind = host.Raw
+	case proto == protoTCP || proto == protoMPTCP:
+		d.Kind = host.TCP
+	case proto == protoUDP:
+		d.Kind = host.UDP
+	default:
+		d.Kind, d.Name = "socket", "protocol "+strconv.Itoa(proto)
+		return nil
+	}
+	local, err := unix.Getsockname(fd)
+	if err != nil {
+		return fmt.Errorf("read local address: %w", err)
+	}
+	d.Local = addrPort(local)
+	remote, err := unix.Getpeername(fd)
+	if err == nil {
+		d.Remote = addrPort(remote)
+	} else if !errors.Is(err, unix.ENOTCONN) {
+		return fmt.Errorf("read remote address: %w", err)
+	}
+	if d.Kind != host.TCP {
+		if d.Remote.IsValid() {
+			d.State = tcpStates[1]
+			d.Direction, d.DirectionSource = told(d.Kind, "")
+		}
+		return nil
+	}
+	info, dir, err := settledInfo(fd)
+	if err != nil {
+		return err
+	}
+	if d.State = stateName(host.TCP, info.state); d.Listening() || info.state == stateClosed {
+		return nil
+	}
+	d.Direction, d.DirectionSource = told(host.TCP, dir)
+	return nil
+}
+
+func addrPort(a unix.Sockaddr) netip.AddrPort {
+	switch a := a.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port))
+	}
+	return netip.AddrPort{}
+}
+
+// settledInfo reads the counters of a TCP socket and tells its direction, like [diag.settled].
+func settledInfo(fd int) (tcpInfo, host.Direction, error) {
+	var last tcpInfo
+	lastQueue := -1
+	for i := range 5 {
+		b := make([]byte, 256)
+		length := uint32(len(b))
+		_, _, e := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_TCP, unix.TCP_INFO,
+			uintptr(unsafe.Pointer(&b[0])), uintptr(unsafe.Pointer(&length)), 0)
+		if e != 0 {
+			return tcpInfo{}, "", fmt.Errorf("read TCP_INFO: %w", e)
+		}
+		info, ok := parseTCPInfo(b[:length]) // x/sys would hide how much of it the kernel knows
+		if !ok {
+			return tcpInfo{}, "", fmt.Errorf("read TCP_INFO: the kernel is older than 4.19: %w", errSyntax)
+		}
+		if info.unacked == 0 || info.state == stateListen || info.state == stateClosed {
+			return info, info.direction(0), nil
+		}
+		queue, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+		if err != nil {
+			return info, host.UnknownDirection, nil
+		}
+		if info == last && queue == lastQueue {
+			return info, info.direction(uint64(queue) - uint64(info.notsent)), nil
+		}
+		if last, lastQueue = info, queue; i > 0 {
+			time.Sleep(50 * time.Microsecond)
+		}
+	}
+	return last, host.UnknownDirection, nil
+}
+
+// near finds the other end of a connection within the host.
+func (s *snapshot) near(ctx context.Context, d *host.Descriptor, ns *namespace, r *reading) {
+	switch {
+	case d.Kind == host.UDP || d.Kind == host.Raw:
+		peers, err := ns.datagramPeers(ctx, d)
+		if r.note("other end of descriptor "+strconv.Itoa(d.FDs[0]), err) && len(peers) == 1 {
+			d.Peer = peers[0]
+		}
+	case d.Kind == host.TCP && d.Remote.IsValid():
+		if !s.own(ns, d.Remote.Addr()) {
+			return
+		}
+		p, err := ns.diag.find(ctx, host.Flow{Protocol: host.TCP, Local: d.Remote, Remote: d.Local}, 0)
+		if err == nil && p.inode != 0 {
+			d.Peer = object{socketObject, 0, p.inode}.name()
+		} else if err != nil && !errors.Is(err, host.ErrNotFound) {
+			r.note("other end of descriptor "+strconv.Itoa(d.FDs[0]), err)
+		}
+	}
+}
+
+// own reports whether an address may be one of the namespace's. Of other namespaces than the daemon's the
+// addresses are not known here; the exact look-up tells.
+func (s *snapshot) own(ns *namespace, a netip.Addr) bool {
+	if a.IsLoopback() || ns != s.home {
+		return true
+	}
+	addrs, _, err := s.h.addresses()
+	if err != nil {
+		return true
+	}
+	for _, o := range addrs {
+		if o == a.WithZone("") {
+			return true
+		}
+	}
+	return false
+}
+
+// unix reads what joins a UNIX socket to others.
+func (s *snapshot) unix(ctx context.Context, d *host.Descriptor, ns *namespace, r *reading) {
+	d.Kind = host.Unix
+	table, err := ns.unixSockets(ctx)
+	if !r.note("UNIX sockets", err) {
+		return
+	}
+	u, ok := table.byInode[d.Inode]
+	if !ok {
+		r.gap("descriptor "+strconv.Itoa(d.FDs[0]), "the system does not list this UNIX socket")
+		return
+	}
+	d.Type, d.Path = unixTypes[u.typ], u.path
+	if u.state == stateListen {
+		d.State = tcpStates[stateListen]
+	}
+	if u.peer != 0 {
+		d.Peer = object{socketObject, 0, u.peer}.name()
+		d.PeerPath = table.byInode[u.peer].path
+	}
+	d.Mode = table.mode(u)
+}
+
+// mode says which way data may still pass through a UNIX socket. A datagram socket without a name that
+// nobody is connected to cannot be written to.
+func (t *unixTable) mode(u unixSocket) host.Mode {
+	noRead := u.noRead || u.typ == unix.SOCK_DGRAM && u.path == "" && u.peer != 0 && len(t.connected[u.inode]) == 0
+	switch {
+	case noRead && !u.noWrite:
+		return host.Write
+	case u.noWrite && !noRead:
+		return host.Read
+	}
+	return host.ReadWrite
+}
+
+// namespaceOf tells which network namespace a socket is in (SIOCGSKNS, netdevice(7)). Where it may not be
+// asked, the socket counts as the daemon's own namespace's, and a look-up there does not find it.
+func (s *snapshot) namespaceOf(fd int, d *host.Descriptor, r *reading) *namespace {
+	nsfd, err := unix.IoctlRetInt(fd, unix.SIOCGSKNS)
+	if err != nil {
+		return s.home
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(nsfd, &st); err != nil {
+		unix.Close(nsfd)
+		return s.home
+	}
+	if st.Ino == s.home.inode {
+		unix.Close(nsfd)
+		return s.home
+	}
+	if ns := s.others[st.Ino]; ns != nil {
+		unix.Close(nsfd)
+		return ns
+	}
+	ns := &namespace{inode: st.Ino, diag: &diag{nsfd: nsfd}}
+	s.others[st.Ino] = ns
+	return ns
+}
+
+// listed reads a socket that the daemon could not take a copy of, from the lists of its own namespace.
+func (s *snapshot) listed(ctx context.Context, d *host.Descriptor, r *reading) {
+	if u, err := s.home.unixSockets(ctx); err == nil {
+		if _, ok := u.byInode[d.Inode]; ok {
+			s.unix(ctx, d, s.home, r)
+			return
+		}
+	}
+	i, ok, err := s.home.inet(ctx, d.Inode)
+	if err != nil || !ok {
+		why := "the daemon may not look at it, and the system does not list it in this network namespace"
+		if err != nil {
+			why = err.Error()
+		}
+		r.gap("descriptor "+strconv.Itoa(d.FDs[0]), why)
+		return
+	}
+	d.Kind, d.Local, d.NetNS, d.State = i.kind, i.local, s.home.inode, stateName(i.kind, i.state)
+	if i.remote.Port() != 0 {
+		d.Remote = i.remote
+	}
+	if d.Kind != host.TCP && d.Remote.IsValid() {
+		d.Direction, d.DirectionSource = told(d.Kind, "")
+	} else if d.Kind == host.TCP && d.Remote.IsValid() {
+		if f, err := s.h.find(ctx, host.Flow{Protocol: host.TCP, Local: d.Local, Remote: d.Remote}); err == nil {
+			d.Direction, d.DirectionSource = f.Direction, f.DirectionSource
+		} else {
+			d.Direction = host.UnknownDirection
+		}
+	}
+	s.near(ctx, d, s.home, r)
+}
+

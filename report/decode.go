@@ -1,0 +1,136 @@
+package report
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"reflect"
+	"strconv"
+	"time"
+)
+
+var errNotCanonical = errors.New("the bytes are not canonical")
+
+// maxReport bounds what is read: far above what the bounds of a trace let it write.
+const maxReport = 64 << 20
+
+// A decoder reads what an encoder wrote. It need not be strict about form, since the result is encoded
+// again and compared.
+type decoder struct {
+	unknown map[string][]member
+}
+
+func (d *decoder) decode(b []byte, to any) error {
+	if len(b) > maxReport {
+		return fmt.Errorf("larger than %d octets", maxReport)
+	}
+	return d.value("", json.RawMessage(b), reflect.ValueOf(to).Elem())
+}
+
+func (d *decoder) value(path string, raw json.RawMessage, v reflect.Value) error {
+	if string(raw) == "null" {
+		return nil
+	}
+	switch v.Type() {
+	case timeType, addrType, addrPortType:
+		return d.scalar(path, raw, v)
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		return d.value(path, raw, v.Elem())
+	case reflect.Struct:
+		return d.object(path, raw, v)
+	case reflect.Slice:
+		var items []json.RawMessage
+		if err := json.Unmarshal(raw, &items); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		v.Set(reflect.MakeSlice(v.Type(), len(items), len(items)))
+		for i, item := range items {
+			if err := d.value(path+"["+strconv.Itoa(i)+"]", item, v.Index(i)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := json.Unmarshal(raw, v.Addr().Interface()); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+func (d *decoder) object(path string, raw json.RawMessage, v reflect.Value) error {
+	all := fields(v.Type())
+	return members(path, raw, func(name string, value json.RawMessage) error {
+		for _, f := range all {
+			// kind stands before the keys that depend on it.
+			if f.name == name && f.present(kindOf(v), all) {
+				return d.value(path+"."+name, value, v.FieldByIndex(f.index))
+			}
+		}
+		var c bytes.Buffer
+		if err := json.Compact(&c, value); err != nil {
+			return fmt.Errorf("%s.%s: %w", path, name, err)
+		}
+		d.unknown[path] = append(d.unknown[path], member{name, c.String()})
+		return nil
+	})
+}
+
+// members calls yield for each member of an object in turn.
+func members(path string, raw json.RawMessage, yield func(name string, value json.RawMessage) error) error {
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
+		return fmt.Errorf("%s: not an object", path)
+	}
+	for dec.More() {
+		t, err := dec.Token()
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		var value json.RawMessage
+		if err := dec.Decode(&value); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		if err := yield(t.(string), value); err != nil {
+			return err
+		}
+	}
+	if _, err := dec.Token(); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return fmt.Errorf("%s: more after the end", path)
+	}
+	return nil
+}
+
+func (d *decoder) scalar(path string, raw json.RawMessage, v reflect.Value) error {
+	var s string
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	var x any
+	var err error
+	switch v.Type() {
+	case timeType:
+		x, err = time.Parse(timeFormat, s)
+	case addrType:
+		x, err = netip.ParseAddr(s)
+	case addrPortType:
+		if a, aerr := netip.ParseAddr(s); aerr == nil {
+			x = netip.AddrPortFrom(a, 0)
+			break
+		}
+		x, err = netip.ParseAddrPort(s)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	v.Set(reflect.ValueOf(x))
+	return nil
+}

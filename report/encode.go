@@ -1,0 +1,241 @@
+package report
+
+import (
+	"fmt"
+	"net/netip"
+	"reflect"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+)
+
+// timeFormat is RFC 3339 in UTC, with all nine digits of the nanoseconds.
+const timeFormat = "2006-01-02T15:04:05.000000000Z"
+
+var (
+	timeType     = reflect.TypeFor[time.Time]()
+	addrType     = reflect.TypeFor[netip.Addr]()
+	addrPortType = reflect.TypeFor[netip.AddrPort]()
+)
+
+// A field is one key of an object.
+type field struct {
+	name  string
+	index []int
+	// null is true where zero means unknown; other numbers and booleans are written as they are.
+	null bool
+	// kinds are the values of the object's Kind with which the key is there at all; nil is any, and "*" is
+	// every kind that has no keys of its own.
+	kinds []string
+}
+
+// known remembers the fields of the types that reports are made of.
+var known sync.Map
+
+// fields lists the keys of a struct type in their order. Embedded structs are inlined; a `report:"-"` tag
+// leaves a field out.
+func fields(t reflect.Type) []field {
+	if fs, ok := known.Load(t); ok {
+		return fs.([]field)
+	}
+	var fs []field
+	for i := range t.NumField() {
+		f := t.Field(i)
+		if f.Tag.Get("report") == "-" || !f.IsExported() {
+			continue
+		}
+		if f.Anonymous {
+			for _, g := range fields(f.Type) {
+				g.index = append([]int{i}, g.index...) // a copy
+				fs = append(fs, g)
+			}
+			continue
+		}
+		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
+		g := field{name: name, index: []int{i}, null: strings.Contains(options, "null")}
+		if k := f.Tag.Get("kinds"); k != "" {
+			g.kinds = strings.Fields(k)
+		}
+		fs = append(fs, g)
+	}
+	known.Store(t, fs)
+	return fs
+}
+
+// present reports whether a key is there in an object of the given kind.
+func (f field) present(kind string, all []field) bool {
+	if f.kinds == nil {
+		return true
+	}
+	known := false
+	for _, g := range all {
+		for _, k := range g.kinds {
+			known = known || k == kind
+			if f.name == g.name && k == kind {
+				return true
+			}
+		}
+	}
+	return f.kinds[0] == "*" && !known
+}
+
+// kindOf returns the value of an object's Kind field; empty where it has none.
+func kindOf(v reflect.Value) string {
+	if k := v.FieldByName("Kind"); k.IsValid() && k.Kind() == reflect.String {
+		return k.String()
+	}
+	return ""
+}
+
+// A member is a key and its value as JSON text.
+type member struct{ name, value string }
+
+type encoder struct {
+	b       []byte
+	unknown map[string][]member
+}
+
+func (e *encoder) value(path string, x any) { e.reflect(path, reflect.ValueOf(x), false) }
+
+func (e *encoder) reflect(path string, v reflect.Value, null bool) {
+	if null && v.IsZero() {
+		e.raw("null")
+		return
+	}
+	switch v.Type() {
+	case timeType:
+		e.time(v.Interface().(time.Time))
+		return
+	case addrType:
+		e.text(addrText(v.Interface().(netip.Addr)))
+		return
+	case addrPortType:
+		e.text(addrPortText(v.Interface().(netip.AddrPort)))
+		return
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		if v.IsNil() {
+			e.raw("null")
+			return
+		}
+		e.reflect(path, v.Elem(), false)
+	case reflect.Struct:
+		e.object(path, v)
+	case reflect.Slice:
+		e.raw("[")
+		for i := range v.Len() {
+			if i > 0 {
+				e.raw(",")
+			}
+			// An element of a list of strings is known, even if it is empty.
+			if v.Index(i).Kind() == reflect.String {
+				e.string(v.Index(i).String())
+				continue
+			}
+			e.reflect(path+"["+strconv.Itoa(i)+"]", v.Index(i), false)
+		}
+		e.raw("]")
+	case reflect.String:
+		e.text(v.String())
+	case reflect.Bool:
+		e.b = strconv.AppendBool(e.b, v.Bool())
+	case reflect.Int:
+		e.b = strconv.AppendInt(e.b, v.Int(), 10)
+	case reflect.Uint32, reflect.Uint64:
+		e.b = strconv.AppendUint(e.b, v.Uint(), 10)
+	case reflect.Float64:
+		e.b = strconv.AppendFloat(e.b, v.Float(), 'f', -1, 64)
+	default:
+		panic(fmt.Sprintf("report: %s has a type that reports do not have: %s", path, v.Type()))
+	}
+}
+
+func (e *encoder) object(path string, v reflect.Value) {
+	all, kind := fields(v.Type()), kindOf(v)
+	e.raw("{")
+	first := true
+	key := func(name string) {
+		if !first {
+			e.raw(",")
+		}
+		first = false
+		e.string(name)
+		e.raw(":")
+	}
+	for _, f := range all {
+		if f.present(kind, all) {
+			key(f.name)
+			e.reflect(path+"."+f.name, v.FieldByIndex(f.index), f.null)
+		}
+	}
+	for _, m := range e.unknown[path] {
+		key(m.name)
+		e.raw(m.value)
+	}
+	e.raw("}")
+}
+
+func (e *encoder) raw(s string) { e.b = append(e.b, s...) }
+
+func (e *encoder) time(t time.Time) {
+	if t.IsZero() {
+		e.raw("null")
+		return
+	}
+	e.string(t.UTC().Format(timeFormat))
+}
+
+// text writes a string whose emptiness means that it is unknown.
+func (e *encoder) text(s string) {
+	if s == "" {
+		e.raw("null")
+		return
+	}
+	e.string(s)
+}
+
+// string writes a JSON string (RFC 8259) with the shortest escapes: quotation mark, backslash and control
+// characters only. What is not UTF-8 has been escaped by who read it; were there any left, it would be
+// replaced.
+func (e *encoder) string(s string) {
+	const hex = "0123456789abcdef"
+	e.b = append(e.b, '"')
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			e.b = append(e.b, '\\', byte(r))
+		case r == '\n':
+			e.raw(`\n`)
+		case r == '\r':
+			e.raw(`\r`)
+		case r == '\t':
+			e.raw(`\t`)
+		case r < 0x20 || r == 0x7f:
+			e.b = append(e.b, '\\', 'u', '0', '0', hex[r>>4], hex[r&15])
+		default:
+			e.b = utf8.AppendRune(e.b, r)
+		}
+	}
+	e.b = append(e.b, '"')
+}
+
+func addrText(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.Unmap().String()
+}
+
+// addrPortText writes an address and port; a host of which no port is known is its address alone.
+func addrPortText(ap netip.AddrPort) string {
+	switch {
+	case !ap.IsValid():
+		return ""
+	case ap.Port() == 0:
+		return addrText(ap.Addr())
+	}
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()).String()
+}

@@ -1,0 +1,334 @@
+package report
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/trace"
+)
+
+// Text shows a report as Appendix B of the thesis does: its sections, order and words. What the thesis
+// did not save follows in the same style. There is a line only for what is known. Times are UTC.
+func Text(r Report) string {
+	t := &texter{}
+	t.line("- BEGIN -")
+	t.host(r.Host)
+	t.request(r)
+	if len(r.Processes) > 0 {
+		t.processes(r.Processes)
+	}
+	t.users(r.Users)
+	t.channels(r.Channels)
+	t.previous(r.Previous)
+	t.gaps(r)
+	t.line("- END -")
+	return t.b.String()
+}
+
+type texter struct{ b strings.Builder }
+
+// line writes one line. Strings among the values may have been chosen by an intruder: they are cleaned.
+func (t *texter) line(format string, values ...any) {
+	for i, v := range values {
+		if s, ok := v.(string); ok {
+			values[i] = clean(s)
+		}
+	}
+	fmt.Fprintf(&t.b, format+"\n", values...)
+}
+
+func (t *texter) section(name string) { t.line("\n%s\n", name) }
+
+// known writes a line if there is something to say.
+func (t *texter) known(label, value string) {
+	if value != "" {
+		t.line("%s: %s", label, value)
+	}
+}
+
+// clean escapes what is not printable, so that no name can draw on a terminal or forge a line.
+func clean(s string) string {
+	if strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			q := strconv.QuoteRune(r)
+			b.WriteString(q[1 : len(q)-1])
+		}
+	}
+	return b.String()
+}
+
+func when(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format("Mon Jan 2 15:04:05 2006")
+}
+
+func (t *texter) host(h host.Facts) {
+	t.section("HOST INFORMATION")
+	t.known("Name", h.Name)
+	t.known("Boot", when(h.BootTime))
+	t.known("OS", h.OS)
+	if h.Kernel != "" {
+		t.line("%s", h.Kernel)
+	}
+	if c := h.Clock; c != nil {
+		state := "not synchronised"
+		if c.Synchronised {
+			state = "synchronised"
+		}
+		t.line("Clock: %s, offset %.6f s, error %.6f s", state, c.Offset, c.Error)
+	}
+}
+
+func (t *texter) request(r Report) {
+	t.section("REQUEST INFORMATION")
+	q := r.Request
+	t.known("Date", when(q.Time))
+	t.known("Remote", addrPortText(q.Remote))
+	t.known("Local", addrPortText(q.Local))
+	t.known("Requester", addrText(q.Requester))
+	t.known("Type", q.Type)
+	t.known("Session", q.SID)
+	if q.OnBehalf {
+		t.line("On behalf of: %s", addrText(q.Remote.Addr()))
+	}
+	if c := r.Connection; c != nil {
+		t.known("State", c.State)
+		t.known("Direction", string(c.Direction))
+		t.line("User: %s", userText(c.User, c.UID))
+	}
+	switch r.Kind {
+	case KindDuplicate:
+		t.line("Duplicate of: %s", r.SameAs)
+	case KindNone:
+		t.line("Nothing saved: %s", r.Reason)
+	}
+}
+
+func (t *texter) processes(ps []trace.Process) {
+	t.section("PROCESS INFORMATION")
+	for _, role := range []struct{ name, title string }{{trace.Primary, "Primary Processes"}, {trace.Resolved, "Resolved Processes"}} {
+		title := role.title
+		for _, p := range ps {
+			if p.Role != role.name {
+				continue
+			}
+			if title != "" {
+				t.line("%s\n", title)
+				title = ""
+			}
+			t.process(p)
+		}
+	}
+}
+
+func (t *texter) process(p trace.Process) {
+	name := p.Exe
+	if name == "" {
+		name = p.Name
+	}
+	t.line("%d: %s [%d]", p.Index, name, p.PID)
+	parent := "N/A"
+	if p.PPID != nil && (p.PID != 0 || *p.PPID != 0) {
+		parent = strconv.Itoa(*p.PPID)
+	}
+	if p.Priority != nil {
+		t.line("   priority: %d   parent: %s", *p.Priority, parent)
+	} else {
+		t.line("   parent: %s", parent)
+	}
+	t.known("   start time", when(p.Start))
+	if p.Exited != nil {
+		t.known("   exited", when(*p.Exited))
+	}
+	if p.RUID != nil && p.EUID != nil {
+		t.line("   ruid: %s euid: %s", userText(p.RUser, *p.RUID), userText(p.EUser, *p.EUID))
+	}
+	t.known("   device", p.TTY)
+	if p.ExeDeleted != nil && *p.ExeDeleted {
+		t.line("   program: deleted since it was started")
+	}
+	t.known("   sha256", p.ExeSHA256)
+	if len(p.Args) > 0 {
+		t.line("   arguments: %s", strings.Join(p.Args, " "))
+	}
+	t.known("   directory", p.CWD)
+	t.known("   container", p.Container)
+	if p.Login != nil {
+		t.line("   login: %s (%s)", addrPortText(p.Login.Remote), p.Login.Source)
+	}
+	t.descriptors("Sockets", p.Descriptors, socketText)
+	t.descriptors("Pipes", p.Descriptors, pipeText)
+	t.descriptors("Terminals", p.Descriptors, terminalText)
+	t.descriptors("Files", p.Descriptors, fileText)
+	t.line("")
+}
+
+// descriptors writes those of which show has something to say.
+func (t *texter) descriptors(title string, ds []host.Descriptor, show func(host.Descriptor) string) {
+	for _, d := range ds {
+		s := show(d)
+		if s == "" {
+			continue
+		}
+		if title != "" {
+			t.line("   %s:", title)
+			title = ""
+		}
+		t.line("     %s", s)
+	}
+}
+
+func userText(name string, uid uint32) string {
+	if name == "" {
+		return fmt.Sprintf("(%d)", uid)
+	}
+	return fmt.Sprintf("%s (%d)", name, uid)
+}
+
+func socketText(d host.Descriptor) string {
+	switch {
+	case d.Kind == host.Unix:
+		return "UNIX: " + endText(d.Object, d.Path) + " -> " + endText(d.Peer, d.PeerPath)
+	case !d.Kind.Inet():
+		return ""
+	}
+	arrow := map[host.Direction]string{host.Outbound: "->", host.Inbound: "<-"}[d.Direction]
+	if arrow == "" {
+		arrow = "<>"
+		if d.Listening() && d.Direction == "" {
+			arrow = "<-"
+		}
+	}
+	remote := "any"
+	if d.Remote.IsValid() && d.Remote.Port() != 0 {
+		remote = addrPortText(d.Remote)
+	}
+	return fmt.Sprintf("INET_%s: %s %s %s", strings.ToUpper(string(d.Kind)), localText(d.Local), arrow, remote)
+}
+
+// localText writes the local end of a socket; the thesis calls all of a host's addresses localhost.
+func localText(ap netip.AddrPort) string {
+	if ap.Addr().IsUnspecified() {
+		return "localhost:" + strconv.Itoa(int(ap.Port()))
+	}
+	return addrPortText(ap)
+}
+
+func endText(o host.Object, path string) string {
+	switch {
+	case path != "":
+		return path
+	case o == "":
+		return "0"
+	}
+	return string(o)
+}
+
+// pipeText shows the ends of a pipe; where the system has one object for both, this end is 0, as in
+// thesis table 4.3.
+func pipeText(d host.Descriptor) string {
+	if d.Kind != host.Pipe && d.Kind != host.FIFO {
+		return ""
+	}
+	object := d.Object
+	if object == d.Peer {
+		object = ""
+	}
+	s := endText(object, "") + " -> " + endText(d.Peer, "")
+	if d.Path != "" {
+		s += " " + d.Path
+	}
+	return s
+}
+
+func terminalText(d host.Descriptor) string {
+	switch {
+	case d.Kind == host.TTY:
+		return d.Path
+	case d.Kind == host.PTY && d.Number != nil:
+		return fmt.Sprintf("%s %s of pts/%d", d.Path, d.Side, *d.Number)
+	}
+	return ""
+}
+
+func fileText(d host.Descriptor) string {
+	if d.Kind != host.File {
+		return ""
+	}
+	return fmt.Sprintf("%s (%s)", d.Path, d.Mode)
+}
+
+func (t *texter) users(us []trace.User) {
+	if len(us) == 0 {
+		return
+	}
+	t.section("ADDITIONAL USER INFORMATION")
+	for _, u := range us {
+		t.line("%s", userText(u.Name, u.UID))
+		for _, l := range u.Logins {
+			t.line("   %s %s %s", l.Line, l.Host, when(l.Time))
+		}
+	}
+}
+
+func (t *texter) channels(cs []trace.Channel) {
+	if len(cs) == 0 {
+		return
+	}
+	t.section("CHANNELS")
+	for _, c := range cs {
+		var ends []string
+		for _, e := range c.Ends {
+			ends = append(ends, fmt.Sprintf("%d (%s)", e.PID, e.Mode))
+		}
+		s := fmt.Sprintf("%d: %s %s", c.ID, c.Kind, strings.Join(ends, ", "))
+		if !c.Complete {
+			s += ", an end was not found"
+		}
+		if !c.Followed {
+			s += ", not followed: " + c.Why
+		}
+		t.line("%s", s)
+	}
+}
+
+func (t *texter) previous(ps []trace.Previous) {
+	if len(ps) == 0 {
+		return
+	}
+	t.section("PREVIOUS HOSTS")
+	for _, p := range ps {
+		s := fmt.Sprintf("%s -> %s [%d] %s", addrPortText(p.Remote), addrPortText(p.Local), p.PID, strings.Join(p.Reasons, ", "))
+		if !p.Corroborated {
+			s += " (the user's word)"
+		}
+		t.line("%s", s)
+	}
+}
+
+func (t *texter) gaps(r Report) {
+	if len(r.Gaps) == 0 {
+		return
+	}
+	t.section("GAPS")
+	for _, g := range r.Gaps {
+		if g.PID != 0 {
+			t.line("[%d] %s: %s", g.PID, g.What, g.Why)
+		} else {
+			t.line("%s: %s", g.What, g.Why)
+		}
+	}
+}

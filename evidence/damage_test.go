@@ -1,0 +1,237 @@
+package evidence
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"filippo.io/age"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stopd/stopd"
+)
+
+// written is a closed store: a start, a report with a trace-back, and last another report.
+type written struct {
+	id          *age.X25519Identity
+	dir, path   string
+	content     []byte
+	token, last stop.Token
+	evidence    Evidence // of token
+	lastAt      int      // offset of last's record
+}
+
+func writeStore(t *testing.T) written {
+	t.Helper()
+	w := written{id: newIdentity(t)}
+	s := openTest(t, Config{}, w.id)
+	w.dir, w.path = s.dir(), s.path
+	w.token = keep(t, s, "report one")
+	keepTraceback(t, s, w.token, "asked")
+	export, err := s.collect(w.token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.evidence, err = Unseal(export, w.id); err != nil {
+		t.Fatal(err)
+	}
+	w.last = keep(t, s, "report two")
+	closeStore(t, s)
+	all := entries(t, w.dir)
+	w.lastAt = int(all[len(all)-1].Offset)
+	if w.content, err = os.ReadFile(w.path); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func (w written) restore(t *testing.T, content []byte) {
+	t.Helper()
+	if err := os.WriteFile(w.path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Whatever byte of a store is altered, a token gives the original or an error, never anything else.
+func TestEveryByteFlipped(t *testing.T) {
+	w := writeStore(t)
+	c := configFor(Config{}, w.id)
+	for i := range w.content {
+		flipped := bytes.Clone(w.content)
+		flipped[i] ^= 1 << (i % 8)
+		w.restore(t, flipped)
+		export, err := Export(t.Context(), w.dir, asking(w.token), c)
+		if i >= w.lastAt {
+			// Where only the last record is no longer whole, a crash explains it.
+			if err != nil {
+				t.Fatalf("byte %d of the last record: %v", i, err)
+			}
+			if _, err := Export(t.Context(), w.dir, asking(w.last), c); !errors.Is(err, ErrNotFound) {
+				t.Fatalf("byte %d of the last record: %v, want %v", i, err, ErrNotFound)
+			}
+		} else if !errors.Is(err, ErrAltered) && !errors.Is(err, ErrVersion) {
+			t.Fatalf("byte %d: %v, want %v or %v", i, err, ErrAltered, ErrVersion)
+		}
+		if export == nil {
+			continue
+		}
+		e, unsealing := Unseal(export, w.id)
+		if unsealing != nil {
+			t.Fatalf("byte %d: %v", i, unsealing)
+		}
+		if err != nil {
+			e.Tracebacks = w.evidence.Tracebacks // one may be missing, and the error says so
+		}
+		if diff := cmp.Diff(w.evidence, e); diff != "" {
+			t.Fatalf("byte %d: evidence (-want +got):\n%s", i, diff)
+		}
+	}
+}
+
+func TestEveryByteOfAnExportFlipped(t *testing.T) {
+	w := writeStore(t)
+	export, err := Export(t.Context(), w.dir, asking(w.token), configFor(Config{}, w.id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range export {
+		flipped := bytes.Clone(export)
+		flipped[i] ^= 1 << (i % 8)
+		if _, err := Unseal(flipped, w.id); !errors.Is(err, ErrAltered) && !errors.Is(err, ErrVersion) {
+			t.Fatalf("byte %d: %v, want %v or %v", i, err, ErrAltered, ErrVersion)
+		}
+		if e, err := Unseal(export[:i], w.id); err == nil && !bytes.Equal(e.Report, w.evidence.Report) {
+			t.Fatalf("cut at %d: report %q", i, e.Report)
+		}
+	}
+}
+
+// A whole, checksummed record that is not of the token it is filed under is found out by its content.
+func TestForgedRecords(t *testing.T) {
+	w := writeStore(t)
+	seal := func(plaintext ...[]byte) []byte {
+		b, err := seal([]age.Recipient{w.id.Recipient()}, plaintext...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	report := record{kind: typeReport, offset: 16, locator: locate(reportLabel, w.token), payload: seal([]byte("report one"))}
+	traceback := record{kind: typeTraceback, offset: 16, locator: locate(tracebackLabel, w.token), payload: seal(w.token[:], []byte("asked"))}
+	with := func(r record, change func(*record)) record { change(&r); return r }
+	for _, test := range []struct {
+		name    string
+		records []record
+		want    error
+	}{
+		{"as written", []record{report, traceback}, nil},
+		{"twice", []record{report, report}, nil},
+		{"another report", []record{with(report, func(r *record) { r.payload = seal([]byte("report 1")) })}, ErrAltered},
+		{"another's trace-back", []record{report, with(traceback, func(r *record) { r.payload = seal(w.last[:], []byte("asked")) })}, ErrAltered},
+		{"trace-back without token", []record{report, with(traceback, func(r *record) { r.payload = seal([]byte("asked")) })}, ErrAltered},
+		{"report's locator on a trace-back", []record{report, with(traceback, func(r *record) { r.locator = report.locator })}, ErrAltered},
+		{"two reports", []record{report, {kind: typeReport, offset: 16, locator: locate(reportLabel, w.last), payload: seal([]byte("report two"))}}, ErrAltered},
+		{"not sealed", []record{with(report, func(r *record) { r.payload = []byte("report one") })}, ErrAltered},
+		{"a start", []record{report, {kind: typeStart, offset: 16}}, ErrAltered},
+		{"no report", []record{traceback}, ErrAltered},
+		{"nothing", nil, ErrAltered},
+	} {
+		export := appendSegmentHeader(nil)
+		for _, r := range test.records {
+			export = appendRecord(export, r)
+		}
+		if _, err := Unseal(export, w.id); !errors.Is(err, test.want) || (err == nil) != (test.want == nil) {
+			t.Errorf("%s: %v, want %v", test.name, err, test.want)
+		}
+	}
+}
+
+func TestTornTail(t *testing.T) {
+	w := writeStore(t)
+	tails := map[string][]byte{
+		"zeros":   append(bytes.Clone(w.content[:w.lastAt]), make([]byte, 8192)...),
+		"garbage": append(bytes.Clone(w.content[:w.lastAt+90]), bytes.Repeat([]byte(recordMagic), 500)...),
+	}
+	for cut := w.lastAt; cut < len(w.content); cut++ {
+		tails["cut"] = w.content[:cut]
+		for name, content := range tails {
+			w.restore(t, content)
+			before := len(entries(t, w.dir)) // which leaves out the torn one
+			s := openAt(t, w.dir, Config{}, w.id)
+			if e, err := Unseal(export(t, s, w.token), w.id); err != nil || !cmp.Equal(e, w.evidence) {
+				t.Fatalf("%s at %d: %v\n%s", name, cut, err, cmp.Diff(w.evidence, e))
+			}
+			if _, err := s.Export(t.Context(), asking(w.last)); !errors.Is(err, ErrNotFound) {
+				t.Fatalf("%s at %d: the torn report: %v, want %v", name, cut, err, ErrNotFound)
+			}
+			closeStore(t, s)
+			start := entries(t, w.dir)[before]
+			if want := int64(len(content) - w.lastAt); start.Type != "start" || start.Cut != want || start.Offset != int64(w.lastAt) {
+				t.Fatalf("%s at %d: %+v, want a start that cut %d", name, cut, start, want)
+			}
+		}
+		clear(tails)
+	}
+}
+
+func TestDamageInTheMiddle(t *testing.T) {
+	w := writeStore(t)
+	first := entries(t, w.dir)[1]
+	flipped := bytes.Clone(w.content)
+	flipped[first.Offset+recordHeader+3] ^= 1
+	removed := append(bytes.Clone(w.content[:first.Offset]), w.content[int(first.Offset)+recordHeader+first.Size:]...)
+	long := bytes.Clone(w.content)
+	copy(long[first.Offset+4:], "\x00\x7f\xff\xff") // a length that reaches past the end
+	tail := append(bytes.Clone(w.content), make([]byte, maxTail+1)...)
+	for _, test := range []struct {
+		name    string
+		content []byte
+		at      int64
+		whole   int // entries that List still shows
+	}{
+		{"flipped", flipped, first.Offset, 3},
+		{"removed", removed, first.Offset, 3},
+		{"length", long, first.Offset, 3},
+		{"longer than a crash leaves", tail, int64(len(w.content)), 4},
+	} {
+		w.restore(t, test.content)
+		if s, err := Open(w.dir, configFor(Config{}, w.id)); !errors.Is(err, ErrAltered) {
+			s.Close()
+			t.Errorf("%s: Open: %v, want %v", test.name, err, ErrAltered)
+		}
+		if got, err := os.ReadFile(w.path); err != nil || !bytes.Equal(got, test.content) {
+			t.Errorf("%s: a refused Open changed the store (%v)", test.name, err)
+		}
+		n := 0
+		err := List(w.dir, func(Entry) error { n++; return nil })
+		if !errors.Is(err, ErrAltered) || n != test.whole {
+			t.Errorf("%s: List: %d entries and %v, want %d and %v", test.name, n, err, test.whole, ErrAltered)
+		}
+		want := layout{damaged: test.at}.err(w.path).Error()
+		if err != nil && !bytes.Contains([]byte(err.Error()), []byte(want)) {
+			t.Errorf("%s: List: %q does not say %q", test.name, err, want)
+		}
+		_, err = Export(t.Context(), w.dir, asking(stop.Token{1}), configFor(Config{}, w.id))
+		if !errors.Is(err, ErrAltered) || errors.Is(err, ErrNotFound) {
+			t.Errorf("%s: Export of no token: %v, want %v", test.name, err, ErrAltered)
+		}
+		sealed, err := Export(t.Context(), w.dir, asking(w.last), configFor(Config{}, w.id))
+		if e, unsealing := Unseal(sealed, w.id); !errors.Is(err, ErrAltered) || unsealing != nil || e.Token != w.last {
+			t.Errorf("%s: Export of a sound report: %v, %v", test.name, err, unsealing)
+		}
+	}
+}
+
+func TestUnfinishedCreation(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, segmentTemp), []byte("stopd"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	id := newIdentity(t)
+	s := openAt(t, dir, Config{}, id)
+	if _, err := Unseal(export(t, s, keep(t, s, "report")), id); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,100 @@
+// Package evidence keeps reports, sealed, until somebody who is entitled to them redeems their token.
+//
+// A store is a directory with an append-only file of records; docs/store.md gives its format. What
+// is kept is opaque here: bytes go in, their token comes out once they are durable, and only the
+// private key of a recipient opens them again. Nothing on disk names a token.
+//
+// The checksums of this form of the store find accidents. They do not stop somebody who can write
+// to the store from removing records or from making new ones.
+package evidence
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"filippo.io/age"
+
+	"github.com/stopd/stopd"
+)
+
+var (
+	ErrNotFound = errors.New("no such token")
+	ErrAltered  = errors.New("evidence altered")
+	ErrWrongKey = errors.New("no identity opens the evidence")
+	ErrFull     = errors.New("store full")
+	ErrVersion  = errors.New("unknown store version")
+	ErrLocked   = errors.New("store in use by another program")
+	// ErrStore is wrapped by every call that follows a failed write or sync: what the file holds
+	// past the last durable record is then unknown, so nothing more is acknowledged.
+	ErrStore = errors.New("store failed")
+)
+
+// Config says how a store seals and bounds what it keeps.
+type Config struct {
+	// Recipients can each open every record. There is at least one, and age refuses to mix hybrid
+	// post-quantum recipients with classic ones.
+	Recipients []age.Recipient
+	// MaxBytes bounds the store's size in bytes: what would exceed it is refused with [ErrFull].
+	// Redemptions and starts are recorded all the same. 0 is no bound.
+	MaxBytes int64
+	// AllowVolatile permits a store on tmpfs or ramfs, which does not survive a reboot.
+	AllowVolatile bool
+	Logger        *slog.Logger     // nil: slog.Default()
+	Now           func() time.Time // nil: time.Now
+}
+
+// Redemption says who asks for a token's evidence, and why.
+type Redemption struct {
+	Token stop.Token
+	// By and Reason are single lines of UTF-8, not blank, of at most 256 and 1,024 bytes.
+	By, Reason string
+}
+
+const (
+	maxBy     = 256
+	maxReason = 1024
+)
+
+func (r Redemption) check() error {
+	if err := checkLine("by", r.By, maxBy); err != nil {
+		return err
+	}
+	return checkLine("reason", r.Reason, maxReason)
+}
+
+func checkLine(name, s string, limit int) error {
+	switch {
+	case strings.TrimSpace(s) == "":
+		return fmt.Errorf("check redemption: %s is empty", name)
+	case len(s) > limit:
+		return fmt.Errorf("check redemption: %s is longer than %d bytes", name, limit)
+	case !utf8.ValidString(s):
+		return fmt.Errorf("check redemption: %s is not UTF-8", name)
+	case strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) || r == '\u2028' || r == '\u2029' }):
+		return fmt.Errorf("check redemption: %s is not a single line: %q", name, s)
+	}
+	return nil
+}
+
+// Evidence is what a token stands for.
+type Evidence struct {
+	Token      stop.Token
+	Report     []byte    // the exact bytes whose SHA-256 is Token
+	Tracebacks [][]byte  // in order of time
+	Kept       time.Time // when the report was written, by the host's clock, UTC
+}
+
+// Entry is a record as it can be seen without a key.
+type Entry struct {
+	Time     time.Time // UTC
+	Type     string    // "report", "traceback", "redemption" or "start"
+	Offset   int64     // of the record in its segment, bytes
+	Size     int       // of the payload as stored, bytes
+	Redeemed bool      // a report that somebody asked for
+	Cut      int64     // of a start: bytes of torn tail that it removed
+}

@@ -1,0 +1,167 @@
+package evidence
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"filippo.io/age"
+
+	"github.com/stopd/stopd"
+)
+
+// List yields every record of the store in dir, in order. It takes no lock and needs no key; a
+// record that is being written at the end is left out. Damage is stepped over: the error, once all
+// is yielded, wraps [ErrAltered] and names the file and the first offset. An error of yield ends it.
+func List(dir string, yield func(Entry) error) error {
+	f, size, err := openSegment(dir)
+	if err != nil {
+		return fmt.Errorf("list store: %w", err)
+	}
+	defer f.Close()
+	redeemed := map[locator]bool{}
+	l, err := walk(context.Background(), f, size, func(_ int64, r record) error {
+		if r.kind == typeRedemption {
+			redeemed[r.locator] = true
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("list store: read %q: %w", f.Name(), err)
+	}
+	var stopped error
+	_, err = walk(context.Background(), f, size, func(at int64, r record) error {
+		stopped = yield(entryOf(at, r, redeemed))
+		return stopped
+	})
+	if stopped != nil {
+		return stopped
+	}
+	if err == nil {
+		err = l.err(f.Name())
+	}
+	if err != nil {
+		return fmt.Errorf("list store: %w", err)
+	}
+	return nil
+}
+
+func entryOf(at int64, r record, redeemed map[locator]bool) Entry {
+	e := Entry{
+		Time:     time.Unix(0, r.time).UTC(),
+		Type:     r.kind.String(),
+		Offset:   at,
+		Size:     len(r.payload),
+		Redeemed: r.kind == typeReport && redeemed[r.locator],
+	}
+	if r.kind == typeStart {
+		var p startPayload
+		// Its checksum holds, so what is not JSON here is of a later program, and no cut of ours.
+		if json.Unmarshal(r.payload, &p) == nil {
+			e.Cut = p.Cut
+		}
+	}
+	return e
+}
+
+const (
+	minPrefix    = 10 // of a token's text: what IRC shows
+	aroundWindow = time.Hour
+)
+
+// Resolve gives the tokens of the reports in dir whose text form begins with prefix, in the order
+// they were kept, by opening every report; where around is not zero, only those kept within an
+// hour of it. A prefix has at least 10 characters. It takes no lock and records nothing.
+//
+// Where no token fits the error is [ErrNotFound], unless a report could not be tried: then it is
+// [ErrAltered] (the store is damaged) or [ErrWrongKey] (no identity opens a report).
+func Resolve(dir, prefix string, around time.Time, ids ...age.Identity) ([]stop.Token, error) {
+	tokens, err := resolvePrefix(dir, prefix, around, ids)
+	if err != nil {
+		return nil, fmt.Errorf("resolve token prefix: %w", err)
+	}
+	return tokens, nil
+}
+
+func resolvePrefix(dir, prefix string, around time.Time, ids []age.Identity) ([]stop.Token, error) {
+	if err := checkPrefix(prefix); err != nil {
+		return nil, err
+	}
+	f, size, err := openSegment(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var tokens []stop.Token
+	seen := map[stop.Token]bool{}
+	var untried error
+	l, err := walk(context.Background(), f, size, func(_ int64, r record) error {
+		if r.kind != typeReport || !around.IsZero() && time.Unix(0, r.time).Sub(around).Abs() > aroundWindow {
+			return nil
+		}
+		report, err := open(r.payload, ids)
+		if errors.Is(err, ErrWrongKey) || errors.Is(err, ErrAltered) {
+			// Reports may be sealed to recipients of different times: others may still open.
+			untried = err
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if t := stop.TokenOf(report); strings.HasPrefix(t.String(), prefix) && !seen[t] {
+			seen[t] = true
+			tokens = append(tokens, t)
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case len(tokens) > 0:
+		return tokens, nil
+	case l.err(f.Name()) != nil:
+		return nil, l.err(f.Name())
+	case untried != nil:
+		return nil, untried
+	}
+	return nil, fmt.Errorf("%w: none begins with %q", ErrNotFound, prefix)
+}
+
+func checkPrefix(prefix string) error {
+	full := len(stop.Token{}.String())
+	if len(prefix) < minPrefix || len(prefix) > full {
+		return fmt.Errorf("check prefix %q: %d characters, not %d to %d", prefix, len(prefix), minPrefix, full)
+	}
+	// The last digit of a token holds fewer bits than the others, so a prefix is checked by its
+	// alphabet and not by filling it up to a token.
+	if prefix[0] != 's' || strings.Trim(prefix[1:], "abcdefghijklmnopqrstuvwxyz234567") != "" {
+		return fmt.Errorf("check prefix %q: no beginning of a token", prefix)
+	}
+	return nil
+}
+
+// openSegment opens the segment for reading, up to the size it has now.
+func openSegment(dir string) (*os.File, int64, error) {
+	dir, err := resolve(dir)
+	if err != nil {
+		return nil, 0, err
+	}
+	path, err := existingSegment(dir)
+	if err != nil {
+		return nil, 0, err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, 0, err
+	}
+	return f, info.Size(), nil
+}

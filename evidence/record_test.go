@@ -1,0 +1,149 @@
+package evidence
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stopd/stopd"
+)
+
+// The bytes that docs/store.md describes. They may change only together with the version.
+func TestFormat(t *testing.T) {
+	if got, want := string(appendSegmentHeader(nil)), "stopd store\n\x00\x00\x00\x01"; got != want {
+		t.Errorf("segment header %q, want %q", got, want)
+	}
+	r := record{
+		kind:    typeReport,
+		offset:  16,
+		time:    1_000_000_000_000_000_001,
+		locator: locate(reportLabel, stop.TokenOf([]byte("abc"))),
+		payload: []byte("payload"),
+	}
+	want := "73726563" + "00000007" + "00000001" + "0000000000000010" + "0de0b6b3a7640001" +
+		"0ea67be8ff37fa4d134b076b29798d77da7101ed40d971cf431c416a7b4cca77" + "3cf26fc2" + "7061796c6f6164"
+	if got := hex.EncodeToString(appendRecord(nil, r)); got != want {
+		t.Errorf("record\n got %s\nwant %s", got, want)
+	}
+}
+
+func FuzzDecodeRecord(f *testing.F) {
+	for kind := range typeNames {
+		f.Add(appendRecord(nil, record{kind: kind, offset: 16, time: 1, payload: []byte("payload")}))
+	}
+	f.Add(appendRecord(nil, record{kind: 5, offset: 16}))
+	f.Add(appendRecord(nil, record{kind: typeReport, offset: 15}))
+	f.Add([]byte(recordMagic))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := decodeRecord(b)
+		if err != nil {
+			if diff := cmp.Diff(record{}, r, cmp.AllowUnexported(record{})); diff != "" {
+				t.Fatalf("record with error %v is not zero (-want +got):\n%s", err, diff)
+			}
+			return
+		}
+		if again := appendRecord(nil, r); !bytes.Equal(again, b[:r.size()]) {
+			t.Fatalf("decoded %x, encoded again %x", b[:r.size()], again)
+		}
+	})
+}
+
+func TestDecodeRecordRefuses(t *testing.T) {
+	whole := appendRecord(nil, record{kind: typeReport, offset: 16, payload: []byte("payload")})
+	huge := bytes.Clone(whole)
+	copy(huge[4:], "\xff\xff\xff\xff")
+	for name, b := range map[string][]byte{
+		"empty":        nil,
+		"header short": whole[:recordHeader-1],
+		"payload cut":  whole[:len(whole)-1],
+		"length":       huge,
+		"type":         appendRecord(nil, record{kind: 5, offset: 16}),
+		"offset":       appendRecord(nil, record{kind: typeReport, offset: 15}),
+	} {
+		if _, err := decodeRecord(b); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+func FuzzUnseal(f *testing.F) {
+	id := newIdentity(f)
+	s := openTest(f, Config{}, id)
+	token := keep(f, s, "report")
+	f.Add(export(f, s, token))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		e, err := Unseal(b, id)
+		if err != nil {
+			if diff := cmp.Diff(Evidence{}, e); diff != "" {
+				t.Fatalf("evidence with error %v is not zero:\n%s", err, diff)
+			}
+			return
+		}
+		if stop.TokenOf(e.Report) != e.Token {
+			t.Fatal("token is not the report's")
+		}
+	})
+}
+
+func FuzzParseControlRequest(f *testing.F) {
+	token := stop.TokenOf(nil).String()
+	f.Add([]byte(`{"export":{"token":"` + token + `","by":"a","reason":"b"}}`))
+	f.Add([]byte(`{"export":{"token":"` + token + `","by":"a\nb","reason":"b"}}`))
+	f.Add([]byte(`{}`))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		r, err := parseControlRequest(line)
+		if err != nil && r != (Redemption{}) {
+			t.Fatalf("redemption with error %v is not zero: %v", err, r)
+		}
+		if err == nil && r.check() != nil {
+			t.Fatalf("accepted %+v: %v", r, r.check())
+		}
+	})
+}
+
+func TestRedemptionCheck(t *testing.T) {
+	for _, test := range []struct {
+		name, by, reason string
+		ok               bool
+	}{
+		{"plain", "alice", "case 7", true},
+		{"at its bounds", strings.Repeat("a", maxBy), strings.Repeat("b", maxReason), true},
+		{"not ASCII", "Åsa", "fall 7 – intrång", true},
+		{"no by", "", "case 7", false},
+		{"no reason", "alice", "", false},
+		{"blank", " \t", "case 7", false},
+		{"two lines", "alice", "case\n7", false},
+		{"line separator", "alice", "case\u20287", false},
+		{"control", "alice\x1b[2J", "case 7", false},
+		{"not UTF-8", "alice\xff", "case 7", false},
+		{"by too long", strings.Repeat("a", maxBy+1), "case 7", false},
+		{"reason too long", "alice", strings.Repeat("b", maxReason+1), false},
+	} {
+		err := Redemption{By: test.by, Reason: test.reason}.check()
+		if (err == nil) != test.ok {
+			t.Errorf("%s: error %v, want ok %t", test.name, err, test.ok)
+		}
+	}
+}
+
+func TestSegmentVersion(t *testing.T) {
+	for _, test := range []struct {
+		header string
+		want   error
+	}{
+		{"stopd store\n\x00\x00\x00\x01", nil},
+		{"stopd store\n\x00\x00\x00\x02", ErrVersion},
+		{"stopd store\n\x00\x00\x00\x00", ErrVersion},
+		{"stopd stork\n\x00\x00\x00\x01", ErrAltered},
+		{"stopd store\n\x00\x00\x00", ErrAltered},
+		{"", ErrAltered},
+	} {
+		if err := checkSegmentHeader([]byte(test.header)); !errors.Is(err, test.want) || (err == nil) != (test.want == nil) {
+			t.Errorf("header %q: %v, want %v", test.header, err, test.want)
+		}
+	}
+}

@@ -14,10 +14,11 @@ import (
 
 var errSyntax = errors.New("syntax error")
 
-// text makes a string of bytes that a stranger may have chosen. Valid UTF-8 stays as it is; otherwise each
-// byte that is none becomes \xNN, and backslashes are doubled so that these can be told from it.
+// text makes a string of bytes that a stranger may have chosen. Valid UTF-8 stays as it is, unless it holds
+// \x itself; otherwise each byte that is none becomes \xNN, and backslashes are doubled. So the bytes can be
+// told from the string: one without \x is as it was.
 func text(b []byte) string {
-	if utf8.Valid(b) {
+	if utf8.Valid(b) && !bytes.Contains(b, []byte(`\x`)) {
 		return string(b)
 	}
 	var s strings.Builder

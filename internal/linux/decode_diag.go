@@ -249,3 +249,22 @@ func unixPath(v []byte) string {
 
 // unixTypes names the types of UNIX sockets.
 var unixTypes = map[uint8]string{1: "stream", 2: "dgram", 5: "seqpacket"}
+
+// peersOf chooses, among sockets, those that can exchange datagrams with one of the given ends.
+func peersOf(local, remote netip.AddrPort, all []inetSocket) []uint64 {
+	var inodes []uint64
+	for _, s := range all {
+		from, to := connectedTo(s.remote, local), connectedTo(remote, s.local)
+		unconnected, ours := s.remote.Port() == 0, remote.Port() == 0
+		if s.inode != 0 && (from && (to || ours) || to && unconnected) {
+			inodes = append(inodes, s.inode)
+		}
+	}
+	return inodes
+}
+
+// connectedTo reports whether a remote address is that of a socket with the given local one.
+func connectedTo(remote, local netip.AddrPort) bool {
+	return remote.Port() != 0 && remote.Port() == local.Port() &&
+		(remote.Addr() == local.Addr() || local.Addr().IsUnspecified())
+}

@@ -70,3 +70,6 @@ func lookUp(ctx context.Context, uid uint32) string {
 	}
 	return text([]byte(f[0]))
 }
+
+// UserName returns the name of a user; empty where it is not known.
+func (h *Host) UserName(ctx context.Context, uid uint32) string { return h.names.of(ctx, uid) }

@@ -2,7 +2,6 @@ package linux
 
 import (
 	"context"
-	"net/netip"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -93,23 +92,4 @@ func (n *namespace) datagramPeers(ctx context.Context, d *host.Descriptor) ([]ho
 		}
 	}
 	return peers, nil
-}
-
-// peersOf chooses, among sockets, those that can exchange datagrams with one of the given ends.
-func peersOf(local, remote netip.AddrPort, all []inetSocket) []uint64 {
-	var inodes []uint64
-	for _, s := range all {
-		from, to := connectedTo(s.remote, local), connectedTo(remote, s.local)
-		unconnected, ours := s.remote.Port() == 0, remote.Port() == 0
-		if s.inode != 0 && (from && (to || ours) || to && unconnected) {
-			inodes = append(inodes, s.inode)
-		}
-	}
-	return inodes
-}
-
-// connectedTo reports whether a remote address is that of a socket with the given local one.
-func connectedTo(remote, local netip.AddrPort) bool {
-	return remote.Port() != 0 && remote.Port() == local.Port() &&
-		(remote.Addr() == local.Addr() || local.Addr().IsUnspecified())
 }

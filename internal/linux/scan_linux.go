@@ -2,7 +2,6 @@ package linux
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"maps"
 	"os"
@@ -189,18 +188,6 @@ func (s *share) descriptor(dir int, pipeDev uint64, p position, name []byte) {
 	}
 }
 
-// number reads the name of a descriptor, which /proc gives in decimal.
-func number(name []byte) (int, bool) {
-	n := 0
-	for _, c := range name {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		n = n*10 + int(c-'0')
-	}
-	return n, len(name) > 0
-}
-
 func statFD(dir int, name []byte, st *unix.Statx_t) error {
 	// name ends in NUL where it stands in the buffer of getdents, so nothing is copied.
 	_, _, e := unix.Syscall6(unix.SYS_STATX, uintptr(dir), uintptr(unsafe.Pointer(&name[0])),
@@ -309,26 +296,6 @@ func (s *share) sharesTable(pid int, others []int, tid int) bool {
 		}
 	}
 	return false
-}
-
-// dirents calls yield with each name of a buffer of getdents64(2) but the dots, until it returns false;
-// then it returns the offset to go on from, and false.
-func dirents(b []byte, yield func(name []byte) bool) (int64, bool) {
-	for len(b) >= 19 {
-		length := int(binary.NativeEndian.Uint16(b[16:]))
-		if length < 19 || length > len(b) {
-			break
-		}
-		name := b[19:length]
-		if i := slices.Index(name, 0); i >= 0 {
-			name = name[:i]
-		}
-		if len(name) > 0 && name[0] != '.' && !yield(name) {
-			return int64(binary.NativeEndian.Uint64(b[8:])), false
-		}
-		b = b[length:]
-	}
-	return 0, true
 }
 
 // listPIDs lists the processes of /proc, ascending.

@@ -273,4 +273,3 @@ func (s *snapshot) listed(ctx context.Context, d *host.Descriptor, r *reading) {
 	}
 	s.near(ctx, d, s.home, r)
 }
-

@@ -1,0 +1,58 @@
+// Command stopd is an ident daemon that speaks the Session Token Protocol: it answers with tokens, and
+// keeps what they stand for.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/stopd/stopd/internal/daemon"
+)
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+func run(args []string) int {
+	fs := flag.NewFlagSet("stopd", flag.ContinueOnError)
+	fs.Usage = func() {
+		fmt.Fprintln(fs.Output(), "usage: stopd [-config FILE] [-check] [-version]")
+		fs.PrintDefaults()
+	}
+	config := fs.String("config", "/etc/stopd/stopd.toml", "the configuration `file`")
+	check := fs.Bool("check", false, "validate the configuration, print what the daemon will see, and exit")
+	version := fs.Bool("version", false, "print the version and exit")
+	if err := fs.Parse(args); err != nil {
+		if err == flag.ErrHelp {
+			return 0
+		}
+		return 2
+	}
+	if fs.NArg() > 0 {
+		fmt.Fprintf(os.Stderr, "stopd: unexpected argument %q\n", fs.Arg(0))
+		return 2
+	}
+	switch {
+	case *version:
+		fmt.Println("stopd", daemon.Version)
+		return 0
+	case *check:
+		cfg, err := daemon.Load(*config)
+		if err != nil {
+			return fail(err)
+		}
+		daemon.Check(cfg, os.Stdout)
+		return 0
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if err := daemon.Run(context.Background(), *config, log); err != nil {
+		return fail(err)
+	}
+	return 0
+}
+
+func fail(err error) int {
+	fmt.Fprintln(os.Stderr, "stopd:", err)
+	return 1
+}

@@ -1,0 +1,194 @@
+// Package examine answers one question: it looks at the host, traces, writes the report and gives its
+// bytes to a keeper, and returns the token. It is the thesis's process_req (section 4.2.3).
+package examine
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/stopd/stopd"
+	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/report"
+	"github.com/stopd/stopd/trace"
+)
+
+// A Keeper keeps evidence. It is a seam between processes: reports go through it and nowhere else.
+type Keeper interface {
+	// Keep keeps a report and returns its token once it is durable.
+	Keep(ctx context.Context, report []byte) (stop.Token, error)
+	// KeepTraceback keeps what became of the previous hosts, under the token of the report that named them.
+	KeepTraceback(ctx context.Context, t stop.Token, record []byte) error
+}
+
+// An Examiner answers questions about one host. Its methods may be called from several goroutines.
+type Examiner struct {
+	Host   host.Host
+	Keeper Keeper
+	// Name and Version say in each report what wrote it; Sources say where it looked.
+	Name, Version string
+	Sources       []string
+	// Deadline bounds one trace. What is not found by then is a gap.
+	Deadline time.Duration
+	Trace    trace.Options
+	Save     Groups
+	// UserName turns a user id into a name; empty is unknown.
+	UserName func(ctx context.Context, uid uint32) string
+}
+
+// Find looks the asked connection up, and nothing else. The error is [stop.ErrNoUser] where nobody answers
+// for it.
+func (x *Examiner) Find(ctx context.Context, q stop.Question) (stop.Connection, error) {
+	s, err := x.find(ctx, q)
+	if err != nil {
+		return stop.Connection{}, err
+	}
+	return stop.Connection{Local: s.Local, Remote: s.Remote, UID: s.UID}, nil
+}
+
+// find returns the socket that a question is about, where there is somebody to answer for it.
+func (x *Examiner) find(ctx context.Context, q stop.Question) (host.Socket, error) {
+	f := host.Flow{Protocol: host.TCP, Local: q.Local, Remote: q.Remote}
+	s, err := x.Host.Find(ctx, f)
+	if errors.Is(err, host.ErrNotFound) {
+		f.Local = netip.AddrPortFrom(netip.IPv6Unspecified(), f.Local.Port())
+		s, err = x.Host.Find(ctx, f)
+	}
+	switch {
+	case errors.Is(err, host.ErrNotFound):
+		return host.Socket{}, fmt.Errorf("%w: no such connection", stop.ErrNoUser)
+	case err != nil:
+		return host.Socket{}, fmt.Errorf("find connection: %w", err)
+	case s.Inode == 0 && s.Object == "":
+		// The uid of such a row says nothing, often 0: answering it would accuse root.
+		return host.Socket{}, fmt.Errorf("%w: no process holds the connection", stop.ErrNoUser)
+	case s.Direction == host.Inbound && !q.OnBehalf():
+		return host.Socket{}, fmt.Errorf("%w: this host did not open the connection", stop.ErrNoUser)
+	}
+	return s, nil
+}
+
+// Examine answers a question: it saves a report and returns its token, with the candidates for the
+// previous host where the type asks for them. The error is [stop.ErrNoUser] where nobody answers for the
+// connection; nothing is saved then.
+func (x *Examiner) Examine(ctx context.Context, q stop.Question) (stop.Finding, error) {
+	s, err := x.find(ctx, q)
+	if err != nil {
+		return stop.Finding{}, err
+	}
+	r := x.blank(ctx, q)
+	r.Kind = report.KindID
+	r.Connection = x.connection(ctx, s)
+	if q.Type != stop.ID {
+		if err := x.trace(ctx, q, s, &r); err != nil {
+			return stop.Finding{}, err
+		}
+	}
+	previous := candidates(r.Previous)
+	if q.Type.Full() {
+		r.Kind = report.KindSV
+	} else {
+		// ID_REC walks only to find the previous hosts.
+		r.Processes, r.Channels, r.Users = nil, nil, nil
+	}
+	x.Save.apply(&r)
+	t, err := x.Keeper.Keep(ctx, report.Encode(r))
+	if err != nil {
+		return stop.Finding{}, fmt.Errorf("keep report: %w", err)
+	}
+	return stop.Finding{Token: t, Previous: previous}, nil
+}
+
+// Look returns the report that Examine would save, and saves nothing.
+func (x *Examiner) Look(ctx context.Context, q stop.Question) (report.Report, error) {
+	s, err := x.find(ctx, q)
+	if err != nil {
+		return report.Report{}, err
+	}
+	r := x.blank(ctx, q)
+	r.Kind = report.KindSV
+	r.Connection = x.connection(ctx, s)
+	err = x.trace(ctx, q, s, &r)
+	return r, err
+}
+
+// Decline saves a small report for a question that is not examined, so that its token can be redeemed to
+// what it stands for: a decoy, with why, or a duplicate of an earlier question.
+func (x *Examiner) Decline(ctx context.Context, q stop.Question, why string, sameAs stop.Token) (stop.Token, error) {
+	r := x.blank(ctx, q)
+	r.Kind, r.Reason = report.KindNone, why
+	if sameAs != (stop.Token{}) {
+		r.Kind, r.SameAs = report.KindDuplicate, sameAs.String()
+	}
+	x.Save.apply(&r)
+	t, err := x.Keeper.Keep(ctx, report.Encode(r))
+	if err != nil {
+		return stop.Token{}, fmt.Errorf("keep report: %w", err)
+	}
+	return t, nil
+}
+
+// KeepTraceback keeps what became of the previous hosts.
+func (x *Examiner) KeepTraceback(ctx context.Context, t stop.Token, ts []stop.Traceback) error {
+	if err := x.Keeper.KeepTraceback(ctx, t, report.EncodeTraceback(ts)); err != nil {
+		return fmt.Errorf("keep trace-back: %w", err)
+	}
+	return nil
+}
+
+// blank returns a report with what every report has.
+func (x *Examiner) blank(ctx context.Context, q stop.Question) report.Report {
+	var salt [32]byte
+	rand.Read(salt[:]) // never fails
+	facts, gaps := x.Host.Facts(ctx)
+	r := report.Report{
+		Version: report.Version, Salt: hex.EncodeToString(salt[:]),
+		Tool: report.Tool{Name: x.Name, Version: x.Version, Sources: x.Sources, GroupsOff: x.Save.Off()},
+		Host: facts, Gaps: gaps,
+		Request: report.Request{Time: q.Time, Type: q.Type.String(), Local: q.Local, Remote: q.Remote,
+			Requester: q.Requester, OnBehalf: q.OnBehalf()},
+	}
+	if q.Type.Recursive() {
+		r.Request.SID = strconv.FormatUint(q.SID, 10)
+	}
+	return r
+}
+
+func (x *Examiner) connection(ctx context.Context, s host.Socket) *report.Connection {
+	return &report.Connection{
+		Protocol: s.Protocol, State: s.State, Direction: s.Direction, DirectionSource: s.DirectionSource,
+		UID: s.UID, User: x.UserName(ctx, s.UID), Inode: s.Inode, Object: s.Object, Cookie: s.Cookie, NetNS: s.NetNS,
+	}
+}
+
+func (x *Examiner) trace(ctx context.Context, q stop.Question, s host.Socket, r *report.Report) error {
+	ctx, cancel := context.WithTimeout(ctx, x.Deadline)
+	defer cancel()
+	snap, err := x.Host.Snapshot(ctx)
+	if err != nil {
+		return fmt.Errorf("look at the host: %w", err)
+	}
+	defer snap.Close()
+	t := trace.Run(ctx, snap, trace.Question{Socket: s, Host: r.Host, OnBehalf: q.OnBehalf()}, x.Trace)
+	r.Connection.Owners = t.Owners
+	if r.Connection.Owners == nil {
+		r.Connection.Owners = []int{}
+	}
+	r.Processes, r.Channels, r.Previous, r.Users = t.Processes, t.Channels, t.Previous, t.Users
+	r.Gaps = append(r.Gaps, t.Gaps...)
+	return nil
+}
+
+func candidates(ps []trace.Previous) []stop.Previous {
+	var out []stop.Previous
+	for _, p := range ps {
+		out = append(out, stop.Previous{Ends: stop.Ends{Remote: p.Remote, Local: p.Local},
+			Outbound: p.Direction == host.Outbound, Reasons: p.Reasons, Corroborated: p.Corroborated})
+	}
+	return out
+}

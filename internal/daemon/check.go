@@ -1,0 +1,31 @@
+package daemon
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+)
+
+// Check says what a daemon with this configuration would do and see on this machine.
+func Check(cfg Config, w io.Writer) {
+	fmt.Fprintf(w, "listen: %s\n", list(cfg.Listen))
+	fmt.Fprintf(w, "store: %s, sealed to %d recipient(s), at most %d octets\n", cfg.Store, len(cfg.Recipients), cfg.Limits.StoreBytes)
+	if _, err := os.Stat(filepath.Dir(filepath.Clean(cfg.Store))); err != nil {
+		fmt.Fprintf(w, "store: its directory cannot be read yet: %v\n", err)
+	}
+	fmt.Fprintf(w, "on behalf of other hosts: %s\n", whom(cfg.OnBehalf, "nobody may ask"))
+	fmt.Fprintf(w, "previous hosts: asked on port %d in %s, at most %d a request; where this host connected itself: %s\n",
+		cfg.Traceback.Port, whom(cfg.Traceback.To, "no network"), cfg.Traceback.MaxPrevious, whom(cfg.Traceback.OutboundTo, "never"))
+	for _, a := range abilities() {
+		fmt.Fprintln(w, a)
+	}
+}
+
+func whom(ps []netip.Prefix, none string) string {
+	if len(ps) == 0 {
+		return none
+	}
+	return list(ps)
+}

@@ -1,0 +1,280 @@
+package daemon
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"filippo.io/age"
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/stopd/stopd/examine"
+	"github.com/stopd/stopd/server"
+	"github.com/stopd/stopd/trace"
+)
+
+// A Config is the configuration file. Keys that it does not have are errors.
+type Config struct {
+	Listen     []string       `toml:"listen"`
+	Store      string         `toml:"store"`
+	Recipients []string       `toml:"recipients"`
+	OnBehalf   []netip.Prefix `toml:"on_behalf"`
+	Reply      Reply          `toml:"reply"`
+	Limits     Limits         `toml:"limits"`
+	Traceback  Traceback      `toml:"traceback"`
+	Save       Save           `toml:"save"`
+}
+
+// Reply says what errors look like.
+type Reply struct {
+	Errors string `toml:"errors"`
+}
+
+// Limits bound the work.
+type Limits struct {
+	Connections          int      `toml:"connections"`
+	ConnectionsPerSource int      `toml:"connections_per_source"`
+	RequestsPerConn      int      `toml:"requests_per_connection"`
+	Idle                 Duration `toml:"idle"`
+	Lookups              int      `toml:"lookups"`
+	PerSourcePerSecond   int      `toml:"per_source_per_second"`
+	Burst                int      `toml:"burst"`
+	PerUserPerSecond     int      `toml:"per_user_per_second"`
+	UserBurst            int      `toml:"user_burst"`
+	AskersPerSID         int      `toml:"askers_per_sid"`
+	Table                int      `toml:"table"`
+	Over                 string   `toml:"over"`
+	Deadline             Duration `toml:"deadline"`
+	Processes            int      `toml:"processes"`
+	Descriptors          int      `toml:"descriptors"`
+	Hub                  int      `toml:"hub"`
+	StoreBytes           int64    `toml:"store_bytes"`
+}
+
+// Traceback says how previous hosts are asked.
+type Traceback struct {
+	Port        int            `toml:"port"`
+	Window      Duration       `toml:"window"`
+	To          []netip.Prefix `toml:"to"`
+	OutboundTo  []netip.Prefix `toml:"outbound_to"`
+	MaxPrevious int            `toml:"max_previous"`
+	Timeout     Duration       `toml:"timeout"`
+	Parallel    int            `toml:"parallel"`
+}
+
+// Save says what reports hold.
+type Save struct {
+	Arguments   string `toml:"arguments"`
+	Host        bool   `toml:"host"`
+	CWD         bool   `toml:"cwd"`
+	ExeHash     bool   `toml:"exe_hash"`
+	Login       bool   `toml:"login"`
+	Files       bool   `toml:"files"`
+	Users       bool   `toml:"users"`
+	Environment bool   `toml:"environment"`
+}
+
+// A Duration is written as Go writes it: "120s".
+type Duration time.Duration
+
+// UnmarshalText parses a duration.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	*d = Duration(v)
+	return err
+}
+
+// Defaults returns the configuration of a file that sets nothing but the recipients.
+func Defaults() Config {
+	return Config{
+		Listen: []string{"[::]:113"}, Store: "/var/lib/stopd/store", OnBehalf: []netip.Prefix{},
+		Reply: Reply{Errors: server.ErrorsStandard},
+		Limits: Limits{
+			Connections: 1024, ConnectionsPerSource: 128, RequestsPerConn: 100, Idle: Duration(30 * time.Second),
+			Lookups: 64, PerSourcePerSecond: 200, Burst: 400, PerUserPerSecond: 50, UserBurst: 200,
+			AskersPerSID: 64, Table: 65536, Over: server.OverDecoy,
+			Deadline: Duration(time.Second), Processes: trace.Defaults.Processes, Descriptors: trace.Defaults.Descriptors,
+			Hub: trace.Defaults.Hub, StoreBytes: 10 << 30,
+		},
+		Traceback: Traceback{
+			Port: 113, Window: Duration(120 * time.Second),
+			To:         []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")},
+			OutboundTo: []netip.Prefix{}, MaxPrevious: 8, Timeout: Duration(10 * time.Second), Parallel: 64,
+		},
+		Save: Save{Arguments: examine.ArgumentsRedact, Host: true, CWD: true, ExeHash: true, Login: true, Files: true,
+			Users: true, Environment: true},
+	}
+}
+
+// Load reads a configuration file. Errors name line and column.
+func Load(path string) (Config, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("read configuration: %w", err)
+	}
+	c, err := Parse(b)
+	if err != nil {
+		return Config{}, fmt.Errorf("read configuration %s: %w", path, err)
+	}
+	return c, nil
+}
+
+// Parse reads a configuration. A key that nobody knows is an error: a rule that is spelled wrong must not
+// be a rule that is not there. On failure the configuration is zero.
+func Parse(b []byte) (Config, error) {
+	c := Defaults()
+	d := toml.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&c); err != nil {
+		return Config{}, located(err)
+	}
+	if err := c.check(); err != nil {
+		return Config{}, err
+	}
+	return c, nil
+}
+
+func located(err error) error {
+	var strict *toml.StrictMissingError
+	if errors.As(err, &strict) && len(strict.Errors) > 0 {
+		e := strict.Errors[0]
+		line, column := e.Position()
+		return fmt.Errorf("line %d, column %d: unknown key %q", line, column, strings.Join(e.Key(), "."))
+	}
+	var d *toml.DecodeError
+	if errors.As(err, &d) {
+		line, column := d.Position()
+		return fmt.Errorf("line %d, column %d: %s", line, column, strings.TrimPrefix(d.Error(), "toml: "))
+	}
+	return err
+}
+
+func (c *Config) check() error {
+	oneOf := func(key, v string, allowed ...string) error {
+		for _, a := range allowed {
+			if v == a {
+				return nil
+			}
+		}
+		return fmt.Errorf("%s is %q: none of %s", key, v, strings.Join(allowed, ", "))
+	}
+	var errs []error
+	errs = append(errs,
+		oneOf("reply.errors", c.Reply.Errors, server.ErrorsStandard, server.ErrorsUnknown, server.ErrorsToken),
+		oneOf("limits.over", c.Limits.Over, server.OverDecoy, server.OverError),
+		oneOf("save.arguments", c.Save.Arguments, examine.ArgumentsOff, examine.ArgumentsRedact, examine.ArgumentsFull))
+	for _, n := range []struct {
+		key string
+		v   int64
+	}{
+		{"limits.connections", int64(c.Limits.Connections)}, {"limits.connections_per_source", int64(c.Limits.ConnectionsPerSource)},
+		{"limits.requests_per_connection", int64(c.Limits.RequestsPerConn)}, {"limits.idle", int64(c.Limits.Idle)},
+		{"limits.lookups", int64(c.Limits.Lookups)}, {"limits.per_source_per_second", int64(c.Limits.PerSourcePerSecond)},
+		{"limits.burst", int64(c.Limits.Burst)}, {"limits.per_user_per_second", int64(c.Limits.PerUserPerSecond)},
+		{"limits.user_burst", int64(c.Limits.UserBurst)}, {"limits.askers_per_sid", int64(c.Limits.AskersPerSID)},
+		{"limits.table", int64(c.Limits.Table)}, {"limits.deadline", int64(c.Limits.Deadline)},
+		{"limits.processes", int64(c.Limits.Processes)}, {"limits.descriptors", int64(c.Limits.Descriptors)},
+		{"limits.hub", int64(c.Limits.Hub)}, {"limits.store_bytes", c.Limits.StoreBytes},
+		{"traceback.window", int64(c.Traceback.Window)}, {"traceback.max_previous", int64(c.Traceback.MaxPrevious)},
+		{"traceback.timeout", int64(c.Traceback.Timeout)}, {"traceback.parallel", int64(c.Traceback.Parallel)},
+	} {
+		if n.v <= 0 {
+			errs = append(errs, fmt.Errorf("%s must be more than 0", n.key))
+		}
+	}
+	if c.Traceback.Port < 1 || c.Traceback.Port > 65535 {
+		errs = append(errs, fmt.Errorf("traceback.port is %d: not a port", c.Traceback.Port))
+	}
+	if len(c.Listen) == 0 {
+		errs = append(errs, errors.New("listen is empty"))
+	}
+	for _, l := range c.Listen {
+		if _, err := netip.ParseAddrPort(l); err != nil {
+			errs = append(errs, fmt.Errorf("listen: %q is not an address and port", l))
+		}
+	}
+	if c.Store == "" {
+		errs = append(errs, errors.New("store is empty"))
+	}
+	_, err := c.recipients()
+	return errors.Join(append(errs, err)...)
+}
+
+// recipients parses the administrators' public keys.
+func (c *Config) recipients() ([]age.Recipient, error) {
+	if len(c.Recipients) == 0 {
+		return nil, errors.New("recipients is empty: nobody could redeem a token (run stopctl init)")
+	}
+	rs, err := age.ParseRecipients(strings.NewReader(strings.Join(c.Recipients, "\n")))
+	if err != nil {
+		return nil, fmt.Errorf("recipients: %w", err)
+	}
+	if len(rs) != len(c.Recipients) {
+		return nil, errors.New("recipients: one is empty or a comment")
+	}
+	return rs, nil
+}
+
+// Template is a configuration file with every key at its default, to be completed with what differs.
+func Template(c Config) []byte {
+	var b bytes.Buffer
+	w := func(format string, v ...any) { fmt.Fprintf(&b, format+"\n", v...) }
+	w("# stopd.toml: the configuration of stopd(8). Every key is here; unknown keys are errors.\n")
+	w("listen     = %s", list(c.Listen))
+	w("store      = %s", strconv.Quote(c.Store))
+	w("recipients = %s  # administrators' public keys: reports are sealed to them", list(c.Recipients))
+	w("on_behalf  = %s  # who may ask on behalf of other hosts", list(c.OnBehalf))
+	w("\n[reply]\nerrors = %q  # standard, unknown (UNKNOWN-ERROR for every error) or token (a decoy)", c.Reply.Errors)
+	l := c.Limits
+	w("\n[limits]")
+	w("connections             = %d", l.Connections)
+	w("connections_per_source  = %d", l.ConnectionsPerSource)
+	w("requests_per_connection = %d", l.RequestsPerConn)
+	w(`idle                    = "%s"`, time.Duration(l.Idle))
+	w("lookups                 = %d  # questions under way at once", l.Lookups)
+	w("per_source_per_second   = %d", l.PerSourcePerSecond)
+	w("burst                   = %d", l.Burst)
+	w("per_user_per_second     = %d  # first SV requests on one local user's connections", l.PerUserPerSecond)
+	w("user_burst              = %d", l.UserBurst)
+	w("askers_per_sid          = %d", l.AskersPerSID)
+	w("table                   = %d  # entries of each table in memory", l.Table)
+	w("over                    = %q  # decoy or error: what is answered over a bound", l.Over)
+	w("deadline                = \"%s\"  # of one trace", time.Duration(l.Deadline))
+	w("processes               = %d  # of one trace", l.Processes)
+	w("descriptors             = %d  # of one trace", l.Descriptors)
+	w("hub                     = %d  # local peers that make a channel a hub, which is not followed", l.Hub)
+	w("store_bytes             = %d", l.StoreBytes)
+	t := c.Traceback
+	w("\n[traceback]")
+	w("port         = %d", t.Port)
+	w("window       = \"%s\"  # in which a repeated request is a duplicate", time.Duration(t.Window))
+	w("to           = %s  # which previous hosts may be asked", list(t.To))
+	w("outbound_to  = %s  # likewise, where this host opened the connection: asking tells the other end", list(t.OutboundTo))
+	w("max_previous = %d", t.MaxPrevious)
+	w(`timeout      = "%s"`, time.Duration(t.Timeout))
+	w("parallel     = %d", t.Parallel)
+	s := c.Save
+	w("\n[save]")
+	w("arguments   = %q  # off, redact (likely secrets masked) or full", s.Arguments)
+	w("host        = %t", s.Host)
+	w("cwd         = %t", s.CWD)
+	w("exe_hash    = %t", s.ExeHash)
+	w("login       = %t", s.Login)
+	w("files       = %t", s.Files)
+	w("users       = %t", s.Users)
+	w("environment = %t  # facts from the processes' environment", s.Environment)
+	return b.Bytes()
+}
+
+func list[T any](vs []T) string {
+	var ss []string
+	for _, v := range vs {
+		ss = append(ss, strconv.Quote(fmt.Sprint(v)))
+	}
+	return "[" + strings.Join(ss, ", ") + "]"
+}

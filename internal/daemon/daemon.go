@@ -1,0 +1,250 @@
+package daemon
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/stopd/stopd"
+	"github.com/stopd/stopd/evidence"
+	"github.com/stopd/stopd/examine"
+	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/server"
+	"github.com/stopd/stopd/trace"
+)
+
+// Version is what this build calls itself.
+const Version = "0.1.0"
+
+// commitTimeout is how long a report may take to become durable. Then the connection closes without a reply.
+const commitTimeout = 5 * time.Second
+
+// finishTimeout is how long the daemon takes to finish what is under way when it is told to stop.
+const finishTimeout = 15 * time.Second
+
+// Run runs the daemon until it is told to stop by SIGTERM or SIGINT.
+func Run(ctx context.Context, path string, log *slog.Logger) error {
+	ctx, stopped := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stopped()
+	cfg, err := Load(path)
+	if err != nil {
+		return err
+	}
+	noCoreDumps(log)
+	d, err := open(cfg, log)
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	ls, err := listeners(cfg)
+	if err != nil {
+		return err
+	}
+	for _, l := range ls {
+		log.Info("listening", "address", l.Addr().String())
+	}
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	return d.serve(ctx, ls, func() {
+		for {
+			select {
+			case <-hup:
+				d.reload(path)
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+}
+
+// A daemon is the parts of stopd, in one process.
+type daemon struct {
+	log    *slog.Logger
+	sys    system
+	store  *evidence.Store
+	exam   *examine.Examiner
+	server *server.Server
+	ctl    net.Listener
+	cfg    Config
+}
+
+func open(cfg Config, log *slog.Logger) (*daemon, error) {
+	rs, err := cfg.recipients()
+	if err != nil {
+		return nil, err
+	}
+	sys, err := openSystem()
+	if err != nil {
+		return nil, err
+	}
+	store, err := evidence.Open(cfg.Store, evidence.Config{Recipients: rs, MaxBytes: cfg.Limits.StoreBytes, Logger: log})
+	if err != nil {
+		sys.close()
+		return nil, fmt.Errorf("open store %s: %w", cfg.Store, err)
+	}
+	ctl, err := evidence.ListenControl(cfg.Store)
+	if err != nil {
+		store.Close()
+		sys.close()
+		return nil, fmt.Errorf("open control socket: %w", err)
+	}
+	x := examiner(cfg, sys, &keeper{store: store, log: log})
+	return &daemon{log: log, sys: sys, store: store, exam: x, server: server.New(x, serverConfig(cfg, log)), ctl: ctl, cfg: cfg}, nil
+}
+
+func (d *daemon) close() {
+	if err := errors.Join(d.store.Close(), d.sys.close()); err != nil {
+		d.log.Error("close", "error", err)
+	}
+}
+
+// serve answers until the context ends, then finishes what is under way.
+func (d *daemon) serve(ctx context.Context, ls []net.Listener, background func()) error {
+	// The control socket goes on while the last requests finish.
+	ctlCtx, endCtl := context.WithCancel(context.Background())
+	ctlDone := make(chan error, 1)
+	go func() { ctlDone <- d.store.ServeControl(ctlCtx, d.ctl) }()
+	done := make(chan error, len(ls))
+	for _, l := range ls {
+		go func() { done <- d.server.Serve(ctx, l) }()
+	}
+	go background()
+	if err := notify("READY=1"); err != nil {
+		d.log.Warn("tell the service manager", "error", err)
+	}
+	var err error
+	for range ls {
+		if e := <-done; e != nil && err == nil {
+			err = fmt.Errorf("accept connections: %w", e)
+		}
+	}
+	if e := notify("STOPPING=1"); e != nil {
+		d.log.Warn("tell the service manager", "error", e)
+	}
+	finish, cancel := context.WithTimeout(context.Background(), finishTimeout)
+	defer cancel()
+	if e := d.server.Wait(finish); e != nil {
+		d.log.Warn("stopped before all trace-backs had ended")
+	}
+	endCtl()
+	return errors.Join(err, <-ctlDone)
+}
+
+// reload replaces the configuration. A bad one is refused and the old one stays; so does what cannot be
+// changed while the daemon runs.
+func (d *daemon) reload(path string) {
+	cfg, err := Load(path)
+	if err != nil {
+		d.log.Error("reload refused", "error", err)
+		return
+	}
+	if cfg.Store != d.cfg.Store || fmt.Sprint(cfg.Listen, cfg.Recipients) != fmt.Sprint(d.cfg.Listen, d.cfg.Recipients) {
+		d.log.Warn("listen, store and recipients change with a restart only")
+	}
+	d.server.Configure(serverConfig(cfg, d.log))
+	d.log.Info("configuration reloaded")
+}
+
+func examiner(cfg Config, sys system, k examine.Keeper) *examine.Examiner {
+	s := cfg.Save
+	return &examine.Examiner{
+		Host: sys.Host, Keeper: k, Name: "stopd", Version: Version, Sources: sys.sources,
+		Deadline: time.Duration(cfg.Limits.Deadline),
+		Trace:    trace.Options{Hub: cfg.Limits.Hub, Processes: cfg.Limits.Processes, Descriptors: cfg.Limits.Descriptors},
+		Save: examine.Groups{Arguments: s.Arguments, Host: s.Host, CWD: s.CWD, ExeHash: s.ExeHash, Login: s.Login,
+			Files: s.Files, Users: s.Users, Environ: s.Environment},
+		UserName: sys.userName,
+	}
+}
+
+func serverConfig(c Config, log *slog.Logger) *server.Config {
+	l, t := c.Limits, c.Traceback
+	return &server.Config{
+		Errors: c.Reply.Errors, OnBehalf: c.OnBehalf, Logger: log,
+		Limits: server.Limits{
+			Connections: l.Connections, ConnectionsPerSource: l.ConnectionsPerSource, RequestsPerConn: l.RequestsPerConn,
+			Idle: time.Duration(l.Idle), Lookups: l.Lookups, PerSourcePerSecond: float64(l.PerSourcePerSecond), Burst: l.Burst,
+			PerUserPerSecond: float64(l.PerUserPerSecond), UserBurst: l.UserBurst, AskersPerSID: l.AskersPerSID,
+			Table: l.Table, Over: l.Over,
+		},
+		Traceback: server.TracebackConfig{Port: uint16(t.Port), Window: time.Duration(t.Window), To: t.To, OutboundTo: t.OutboundTo,
+			MaxPrevious: t.MaxPrevious, Timeout: time.Duration(t.Timeout), Parallel: t.Parallel},
+	}
+}
+
+// A keeper gives reports to the store. A store that is full makes decoys of all that follows, so that
+// whoever fills it does not learn that he has.
+type keeper struct {
+	store *evidence.Store
+	log   *slog.Logger
+	full  atomic.Bool
+}
+
+func (k *keeper) Keep(ctx context.Context, report []byte) (stop.Token, error) {
+	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
+	defer cancel()
+	t, err := k.store.Keep(ctx, report)
+	if errors.Is(err, evidence.ErrFull) {
+		if !k.full.Swap(true) {
+			k.log.Error("the store is full: from now on answers are decoys that nothing stands for", "error", err)
+		}
+		rand.Read(t[:]) // never fails
+		return t, nil
+	}
+	return t, err
+}
+
+func (k *keeper) KeepTraceback(ctx context.Context, t stop.Token, record []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
+	defer cancel()
+	err := k.store.KeepTraceback(ctx, t, record)
+	if errors.Is(err, evidence.ErrFull) {
+		return nil // said once, by Keep
+	}
+	return err
+}
+
+// Record records this host, for replaying.
+func Record(ctx context.Context) (host.Recording, error) { return record(ctx) }
+
+// listeners opens the sockets to answer on: those that the service manager passed (sd_listen_fds(3)), else
+// the configured ones.
+func listeners(cfg Config) ([]net.Listener, error) {
+	if ls, err := passed(); err != nil || len(ls) > 0 {
+		return ls, err
+	}
+	var ls []net.Listener
+	for _, a := range cfg.Listen {
+		l, err := listen(a)
+		if err != nil {
+			for _, l := range ls {
+				l.Close()
+			}
+			return nil, fmt.Errorf("listen: %w", err)
+		}
+		ls = append(ls, l)
+	}
+	return ls, nil
+}
+
+// listen opens one socket; [::] is both families, and IPv4 alone where there is no IPv6.
+func listen(addr string) (net.Listener, error) {
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false)
+	l, err := lc.Listen(context.Background(), "tcp", addr)
+	ap, perr := netip.ParseAddrPort(addr)
+	if perr == nil && errors.Is(err, syscall.EAFNOSUPPORT) && ap.Addr() == netip.IPv6Unspecified() {
+		return lc.Listen(context.Background(), "tcp4", fmt.Sprintf("0.0.0.0:%d", ap.Port()))
+	}
+	return l, err
+}

@@ -1,0 +1,46 @@
+package daemon
+
+import (
+	"context"
+
+	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/linux"
+)
+
+// A system is the machine the daemon runs on.
+type system struct {
+	host.Host
+	userName func(context.Context, uint32) string
+	sources  []string
+	close    func() error
+}
+
+func openSystem() (system, error) {
+	h, err := linux.Open()
+	if err != nil {
+		return system{}, err
+	}
+	return system{Host: h, userName: h.UserName, sources: []string{"netlink", "proc"}, close: h.Close}, nil
+}
+
+// abilities says what the daemon can see of this machine.
+func abilities() []string { return linux.Abilities() }
+
+// record records this machine.
+func record(ctx context.Context) (host.Recording, error) {
+	h, err := linux.Open()
+	if err != nil {
+		return host.Recording{}, err
+	}
+	defer h.Close()
+	s, err := h.Snapshot(ctx)
+	if err != nil {
+		return host.Recording{}, err
+	}
+	defer s.Close()
+	pids, err := linux.PIDs()
+	if err != nil {
+		return host.Recording{}, err
+	}
+	return host.Record(ctx, h, s, pids)
+}

@@ -1,0 +1,28 @@
+//go:build !linux
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+
+	"github.com/stopd/stopd/host"
+)
+
+// A system is the machine the daemon runs on.
+type system struct {
+	host.Host
+	userName func(context.Context, uint32) string
+	sources  []string
+	close    func() error
+}
+
+var errSystem = fmt.Errorf("this version cannot see processes and sockets on %s: %w", runtime.GOOS, errors.ErrUnsupported)
+
+func openSystem() (system, error) { return system{}, errSystem }
+
+func abilities() []string { return []string{errSystem.Error()} }
+
+func record(context.Context) (host.Recording, error) { return host.Recording{}, errSystem }

@@ -1,0 +1,95 @@
+package stop
+
+import (
+	"errors"
+	"net/netip"
+	"time"
+)
+
+// ErrNoUser says that nobody answers for a connection: it does not exist, no process holds it, or the host
+// that was asked did not open it.
+var ErrNoUser = errors.New("no user")
+
+// A Question is a request with the addresses that came with it. Where they are of one family or the other,
+// an IPv4 address is never mapped into IPv6.
+type Question struct {
+	Request
+	Time      time.Time
+	Requester netip.Addr
+	// Local is this host's end of the asked connection. Its address is the one that the request came to;
+	// if no such connection has it, any address of the host will do.
+	Local netip.AddrPort
+	// Remote is the other end: For, or where it is absent the requester.
+	Remote netip.AddrPort
+}
+
+// OnBehalf reports whether the requester asks for another host.
+func (q Question) OnBehalf() bool { return q.For.IsValid() }
+
+// About returns the question that a request asks which came from one address to another. Ports out of
+// range have no place in it and are left 0.
+func (r Request) About(from, to netip.Addr, at time.Time) Question {
+	q := Question{Request: r, Time: at, Requester: from.Unmap()}
+	remote := q.Requester
+	if r.For.IsValid() {
+		remote = r.For
+	}
+	var local, far uint16
+	if r.PortsValid() {
+		local, far = uint16(r.Local), uint16(r.Remote)
+	}
+	q.Local = netip.AddrPortFrom(to.Unmap(), local)
+	q.Remote = netip.AddrPortFrom(remote, far)
+	return q
+}
+
+// A Connection is what a quick look-up tells of the asked connection.
+type Connection struct {
+	Local, Remote netip.AddrPort
+	// UID owns it.
+	UID uint32
+}
+
+// A Finding is what an examined question came to: the token that stands for it, and the candidates for the
+// previous host.
+type Finding struct {
+	Token    Token
+	Previous []Previous
+}
+
+// A Previous is a candidate for the previous host, as the examined host sees its connection.
+type Previous struct {
+	Ends
+	// Outbound is true where the examined host opened the connection itself.
+	Outbound bool
+	Reasons  []string
+	// Corroborated is false where only the user's own word speaks for it.
+	Corroborated bool
+}
+
+// Ends are the ends of a connection with a previous host, as the asking host sees them. A host known by a
+// login alone has no port.
+type Ends struct {
+	Remote netip.AddrPort `json:"remote"`
+	Local  netip.AddrPort `json:"local"`
+}
+
+// A Traceback is what became of one candidate for the previous host. It is kept apart from the report,
+// whose bytes are fixed before anybody is asked. The JSON names are a contract.
+type Traceback struct {
+	Previous Ends `json:"previous"`
+	// SelectedBy is the reason why it was asked or was not: one of the candidate's own, "flow" or "bound".
+	SelectedBy string `json:"selected_by"`
+	Asked      bool   `json:"asked"`
+	// Request is the line that was sent, and Reply the one that came, escaped by [Printable].
+	Request  string    `json:"request"`
+	Sent     time.Time `json:"sent"`
+	Answered time.Time `json:"answered"` // zero while under way
+	Reply    string    `json:"reply"`
+	// Kind is that of the answer: "token", "legacy", "error" or "none"; empty while under way.
+	Kind  string `json:"kind"`
+	Token string `json:"token"`
+	Error string `json:"error"`
+	// SameAs is the token under which the question was asked, where it was not asked again.
+	SameAs string `json:"same_as"`
+}

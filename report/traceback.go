@@ -1,0 +1,62 @@
+package report
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/stopd/stopd"
+)
+
+// A Redeemed is everything that a token stands for, as `stopctl redeem -format json` prints it.
+type Redeemed struct {
+	Token     string           `json:"token"`
+	Report    Report           `json:"report"`
+	Traceback []stop.Traceback `json:"traceback"`
+}
+
+// EncodeTraceback writes a trace-back record.
+func EncodeTraceback(ts []stop.Traceback) []byte {
+	var e encoder
+	e.value("", ts)
+	return e.b
+}
+
+// DecodeTraceback reads a trace-back record. On failure it is nil.
+func DecodeTraceback(b []byte) ([]stop.Traceback, error) {
+	var ts []stop.Traceback
+	d := decoder{unknown: map[string][]member{}}
+	if err := d.decode(b, &ts); err != nil {
+		return nil, fmt.Errorf("read trace-back: %w", err)
+	}
+	return ts, nil
+}
+
+// EncodeRedeemed writes what a token stands for, on one line. The report's bytes are in it as they are.
+func EncodeRedeemed(token string, report []byte, ts []stop.Traceback) []byte {
+	e := encoder{}
+	e.raw(`{"token":`)
+	e.text(token)
+	e.raw(`,"report":`)
+	e.raw(string(report))
+	e.raw(`,"traceback":`)
+	e.value("", ts)
+	e.raw("}\n")
+	return e.b
+}
+
+// DecodeRedeemed reads what `stopctl redeem -format json` printed, however it was indented since. It returns
+// the report's bytes as well, canonical again, so that they can be hashed. On failure all is zero.
+func DecodeRedeemed(b []byte) (Redeemed, []byte, error) {
+	var r Redeemed
+	d := decoder{unknown: map[string][]member{}}
+	if err := d.decode(b, &r); err != nil {
+		return Redeemed{}, nil, fmt.Errorf("read redeemed report: %w", err)
+	}
+	r.Report.unknown = map[string][]member{}
+	for path, ms := range d.unknown {
+		if below, ok := strings.CutPrefix(path, ".report"); ok {
+			r.Report.unknown[below] = ms
+		}
+	}
+	return r, Encode(r.Report), nil
+}

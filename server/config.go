@@ -1,0 +1,86 @@
+package server
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/stopd/stopd"
+)
+
+// An Answerer examines the host. It is a seam between processes: whoever answers strangers must not be who
+// may look at everything.
+type Answerer interface {
+	// Find looks the asked connection up and nothing else. The error is [stop.ErrNoUser] where nobody
+	// answers for it.
+	Find(ctx context.Context, q stop.Question) (stop.Connection, error)
+	// Examine answers a question. What the token stands for is durable when it returns. The error is
+	// [stop.ErrNoUser] where nobody answers for the connection.
+	Examine(ctx context.Context, q stop.Question) (stop.Finding, error)
+	// Decline saves why a question was not examined, or of which token it is a duplicate.
+	Decline(ctx context.Context, q stop.Question, why string, sameAs stop.Token) (stop.Token, error)
+	// KeepTraceback keeps what became of the previous hosts.
+	KeepTraceback(ctx context.Context, t stop.Token, ts []stop.Traceback) error
+}
+
+// What is answered where RFC 1413 has an error.
+const (
+	ErrorsStandard = "standard" // the error that applies
+	ErrorsUnknown  = "unknown"  // UNKNOWN-ERROR for every error
+	ErrorsToken    = "token"    // a decoy
+)
+
+// What is answered over a bound.
+const (
+	OverDecoy = "decoy"
+	OverError = "error" // UNKNOWN-ERROR; questions on behalf of others get a decoy all the same
+)
+
+// A Config is what an administrator decides.
+type Config struct {
+	Errors string
+	// OnBehalf lists who may ask on behalf of other hosts.
+	OnBehalf  []netip.Prefix
+	Limits    Limits
+	Traceback TracebackConfig
+	Logger    *slog.Logger
+}
+
+// Limits bound the work. All are positive.
+type Limits struct {
+	Connections          int // open at once; over it the one idle longest is closed
+	ConnectionsPerSource int
+	RequestsPerConn      int
+	Idle                 time.Duration // until a line has arrived, and until a reply is written
+	Lookups              int           // questions under way at once
+	PerSourcePerSecond   float64       // misses, repeats and ID requests of one source
+	Burst                int
+	PerUserPerSecond     float64 // first SV and SV_REC requests on the connections of one local user
+	UserBurst            int
+	AskersPerSID         int
+	Table                int // entries of each table: duplicates, sources, users, connections followed
+	Over                 string
+}
+
+// A TracebackConfig says how previous hosts are asked.
+type TracebackConfig struct {
+	Port   uint16
+	Window time.Duration // in which a repeated request is a duplicate, and a connection is followed once
+	// To lists where hosts may be asked at all, OutboundTo where hosts that this one connected to itself
+	// may be: asking tells them.
+	To, OutboundTo []netip.Prefix
+	MaxPrevious    int
+	Timeout        time.Duration // for each host
+	Parallel       int           // trace-backs under way at once
+}
+
+func within(a netip.Addr, ps []netip.Prefix) bool {
+	a = a.Unmap().WithZone("")
+	for _, p := range ps {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,195 @@
+package server
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/stopd/stopd"
+)
+
+// A Server answers requests. Its configuration may be replaced while it runs.
+type Server struct {
+	answerer Answerer
+	config   atomic.Pointer[Config]
+	log      *slog.Logger
+
+	conns      conns
+	lookups    chan struct{}
+	sources    *budgets[netip.Prefix]
+	users      *budgets[uint32]
+	asked      *table[repeat, stop.Token]
+	askers     *table[uint64, map[netip.Addr]bool]
+	connection *table[flow, bool]
+	followed   *table[flow, *following]
+	tracebacks chan struct{}
+	under      sync.WaitGroup // trace-backs and connections
+
+	Counters Counters
+}
+
+// Counters count what happened since the start.
+type Counters struct {
+	Requests, Malformed, Errors, Tokens, Decoys, Duplicates, OverBound atomic.Uint64
+	Asked, Evicted, Refused, Failed                                    atomic.Uint64
+}
+
+// New returns a server that answers by an Answerer. Bounds on memory are those of the first configuration.
+func New(a Answerer, c *Config) *Server {
+	n := c.Limits.Table
+	s := &Server{
+		answerer: a, log: c.Logger,
+		conns:      conns{open: map[*conn]bool{}, bySource: map[netip.Prefix]int{}},
+		lookups:    make(chan struct{}, c.Limits.Lookups),
+		sources:    newBudgets[netip.Prefix](n, c.Limits.PerSourcePerSecond, c.Limits.Burst),
+		users:      newBudgets[uint32](n, c.Limits.PerUserPerSecond, c.Limits.UserBurst),
+		asked:      newTable[repeat, stop.Token](n),
+		askers:     newTable[uint64, map[netip.Addr]bool](n),
+		connection: newTable[flow, bool](n),
+		followed:   newTable[flow, *following](n),
+		tracebacks: make(chan struct{}, c.Traceback.Parallel),
+	}
+	s.config.Store(c)
+	return s
+}
+
+// Configure replaces the configuration. Bounds on memory stay as they were at the start.
+func (s *Server) Configure(c *Config) { s.config.Store(c) }
+
+// Serve accepts connections until the context ends or the listener fails.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	stopped := context.AfterFunc(ctx, func() { l.Close() })
+	defer stopped()
+	for {
+		c, err := l.Accept()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return err
+		case err != nil:
+			// Out of descriptors, or a connection that ended before it was accepted: the daemon goes on.
+			s.log.Warn("accept connection", "error", err)
+			s.conns.evict()
+			select {
+			case <-ctx.Done():
+			case <-time.After(10 * time.Millisecond):
+			}
+			continue
+		}
+		s.under.Go(func() { s.serve(ctx, c) })
+	}
+}
+
+// Wait waits until what is under way has ended, or the context has.
+func (s *Server) Wait(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() { s.under.Wait(); close(done) }()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// serve answers the requests of one connection in turn.
+func (s *Server) serve(ctx context.Context, nc net.Conn) {
+	defer nc.Close()
+	cfg := s.config.Load()
+	from, ok := addrOf(nc.RemoteAddr())
+	to, ok2 := addrOf(nc.LocalAddr())
+	if !ok || !ok2 {
+		return
+	}
+	c := s.conns.add(nc, from, cfg.Limits, &s.Counters)
+	if c == nil {
+		s.Counters.Refused.Add(1)
+		return
+	}
+	defer s.conns.remove(c)
+	// When the daemon stops, whoever is waiting for a line waits no longer; replies are still sent.
+	stopped := context.AfterFunc(ctx, func() { nc.SetReadDeadline(time.Now()) })
+	defer stopped()
+	r := bufio.NewReaderSize(nc, stop.MaxLine+2)
+	for range cfg.Limits.RequestsPerConn {
+		nc.SetDeadline(time.Now().Add(cfg.Limits.Idle))
+		if ctx.Err() != nil {
+			return
+		}
+		s.conns.waiting(c)
+		line, err := readLine(r)
+		if err != nil && !errors.Is(err, errLine) {
+			return // it ended, or was silent for too long
+		}
+		s.conns.working(c)
+		if !s.reply(ctx, cfg, nc, line, err, from, to) {
+			return
+		}
+	}
+}
+
+// reply answers one line; it returns false where the connection is to be closed.
+func (s *Server) reply(ctx context.Context, cfg *Config, nc net.Conn, line []byte, lineErr error, from, to netip.Addr) bool {
+	s.Counters.Requests.Add(1)
+	began := time.Now()
+	req, err := stop.ParseRequest(line)
+	if lineErr != nil || err != nil {
+		s.Counters.Malformed.Add(1)
+		nc.Write(stop.Reply{Error: stop.UnknownError}.Line())
+		return false
+	}
+	// Nothing a client does ends the work on its request: not even that it vanishes.
+	work := context.WithoutCancel(ctx)
+	a, err := s.answer(work, cfg, req.About(from, to, began.UTC()))
+	if err != nil {
+		s.Counters.Failed.Add(1)
+		s.log.Error("answer request", "error", err)
+		return false // a reply that nothing durable stands for would be a lie
+	}
+	release(req.Type, began)
+	nc.SetWriteDeadline(time.Now().Add(cfg.Limits.Idle))
+	_, err = nc.Write(a.reply.Line())
+	if a.then != nil {
+		s.under.Go(func() { a.then(work) })
+	}
+	return err == nil
+}
+
+// release holds a reply back until it may leave. Every reply passes here, so that the time of none needs
+// to tell what its text hides.
+func release(stop.Type, time.Time) {}
+
+var errLine = errors.New("line too long")
+
+// readLine reads a line of at most MaxLine octets, without its ending. At the end of input what is there
+// without an ending is no request.
+func readLine(r *bufio.Reader) ([]byte, error) {
+	line, err := r.ReadSlice('\n')
+	if errors.Is(err, bufio.ErrBufferFull) {
+		return nil, errLine
+	}
+	if err != nil {
+		return nil, err
+	}
+	line = line[:len(line)-1]
+	if n := len(line); n > 0 && line[n-1] == '\r' {
+		line = line[:n-1]
+	}
+	return line, nil
+}
+
+func addrOf(a net.Addr) (netip.Addr, bool) {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}, false
+	}
+	ap := t.AddrPort()
+	return ap.Addr().Unmap(), ap.IsValid()
+}

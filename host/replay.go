@@ -46,14 +46,16 @@ func Record(ctx context.Context, h Host, s Snapshot, pids []int) (Recording, err
 		}
 		r.Processes = append(r.Processes, p)
 		for _, d := range p.Descriptors {
-			if !d.Kind.Inet() || d.Listening() || seen[d.Object] {
+			if !d.Kind.Inet() || !d.Remote.IsValid() || d.Object != "" && seen[d.Object] {
 				continue
 			}
 			seen[d.Object] = true
 			sock, err := h.Find(ctx, Flow{Protocol: d.Kind, Local: d.Local, Remote: d.Remote})
-			if err == nil {
-				r.Sockets = append(r.Sockets, sock)
+			if err != nil {
+				gaps = append(gaps, Gap{PID: pid, What: fmt.Sprintf("%s socket %s to %s", d.Kind, d.Local, d.Remote), Why: err.Error()})
+				continue
 			}
+			r.Sockets = append(r.Sockets, sock)
 		}
 	}
 	var err error
@@ -86,6 +88,9 @@ func (r *Replay) Snapshot(context.Context) (Snapshot, error) { return replaySnap
 
 type replaySnapshot struct{ r *Replay }
 
+// errNoObject: what is unknown is not one thing, and nobody holds it.
+var errNoObject = errors.New("the object is unknown")
+
 func (s replaySnapshot) Process(_ context.Context, pid int) (Process, error) {
 	for _, p := range s.r.Processes {
 		if p.PID == pid {
@@ -96,20 +101,23 @@ func (s replaySnapshot) Process(_ context.Context, pid int) (Process, error) {
 }
 
 func (s replaySnapshot) Holders(_ context.Context, o Object) ([]Holder, error) {
+	if o == "" {
+		return nil, errNoObject
+	}
 	var hs []Holder
 	for _, p := range s.r.Processes {
-		var h Holder
+		held := false
+		h := Holder{ID: p.ID()}
 		for _, d := range p.Descriptors {
 			if d.Object == o {
-				h.ID = p.ID()
-				if h.FDs == nil {
-					h.Mode = d.Mode
+				if !held {
+					held, h.Mode = true, d.Mode
 				}
 				h.FDs = append(h.FDs, d.FDs...)
 				h.Mode = h.Mode.With(d.Mode)
 			}
 		}
-		if h.FDs != nil {
+		if held {
 			slices.Sort(h.FDs)
 			hs = append(hs, h)
 		}
@@ -118,6 +126,9 @@ func (s replaySnapshot) Holders(_ context.Context, o Object) ([]Holder, error) {
 }
 
 func (s replaySnapshot) Peers(_ context.Context, o Object) ([]Object, error) {
+	if o == "" {
+		return nil, errNoObject
+	}
 	var peers []Object
 	add := func(p Object) {
 		if p != "" && !slices.Contains(peers, p) {

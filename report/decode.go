@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"strconv"
 	"time"
+	"unicode/utf8"
 )
 
 var errNotCanonical = errors.New("the bytes are not canonical")
@@ -26,6 +27,9 @@ type decoder struct {
 func (d *decoder) decode(b []byte, to any) error {
 	if len(b) > maxReport {
 		return fmt.Errorf("larger than %d octets", maxReport)
+	}
+	if !utf8.Valid(b) {
+		return errors.New("not UTF-8")
 	}
 	return d.value("", json.RawMessage(b), reflect.ValueOf(to).Elem())
 }
@@ -81,22 +85,29 @@ func (d *decoder) object(path string, raw json.RawMessage, v reflect.Value) erro
 	})
 }
 
-// members calls yield for each member of an object in turn.
+// members calls yield for each member of an object in turn. A key that is there twice is an error: readers
+// would not agree which of them counts.
 func members(path string, raw json.RawMessage, yield func(name string, value json.RawMessage) error) error {
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
 		return fmt.Errorf("%s: not an object", path)
 	}
+	seen := map[string]bool{}
 	for dec.More() {
 		t, err := dec.Token()
 		if err != nil {
 			return fmt.Errorf("%s: %w", path, err)
 		}
+		name := t.(string)
+		if seen[name] {
+			return fmt.Errorf("%s: key %q twice", path, name)
+		}
+		seen[name] = true
 		var value json.RawMessage
 		if err := dec.Decode(&value); err != nil {
 			return fmt.Errorf("%s: %w", path, err)
 		}
-		if err := yield(t.(string), value); err != nil {
+		if err := yield(name, value); err != nil {
 			return err
 		}
 	}

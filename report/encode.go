@@ -198,13 +198,15 @@ func (e *encoder) text(s string) {
 }
 
 // string writes a JSON string (RFC 8259) with the shortest escapes: quotation mark, backslash and control
-// characters only. What is not UTF-8 has been escaped by who read it; were there any left, it would be
-// replaced.
+// characters only. What is not UTF-8 has been escaped by who read it; were there any left, it is escaped
+// the same way, as \xNN, so that it is not lost.
 func (e *encoder) string(s string) {
 	const hex = "0123456789abcdef"
 	e.b = append(e.b, '"')
-	for _, r := range s {
+	for i, r := range s {
 		switch {
+		case r == utf8.RuneError && !strings.HasPrefix(s[i:], "\uFFFD"):
+			e.b = append(e.b, '\\', '\\', 'x', hex[s[i]>>4], hex[s[i]&15])
 		case r == '"' || r == '\\':
 			e.b = append(e.b, '\\', byte(r))
 		case r == '\n':

@@ -7,7 +7,9 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
+	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/host"
 	"github.com/stopd/stopd/trace"
 )
@@ -51,16 +53,21 @@ func (t *texter) known(label, value string) {
 	}
 }
 
-// clean escapes what is not printable, so that no name can draw on a terminal or forge a line.
+// clean escapes what is not printable, so that no name can draw on a terminal or forge a line. Octets that
+// are not UTF-8 are among it: a terminal may take 0x9b for an escape sequence.
 func clean(s string) string {
-	if strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
+	if utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
 		return s
 	}
 	var b strings.Builder
-	for _, r := range s {
-		if unicode.IsPrint(r) {
+	for i, r := range s {
+		_, size := utf8.DecodeRuneInString(s[i:])
+		switch {
+		case r == utf8.RuneError && size == 1:
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+		case unicode.IsPrint(r):
 			b.WriteRune(r)
-		} else {
+		default:
 			q := strconv.QuoteRune(r)
 			b.WriteString(q[1 : len(q)-1])
 		}
@@ -79,7 +86,7 @@ func (t *texter) host(h host.Facts) {
 	t.section("HOST INFORMATION")
 	t.known("Name", h.Name)
 	t.known("Boot", when(h.BootTime))
-	t.known("OS", h.OS)
+	t.known("OS", strings.TrimSpace(h.OS+" "+h.Release))
 	if h.Kernel != "" {
 		t.line("%s", h.Kernel)
 	}
@@ -268,7 +275,15 @@ func fileText(d host.Descriptor) string {
 	if d.Kind != host.File {
 		return ""
 	}
-	return fmt.Sprintf("%s (%s)", d.Path, d.Mode)
+	return d.Path + modeText(d.Mode)
+}
+
+// modeText is empty where the mode is unknown.
+func modeText(m host.Mode) string {
+	if m == "" {
+		return ""
+	}
+	return " (" + string(m) + ")"
 }
 
 func (t *texter) users(us []trace.User) {
@@ -292,7 +307,7 @@ func (t *texter) channels(cs []trace.Channel) {
 	for _, c := range cs {
 		var ends []string
 		for _, e := range c.Ends {
-			ends = append(ends, fmt.Sprintf("%d (%s)", e.PID, e.Mode))
+			ends = append(ends, strconv.Itoa(e.PID)+modeText(e.Mode))
 		}
 		s := fmt.Sprintf("%d: %s %s", c.ID, c.Kind, strings.Join(ends, ", "))
 		if !c.Complete {
@@ -331,4 +346,27 @@ func (t *texter) gaps(r Report) {
 			t.line("%s: %s", g.What, g.Why)
 		}
 	}
+}
+
+// TracebackText shows what became of the previous hosts, in the same style.
+func TracebackText(ts []stop.Traceback) string {
+	if len(ts) == 0 {
+		return ""
+	}
+	t := &texter{}
+	t.section("TRACE-BACK")
+	for _, r := range ts {
+		t.line("%s -> %s selected by: %s", addrPortText(r.Previous.Remote), addrPortText(r.Previous.Local), r.SelectedBy)
+		t.known("   asked", r.Request)
+		t.known("   sent", when(r.Sent))
+		if r.Asked && r.Answered.IsZero() {
+			t.line("   answered: not yet")
+		}
+		t.known("   answered", when(r.Answered))
+		t.known("   reply", r.Reply)
+		t.known("   token", r.Token)
+		t.known("   error", r.Error)
+		t.known("   asked under token", r.SameAs)
+	}
+	return t.b.String()
 }

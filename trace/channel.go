@@ -3,6 +3,7 @@ package trace
 import (
 	"fmt"
 	"slices"
+	"strconv"
 
 	"github.com/stopd/stopd/host"
 )
@@ -14,7 +15,7 @@ func (t *tracer) follow(n *node, d host.Descriptor) {
 	}
 	peers, err := t.snap.Peers(t.ctx, d.Object)
 	if err != nil {
-		t.gap(n.PID, fmt.Sprintf("other end of descriptor %d", d.FDs[0]), err.Error())
+		t.gap(n.PID, "other end of "+describe(d), err.Error())
 		return
 	}
 	for _, o := range peers {
@@ -25,11 +26,20 @@ func (t *tracer) follow(n *node, d host.Descriptor) {
 	}
 }
 
+// describe names a descriptor in a gap. Not all have a number: the system may know what a process holds
+// and not where.
+func describe(d host.Descriptor) string {
+	if len(d.FDs) == 0 {
+		return string(d.Kind) + " " + string(d.Object)
+	}
+	return "descriptor " + strconv.Itoa(d.FDs[0])
+}
+
 // join follows the channel between a descriptor and one peer object.
 func (t *tracer) join(n *node, d host.Descriptor, peer host.Object) {
 	far, err := t.snap.Holders(t.ctx, peer)
 	if err != nil {
-		t.gap(n.PID, fmt.Sprintf("holders of the other end of descriptor %d", d.FDs[0]), err.Error())
+		t.gap(n.PID, "holders of the other end of "+describe(d), err.Error())
 		return
 	}
 	c := t.channel(n, d, peer, far)
@@ -80,20 +90,20 @@ func (t *tracer) channel(n *node, d host.Descriptor, peer host.Object, far []hos
 	if peer != d.Object {
 		var err error
 		if near, err = t.snap.Holders(t.ctx, d.Object); err != nil {
-			t.gap(n.PID, fmt.Sprintf("holders of descriptor %d", d.FDs[0]), err.Error())
+			t.gap(n.PID, "holders of "+describe(d), err.Error())
 		}
 	}
 	c := &Channel{ID: len(t.channels) + 1, Kind: d.Kind}
-	add := func(holders []host.Holder, side int) {
+	add := func(o host.Object, holders []host.Holder) {
 		for _, h := range holders {
-			c.Ends = append(c.Ends, End{PID: h.PID, FDs: h.FDs, Mode: h.Mode, side: side})
+			c.Ends = append(c.Ends, End{PID: h.PID, FDs: h.FDs, Mode: h.Mode, object: o})
 		}
 	}
-	add(near, 0)
+	add(d.Object, near)
 	if peer != d.Object {
-		add(far, 1)
+		add(peer, far)
 	}
-	c.Complete = complete(c.Ends, peer == d.Object)
+	c.Complete = complete(c.Ends, d.Object, peer)
 	alone := !slices.ContainsFunc(c.Ends, func(e End) bool { return e.PID != n.PID })
 	if alone && c.Complete {
 		return nil // it talks to itself
@@ -105,13 +115,13 @@ func (t *tracer) channel(n *node, d host.Descriptor, peer host.Object, far []hos
 
 // complete reports whether both ends were found: two sides, or where both are one object a reader and a
 // writer.
-func complete(ends []End, oneObject bool) bool {
+func complete(ends []End, near, far host.Object) bool {
 	var a, b bool
 	for _, e := range ends {
-		if oneObject {
+		if near == far {
 			a, b = a || e.Mode.Reads(), b || e.Mode.Writes()
 		} else {
-			a, b = a || e.side == 0, b || e.side == 1
+			a, b = a || e.object == near, b || e.object == far
 		}
 	}
 	return a && b
@@ -119,9 +129,6 @@ func complete(ends []End, oneObject bool) bool {
 
 // stop says why a channel met from a process is only listed; empty where it is followed.
 func (t *tracer) stop(n *node, d host.Descriptor, peer host.Object, far []host.Holder) string {
-	if n.PID <= 1 && !n.owner {
-		return "init"
-	}
 	if n.acceptor && !n.joined {
 		return "listener: it accepted the connection of its child"
 	}

@@ -116,27 +116,27 @@ func (t *tracer) owners() {
 		}
 		chain = append(chain, t.walk(h, Via{By: ByOwner}, s.Object)...)
 	}
-	for _, h := range holders {
-		if n := t.byPID[h.PID]; n != nil {
-			n.Role = Primary
-		}
-	}
 	t.expand(chain)
 }
 
 // walk adds a process and its ancestors, up to one that is in the closure already (walk_ptree, thesis
-// section 4.3.2). It returns those added, the process first. The process must hold the object still:
-// otherwise its pid may have been used again since the holders were looked up.
+// section 4.3.2). It returns those added, the process first; none where it is not the process any more
+// that held the object.
 func (t *tracer) walk(h host.Holder, via Via, o host.Object) []*node {
 	n := t.add(h.PID, via)
 	if n == nil {
 		return nil
 	}
-	n.joined = true
-	n.owner = via.By == ByOwner
-	if !n.holds(o) || h.Start != 0 && n.StartTicks != 0 && h.Start != n.StartTicks {
+	if h.Start != 0 && n.StartTicks != 0 && h.Start != n.StartTicks {
+		t.drop(n)
+		t.gap(h.PID, "process", "it ended while the host was looked at, and its pid was used again")
+		return nil
+	}
+	if !n.holds(o) {
 		t.gap(h.PID, "descriptors", "they changed while the process was looked at")
 	}
+	n.joined = true
+	n.owner = via.By == ByOwner
 	chain := []*node{n}
 	for n.PPID != nil && !t.bound() {
 		if p := t.byPID[*n.PPID]; p != nil {
@@ -147,7 +147,7 @@ func (t *tracer) walk(h host.Holder, via Via, o host.Object) []*node {
 		if p == nil {
 			break
 		}
-		if p.StartTicks > n.StartTicks {
+		if n.StartTicks != 0 && p.StartTicks > n.StartTicks {
 			// The parent has ended and its pid is somebody else's: not an ancestor.
 			t.drop(p)
 			t.gap(n.PID, "parent", fmt.Sprintf("process %d is younger than its child: the pid was used again", p.PID))
@@ -159,6 +159,10 @@ func (t *tracer) walk(h host.Holder, via Via, o host.Object) []*node {
 	}
 	return chain
 }
+
+// isInit reports whether a process is the one that everybody descends from, and that speaks with
+// everybody. Nothing continues through it.
+func (n *node) isInit() bool { return n.PID <= 1 && !n.owner }
 
 func (n *node) holds(o host.Object) bool {
 	return slices.ContainsFunc(n.Descriptors, func(d host.Descriptor) bool { return d.Object == o })
@@ -198,6 +202,9 @@ func (t *tracer) drop(n *node) {
 // expand follows every channel of the given processes, depth first (thesis Appendix B.2).
 func (t *tracer) expand(chain []*node) {
 	for _, n := range chain {
+		if n.isInit() {
+			continue
+		}
 		n.acceptor = t.accepted(n)
 		for _, d := range n.Descriptors {
 			if t.bound() {

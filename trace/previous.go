@@ -76,22 +76,32 @@ func (t *tracer) own(a netip.Addr) bool {
 	return a.IsLoopback() || a == t.q.Socket.Local.Addr().WithZone("") || slices.Contains(t.q.Host.Addresses, a)
 }
 
+// A step is a way from one process to another. At either end it belongs to a service: what that process's
+// other clients share with the one that the step is of; empty where it is no channel.
+type step struct {
+	to           *node
+	leave, enter string
+}
+
 // flow says which processes data can have come from to the asked socket (fed), which of those or of their
 // ancestors can have commanded it, and which data can have reached from it.
 func (t *tracer) flow() (fed, commanded, reached map[*node]bool) {
-	into, from := map[*node][]*node{}, map[*node][]*node{}
+	into, from := map[*node][]step{}, map[*node][]step{}
 	for _, c := range t.channels {
 		if !c.Followed {
 			continue
 		}
+		twoObjects := slices.ContainsFunc(c.Ends, func(e End) bool { return e.object != c.Ends[0].object })
 		for _, w := range c.Ends {
 			for _, r := range c.Ends {
 				a, b := t.byPID[w.PID], t.byPID[r.PID]
-				if a == nil || b == nil || a == b || !w.Mode.Writes() || !r.Mode.Reads() || c.twoSided() && w.side == r.side {
+				if a == nil || b == nil || a == b || a.isInit() || b.isInit() ||
+					!w.Mode.Writes() || !r.Mode.Reads() || twoObjects && w.object == r.object {
 					continue
 				}
-				into[b] = append(into[b], a)
-				from[a] = append(from[a], b)
+				ours, theirs := b.service(r.object), a.service(w.object)
+				into[b] = append(into[b], step{to: a, leave: ours, enter: theirs})
+				from[a] = append(from[a], step{to: b, leave: theirs, enter: ours})
 			}
 		}
 	}
@@ -101,35 +111,65 @@ func (t *tracer) flow() (fed, commanded, reached map[*node]bool) {
 			owners = append(owners, n)
 		}
 	}
-	fed = reach(owners, func(n *node) []*node { return into[n] })
-	reached = reach(owners, func(n *node) []*node { return from[n] })
-	commanded = reach(owners, func(n *node) []*node {
+	fed = reach(owners, func(n *node) []step { return into[n] })
+	reached = reach(owners, func(n *node) []step { return from[n] })
+	commanded = reach(owners, func(n *node) []step {
 		if n.parent != nil {
-			return append([]*node{n.parent}, into[n]...)
+			return append([]step{{to: n.parent}}, into[n]...)
 		}
 		return into[n]
 	})
 	return fed, commanded, reached
 }
 
-// twoSided reports whether the two ends of a channel are two objects.
-func (c *Channel) twoSided() bool {
-	return slices.ContainsFunc(c.Ends, func(e End) bool { return e.side == 1 })
+// service names what an object of a process belongs to: the sockets that one listener accepted are one
+// service, anything else is its own.
+func (n *node) service(o host.Object) string {
+	for _, d := range n.Descriptors {
+		switch {
+		case d.Object != o:
+		case d.Kind == host.Unix && d.Path != "":
+			return "unix " + d.Path
+		case d.Kind.Inet() && d.Direction != host.Outbound:
+			return string(d.Kind) + " " + d.Local.String()
+		}
+	}
+	return string(o)
 }
 
-// reach returns what can be reached from the given processes by steps of next, themselves included.
-func reach(start []*node, next func(*node) []*node) map[*node]bool {
-	seen := map[*node]bool{}
-	todo := slices.Clone(start)
+// reach returns what can be reached from the given processes by steps of next, themselves included. A
+// service speaks with each of its clients, and they do not speak with each other through it: a database or a
+// message bus that serves an intruder's process serves everybody. Only what a user runs for themselves is
+// taken to pass on what it is told.
+func reach(start []*node, next func(*node) []step) map[*node]bool {
+	type place struct {
+		n       *node
+		service string
+	}
+	var todo []place
+	for _, n := range start {
+		todo = append(todo, place{n: n})
+	}
+	seen, been := map[*node]bool{}, map[place]bool{}
 	for len(todo) > 0 {
-		n := todo[len(todo)-1]
+		at := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
-		if !seen[n] {
-			seen[n] = true
-			todo = append(todo, next(n)...)
+		if been[at] {
+			continue
+		}
+		been[at], seen[at.n] = true, true
+		for _, s := range next(at.n) {
+			if s.leave == "" || s.leave != at.service || sameUser(at.n, s.to) {
+				todo = append(todo, place{s.to, s.enter})
+			}
 		}
 	}
 	return seen
+}
+
+// sameUser reports whether two processes are one user's, as far as is known. What root runs serves everybody.
+func sameUser(a, b *node) bool {
+	return a.EUID == nil || b.EUID == nil || *a.EUID == *b.EUID && *a.EUID != 0
 }
 
 // logins adds what the environment of the processes that command the asked socket says of their login.

@@ -72,8 +72,8 @@ type End struct {
 	PID  int       `json:"pid"`
 	FDs  []int     `json:"fds"`
 	Mode host.Mode `json:"mode"`
-	// side tells the two ends of a channel apart where they are two objects.
-	side int
+	// object is what this process holds of the channel.
+	object host.Object
 }
 
 // A Previous is a candidate for the previous host.

@@ -201,12 +201,12 @@ func (c *Config) check() error {
 	if c.Store == "" {
 		errs = append(errs, errors.New("store is empty"))
 	}
-	_, err := c.recipients()
+	_, err := c.AgeRecipients()
 	return errors.Join(append(errs, err)...)
 }
 
-// recipients parses the administrators' public keys.
-func (c *Config) recipients() ([]age.Recipient, error) {
+// AgeRecipients parses the administrators' public keys.
+func (c *Config) AgeRecipients() ([]age.Recipient, error) {
 	if len(c.Recipients) == 0 {
 		return nil, errors.New("recipients is empty: nobody could redeem a token (run stopctl init)")
 	}

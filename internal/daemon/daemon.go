@@ -79,7 +79,7 @@ type daemon struct {
 }
 
 func open(cfg Config, log *slog.Logger) (*daemon, error) {
-	rs, err := cfg.recipients()
+	rs, err := cfg.AgeRecipients()
 	if err != nil {
 		return nil, err
 	}

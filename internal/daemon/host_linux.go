@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"net/netip"
 
 	"github.com/stopd/stopd/host"
 	"github.com/stopd/stopd/internal/linux"
@@ -13,6 +14,8 @@ type system struct {
 	userName func(context.Context, uint32) string
 	sources  []string
 	close    func() error
+	// connections lists the TCP connections with these ports, and this local address where it is valid.
+	connections func(ctx context.Context, local netip.AddrPort, remotePort uint16) ([]host.Flow, error)
 }
 
 func openSystem() (system, error) {
@@ -20,7 +23,7 @@ func openSystem() (system, error) {
 	if err != nil {
 		return system{}, err
 	}
-	return system{Host: h, userName: h.UserName, sources: []string{"netlink", "proc"}, close: h.Close}, nil
+	return system{Host: h, userName: h.UserName, sources: []string{"netlink", "proc"}, close: h.Close, connections: h.Connections}, nil
 }
 
 // abilities says what the daemon can see of this machine.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"runtime"
 
 	"github.com/stopd/stopd/host"
@@ -14,9 +15,10 @@ import (
 // A system is the machine the daemon runs on.
 type system struct {
 	host.Host
-	userName func(context.Context, uint32) string
-	sources  []string
-	close    func() error
+	userName    func(context.Context, uint32) string
+	sources     []string
+	close       func() error
+	connections func(ctx context.Context, local netip.AddrPort, remotePort uint16) ([]host.Flow, error)
 }
 
 var errSystem = fmt.Errorf("this version cannot see processes and sockets on %s: %w", runtime.GOOS, errors.ErrUnsupported)

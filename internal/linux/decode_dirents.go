@@ -25,8 +25,11 @@ func dirents(b []byte, yield func(name []byte) bool) (int64, bool) {
 	return 0, true
 }
 
-// number reads the name of a descriptor, which /proc gives in decimal.
+// number reads the name of a process, thread or descriptor, which /proc gives in decimal.
 func number(name []byte) (int, bool) {
+	if len(name) > 10 {
+		return 0, false
+	}
 	n := 0
 	for _, c := range name {
 		if c < '0' || c > '9' {

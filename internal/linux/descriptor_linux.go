@@ -39,7 +39,6 @@ func (t *table) read(ctx context.Context, dir string) {
 		return
 	}
 	defer unix.Close(fd)
-	p := position{pid: int32(t.r.d.pid), tid: int32(t.tid)}
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := unix.Getdents(fd, buf)
@@ -52,7 +51,7 @@ func (t *table) read(ctx context.Context, dir string) {
 				t.r.gap("descriptors", "bound: deadline")
 				return false
 			}
-			return t.descriptor(ctx, fd, p, name)
+			return t.descriptor(ctx, fd, name)
 		})
 		if !ok {
 			return
@@ -61,23 +60,20 @@ func (t *table) read(ctx context.Context, dir string) {
 }
 
 // descriptor reads one descriptor. It returns false where no other of this process can be read either.
-func (t *table) descriptor(ctx context.Context, dir int, p position, name []byte) bool {
+func (t *table) descriptor(ctx context.Context, dir int, name []byte) bool {
 	n, ok := number(name)
 	if !ok {
 		return true
 	}
 	var st unix.Statx_t
 	if err := statFD(dir, name, &st); err != nil {
-		if !gone(err) {
-			t.r.gap("descriptors", err.Error())
-		}
-		return gone(err)
+		return gone(err) || t.refused(dir, n, string(name), err)
 	}
 	key := tableKey{dev: unix.Mkdev(st.Dev_major, st.Dev_minor), ino: st.Ino, rdev: unix.Mkdev(st.Rdev_major, st.Rdev_minor), mode: linkMode(dir, string(name))}
 	o := objectOf(&st, t.r.s.pipeDev)
 	if o.class == masterObject {
-		if o = masterOf(dir, p, n); o.class == 0 {
-			t.r.gap("descriptor "+string(name), "which terminal it is the master side of could not be read")
+		if o = masterOf(dir, n); o.class == 0 {
+			t.r.gap("descriptor "+string(name), noTerminal)
 		}
 	}
 	if o.class == masterObject || o.class == 0 && st.Mode&unix.S_IFMT != unix.S_IFREG && st.Mode&unix.S_IFMT != unix.S_IFDIR {
@@ -92,6 +88,26 @@ func (t *table) descriptor(ctx context.Context, dir int, p position, name []byte
 	t.kind(ctx, &d, o, dir, string(name), &st)
 	t.known[key] = len(t.r.p.Descriptors)
 	t.r.p.Descriptors = append(t.r.p.Descriptors, d)
+	return true
+}
+
+// refused adds a descriptor of which only the link can be read, because a file system does not answer about
+// its file: one in user space (FUSE) answers to its own user alone. It returns false where not even that
+// can be read, and so no other descriptor either.
+func (t *table) refused(dir, n int, name string, err error) bool {
+	target := readLink(dir, name)
+	if target == "" {
+		t.r.gap("descriptors", err.Error())
+		return false
+	}
+	key := tableKey{mode: linkMode(dir, name), target: target}
+	if i, ok := t.known[key]; ok {
+		t.r.p.Descriptors[i].FDs = append(t.r.p.Descriptors[i].FDs, n)
+		return true
+	}
+	t.r.gap("descriptor "+name, err.Error())
+	t.known[key] = len(t.r.p.Descriptors)
+	t.r.p.Descriptors = append(t.r.p.Descriptors, host.Descriptor{FDs: []int{n}, Kind: "other", Mode: key.mode, Name: target})
 	return true
 }
 
@@ -112,8 +128,14 @@ func linkMode(dir int, name string) host.Mode {
 	return "" // O_PATH
 }
 
-// mode reads the mode of one descriptor.
-func (d procDir) mode(fd int) host.Mode { return linkMode(d.fd, "fd/"+strconv.Itoa(fd)) }
+// mode reads the mode of one descriptor of the process, or of one of its threads.
+func (d procDir) mode(r ref) host.Mode {
+	name := "fd/" + strconv.Itoa(int(r.fd))
+	if r.tid != 0 {
+		name = "task/" + strconv.Itoa(int(r.tid)) + "/" + name
+	}
+	return linkMode(d.fd, name)
+}
 
 func readLink(dir int, name string) string {
 	b := make([]byte, unix.PathMax)

@@ -87,14 +87,19 @@ func (d *diag) ask(ctx context.Context, flags netlink.HeaderFlags, payload []byt
 // find looks one flow up by an exact get. The kernel falls back to a listener, or to a socket bound to
 // less than the whole flow, so both ends of the answer are compared.
 func (d *diag) find(ctx context.Context, f host.Flow, ifindex uint32) (inetSocket, error) {
+	f.Local, f.Remote = unzoned(f.Local), unzoned(f.Remote)
 	family, proto := uint8(afInet6), uint8(protoTCP)
 	if f.Local.Addr().Is4() {
 		family = afInet
 	}
 	local, remote := f.Local, f.Remote
-	if f.Protocol == host.UDP {
+	switch f.Protocol {
+	case host.TCP:
+	case host.UDP:
 		// udp_diag takes the ends as a datagram to us has them (net/ipv4/udp_diag.c).
 		proto, local, remote = protoUDP, f.Remote, f.Local
+	default:
+		return inetSocket{}, fmt.Errorf("find %s socket: %w", f.Protocol, errors.ErrUnsupported)
 	}
 	ms, err := d.ask(ctx, 0, inetRequest(family, proto, 0xffffffff, local, remote, ifindex))
 	if err != nil {
@@ -107,10 +112,21 @@ func (d *diag) find(ctx context.Context, f host.Flow, ifindex uint32) (inetSocke
 	if err != nil {
 		return inetSocket{}, err
 	}
-	if s.local != unzoned(f.Local) || s.remote != unzoned(f.Remote) || s.state == stateListen {
+	if s.local != f.Local || s.remote != f.Remote || s.state == stateListen {
 		return inetSocket{}, host.ErrNotFound
 	}
 	return s, nil
+}
+
+// findNear looks up the other end of a connection within the machine: it is bound to no link, or to
+// loopback, which is where such a connection runs.
+func (d *diag) findNear(ctx context.Context, f host.Flow) (inetSocket, error) {
+	const loopback = 1 // LOOPBACK_IFINDEX of net/flow.h
+	s, err := d.find(ctx, f, 0)
+	if errors.Is(err, host.ErrNotFound) {
+		return d.find(ctx, f, loopback)
+	}
+	return s, err
 }
 
 func unzoned(ap netip.AddrPort) netip.AddrPort {
@@ -143,12 +159,28 @@ func (d *diag) settled(ctx context.Context, f host.Flow, ifindex uint32) (inetSo
 	return last, host.UnknownDirection, nil
 }
 
+// errNoDiag says that the kernel lacks the module that lists sockets of a kind. It answers the exact question
+// for such a socket as if there were none.
+var errNoDiag = errors.New("the kernel does not list them")
+
+// check returns an error where the kernel does not tell about TCP connections at all.
+func (d *diag) check(ctx context.Context) error {
+	_, err := d.ask(ctx, netlink.Dump, inetRequest(afInet, protoTCP, 0, netip.AddrPort{}, netip.AddrPort{}, 0))
+	if errors.Is(err, host.ErrNotFound) {
+		return fmt.Errorf("list TCP sockets: %w", errNoDiag)
+	}
+	return err
+}
+
 // dump lists all internet sockets of a kind.
 func (d *diag) dump(ctx context.Context, kind host.Kind) ([]inetSocket, error) {
 	proto := map[host.Kind]uint8{host.TCP: protoTCP, host.UDP: protoUDP, host.Raw: protoRaw}[kind]
 	var all []inetSocket
 	for _, family := range []uint8{afInet, afInet6} {
 		ms, err := d.ask(ctx, netlink.Dump, inetRequest(family, proto, 0xffffffff, netip.AddrPort{}, netip.AddrPort{}, 0))
+		if errors.Is(err, host.ErrNotFound) {
+			err = fmt.Errorf("list %s sockets: %w", kind, errNoDiag)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -167,6 +199,9 @@ func (d *diag) dump(ctx context.Context, kind host.Kind) ([]inetSocket, error) {
 // dumpUnix lists all UNIX sockets.
 func (d *diag) dumpUnix(ctx context.Context) ([]unixSocket, error) {
 	ms, err := d.ask(ctx, netlink.Dump, unixRequest())
+	if errors.Is(err, host.ErrNotFound) {
+		err = fmt.Errorf("list UNIX sockets: %w", errNoDiag)
+	}
 	if err != nil {
 		return nil, err
 	}

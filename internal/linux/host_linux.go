@@ -20,11 +20,12 @@ import (
 
 // A Host is this machine.
 type Host struct {
-	diag  *diag
-	netns uint64
-	boot  time.Time
-	names *names
-	exes  *executables
+	diag   *diag
+	netns  uint64
+	cookie uint64 // of the network namespace; 0 where the kernel has none
+	boot   time.Time
+	names  *names
+	exes   *executables
 
 	mu        sync.Mutex
 	facts     host.Facts // what does not change
@@ -44,11 +45,11 @@ func Open() (*Host, error) {
 		return nil, fmt.Errorf("read /proc: %w", err)
 	}
 	h := &Host{diag: &diag{}, netns: st.Ino, names: newNames(), exes: newExecutables()}
-	c, err := h.diag.take()
-	if err != nil {
+	if err := h.diag.check(context.Background()); err != nil {
 		return nil, err
 	}
-	h.diag.give(c, nil)
+	h.cookie, _ = namespaceCookie()
+	var err error
 	if h.boot, err = bootTime(); err != nil {
 		return nil, err
 	}
@@ -60,6 +61,16 @@ func Open() (*Host, error) {
 func (h *Host) Close() error {
 	h.diag.close()
 	return nil
+}
+
+// namespaceCookie returns the cookie of the daemon's own network namespace.
+func namespaceCookie() (uint64, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	return unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
 }
 
 func bootTime() (time.Time, error) {

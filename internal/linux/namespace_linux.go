@@ -2,6 +2,7 @@ package linux
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -62,8 +63,8 @@ func (n *namespace) inet(ctx context.Context, inode uint64) (inetSocket, bool, e
 		for _, kind := range []host.Kind{host.TCP, host.UDP, host.Raw} {
 			all, err := n.diag.dump(ctx, kind)
 			if err != nil {
-				n.allErr = err
-				break
+				// Others may still be listed. Many kernels do not list raw sockets.
+				n.allErr = errors.Join(n.allErr, err)
 			}
 			for _, s := range all {
 				n.all[s.inode] = s

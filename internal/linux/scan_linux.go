@@ -26,10 +26,10 @@ type index struct {
 	gaps    []host.Gap
 }
 
-// A ref is one descriptor.
+// A ref is one descriptor of a process, or of a thread that has a table of its own.
 type ref struct {
-	pid, fd int32
-	next    int32 // the next of the same object, plus one
+	pid, tid, fd int32
+	next         int32 // the next of the same object, plus one
 }
 
 // turn is how many descriptors of one process are looked at before the others have their turn, so that
@@ -180,11 +180,13 @@ func (s *share) descriptor(dir int, pipeDev uint64, p position, name []byte) {
 	}
 	o := objectOf(&st, pipeDev)
 	if o.class == masterObject {
-		o = masterOf(dir, p, n)
+		if o = masterOf(dir, n); o.class == 0 {
+			s.gaps = append(s.gaps, host.Gap{PID: int(p.pid), What: "descriptor " + string(name), Why: noTerminal})
+		}
 	}
 	if o.class != 0 {
 		s.objects = append(s.objects, o)
-		s.refs = append(s.refs, ref{pid: p.pid, fd: int32(n)})
+		s.refs = append(s.refs, ref{pid: p.pid, tid: p.tid, fd: int32(n)})
 	}
 }
 
@@ -220,9 +222,11 @@ func objectOf(st *unix.Statx_t, pipeDev uint64) object {
 	return object{}
 }
 
+const noTerminal = "which terminal it is the master side of could not be read"
+
 // masterOf tells which terminal the master side is of: its number is in fdinfo, and the file system that
 // the slave is on is found beside the multiplexer that was opened, where the process sees it.
-func masterOf(dir int, p position, n int) object {
+func masterOf(dir, n int) object {
 	b := make([]byte, 1024)
 	fd, err := unix.Openat(dir, "../fdinfo/"+strconv.Itoa(n), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -263,6 +267,7 @@ func (s *share) ownTables(root int, pipeDev uint64, pid int32) {
 	for {
 		got, err := unix.Getdents(fd, s.buf)
 		if err != nil || got == 0 {
+			s.unread(position{pid: pid}, err)
 			break
 		}
 		dirents(s.buf[:got], func(name []byte) bool {

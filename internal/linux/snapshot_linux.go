@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -69,12 +70,23 @@ func (s *snapshot) Close() error {
 	return unix.Close(s.root)
 }
 
-// Gaps returns what could not be read so far.
+// Gaps returns what could not be read so far. Processes that nobody asked for are counted where many have
+// the same gap.
 func (s *snapshot) Gaps() []host.Gap {
+	gaps := slices.Clone(s.gaps)
 	if s.ix == nil {
-		return s.gaps
+		return gaps
 	}
-	return append(slices.Clone(s.gaps), s.ix.gaps...)
+	var others []host.Gap
+	for _, g := range s.ix.gaps {
+		switch _, asked := s.processes[g.PID]; {
+		case !asked:
+			others = append(others, g)
+		case !slices.Contains(gaps, g):
+			gaps = append(gaps, g)
+		}
+	}
+	return append(gaps, summed(others)...)
 }
 
 // index returns who holds what, read at the first call.
@@ -110,30 +122,35 @@ func (s *snapshot) Holders(ctx context.Context, name host.Object) ([]host.Holder
 		return hs, nil
 	}
 	ix := s.index(ctx)
-	var hs []host.Holder
+	var refs []ref
 	for i := ix.first[o]; i != 0; i = ix.refs[i-1].next {
-		r := ix.refs[i-1]
-		j := slices.IndexFunc(hs, func(h host.Holder) bool { return h.PID == int(r.pid) })
-		if j < 0 {
-			j = len(hs)
-			hs = append(hs, host.Holder{ID: host.ID{PID: int(r.pid)}})
-		}
-		hs[j].FDs = append(hs[j].FDs, int(r.fd))
+		refs = append(refs, ix.refs[i-1])
 	}
-	slices.SortFunc(hs, func(a, b host.Holder) int { return a.PID - b.PID })
-	live := hs[:0]
-	for _, h := range hs {
-		if s.look(&h, o, name) {
-			live = append(live, h)
+	slices.SortFunc(refs, func(a, b ref) int {
+		return cmp.Or(cmp.Compare(a.pid, b.pid), cmp.Compare(a.fd, b.fd), cmp.Compare(a.tid, b.tid))
+	})
+	var hs []host.Holder
+	for len(refs) > 0 {
+		n := slices.IndexFunc(refs, func(r ref) bool { return r.pid != refs[0].pid })
+		if n < 0 {
+			n = len(refs)
 		}
+		if h, ok := s.holder(ctx, refs[:n], o, name); ok {
+			hs = append(hs, h)
+		}
+		refs = refs[n:]
 	}
-	s.holders[name] = live
-	return live, nil
+	s.holders[name] = hs
+	return hs, nil
 }
 
-// look adds when a holder started and what it may do with the object; false where it has ended.
-func (s *snapshot) look(h *host.Holder, o object, name host.Object) bool {
-	slices.Sort(h.FDs)
+// holder makes a holder of the descriptors of one process; false where it has ended.
+func (s *snapshot) holder(ctx context.Context, refs []ref, o object, name host.Object) (host.Holder, bool) {
+	h := host.Holder{ID: host.ID{PID: int(refs[0].pid)}}
+	for _, r := range refs {
+		h.FDs = append(h.FDs, int(r.fd))
+	}
+	h.FDs = slices.Compact(h.FDs)
 	d, err := openProc(s.root, h.PID)
 	if err == nil {
 		defer d.close()
@@ -146,20 +163,20 @@ func (s *snapshot) look(h *host.Holder, o object, name host.Object) bool {
 	}
 	if err != nil {
 		s.gaps = append(s.gaps, host.Gap{PID: h.PID, What: "process", Why: "it ended while the host was looked at"})
-		return false
+		return host.Holder{}, false
 	}
 	if o.class == socketObject {
 		h.Mode = s.socketMode(o, name)
-		return true
+		return h, true
 	}
-	for i, fd := range h.FDs {
-		m := d.mode(fd)
-		if i == 0 {
-			h.Mode = m
+	h.Mode = d.mode(refs[0])
+	for _, r := range refs[1:] {
+		if h.Mode == host.ReadWrite || ctx.Err() != nil {
+			break
 		}
-		h.Mode = h.Mode.With(m)
+		h.Mode = h.Mode.With(d.mode(r))
 	}
-	return true
+	return h, true
 }
 
 func (s *snapshot) socketMode(o object, name host.Object) host.Mode {
@@ -183,7 +200,7 @@ func (s *snapshot) Peers(ctx context.Context, name host.Object) ([]host.Object, 
 	if p := o.peer(); p.class != 0 {
 		return []host.Object{p.name()}, nil
 	}
-	d, ok := s.kinds[name]
+	d, ok := s.socket(ctx, name)
 	if !ok {
 		return nil, nil
 	}
@@ -201,6 +218,27 @@ func (s *snapshot) Peers(ctx context.Context, name host.Object) ([]host.Object, 
 		return nil, nil
 	}
 	return []host.Object{d.Peer}, nil
+}
+
+// socket returns the descriptor of a socket. Where no process that was read so far holds it, one that does
+// is read.
+func (s *snapshot) socket(ctx context.Context, name host.Object) (host.Descriptor, bool) {
+	if d, ok := s.kinds[name]; ok {
+		return d, true
+	}
+	holders, err := s.Holders(ctx, name)
+	if err != nil {
+		return host.Descriptor{}, false
+	}
+	for _, h := range holders {
+		if _, err := s.Process(ctx, h.PID); err != nil {
+			continue // it is a gap of whoever asks for the process
+		}
+		if d, ok := s.kinds[name]; ok {
+			return d, true
+		}
+	}
+	return host.Descriptor{}, false
 }
 
 // unixPeers returns the socket that a UNIX socket is connected to, and those that are connected to it.

@@ -21,18 +21,32 @@ func (s *snapshot) copied(ctx context.Context, d *host.Descriptor, fd int, r *re
 	if !r.note(what, err) {
 		return
 	}
-	ns := s.namespaceOf(fd, d, r)
 	switch domain {
 	case unix.AF_UNIX:
-		s.unix(ctx, d, ns, r)
+		d.Kind = host.Unix
 	case unix.AF_INET, unix.AF_INET6:
 		if err := inetSocketOf(fd, d); !r.note(what, err) {
 			return
 		}
-		d.NetNS = ns.inode
-		s.near(ctx, d, ns, r)
 	default:
-		d.Kind, d.Name = "socket", familyName(domain)
+		d.Name = familyName(domain)
+		return
+	}
+	ns, err := s.namespaceOf(fd)
+	switch {
+	case err != nil:
+		r.gap(what, "which network namespace it is in could not be read: "+err.Error())
+	case d.Kind == host.Unix:
+		s.unix(ctx, d, ns, r)
+	case d.Kind.Inet():
+		d.NetNS = ns.inode
+		if d.Kind == host.TCP && d.Direction == host.UnknownDirection {
+			// An MPTCP socket does not tell what its subflow has in flight.
+			if _, dir, err := ns.diag.settled(ctx, host.Flow{Protocol: d.Kind, Local: d.Local, Remote: d.Remote}, 0); err == nil {
+				d.Direction, d.DirectionSource = told(d.Kind, dir)
+			}
+		}
+		s.near(ctx, d, ns, r)
 	}
 }
 
@@ -87,7 +101,7 @@ func inetSocketOf(fd int, d *host.Descriptor) error {
 		}
 		return nil
 	}
-	info, dir, err := settledInfo(fd)
+	info, dir, err := settledInfo(fd, proto)
 	if err != nil {
 		return err
 	}
@@ -109,7 +123,7 @@ func addrPort(a unix.Sockaddr) netip.AddrPort {
 }
 
 // settledInfo reads the counters of a TCP socket and tells its direction, like [diag.settled].
-func settledInfo(fd int) (tcpInfo, host.Direction, error) {
+func settledInfo(fd, proto int) (tcpInfo, host.Direction, error) {
 	var last tcpInfo
 	lastQueue := -1
 	for i := range 5 {
@@ -126,6 +140,9 @@ func settledInfo(fd int) (tcpInfo, host.Direction, error) {
 		}
 		if info.unacked == 0 || info.state == stateListen || info.state == stateClosed {
 			return info, info.direction(0), nil
+		}
+		if proto == protoMPTCP {
+			return info, host.UnknownDirection, nil // the counters are those of the subflow, the queue is not
 		}
 		queue, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
 		if err != nil {
@@ -153,7 +170,7 @@ func (s *snapshot) near(ctx context.Context, d *host.Descriptor, ns *namespace, 
 		if !s.own(ns, d.Remote.Addr()) {
 			return
 		}
-		p, err := ns.diag.find(ctx, host.Flow{Protocol: host.TCP, Local: d.Remote, Remote: d.Local}, 0)
+		p, err := ns.diag.findNear(ctx, host.Flow{Protocol: host.TCP, Local: d.Remote, Remote: d.Local})
 		if err == nil && p.inode != 0 {
 			d.Peer = object{socketObject, 0, p.inode}.name()
 		} else if err != nil && !errors.Is(err, host.ErrNotFound) {
@@ -216,29 +233,32 @@ func (t *unixTable) mode(u unixSocket) host.Mode {
 	return host.ReadWrite
 }
 
-// namespaceOf tells which network namespace a socket is in (SIOCGSKNS, netdevice(7)). Where it may not be
-// asked, the socket counts as the daemon's own namespace's, and a look-up there does not find it.
-func (s *snapshot) namespaceOf(fd int, d *host.Descriptor, r *reading) *namespace {
+// namespaceOf tells which network namespace a socket is in. Anybody may see that it is the daemon's own, by
+// its cookie (Linux 5.14); to ask in another (SIOCGSKNS, netdevice(7)) takes CAP_NET_ADMIN there.
+func (s *snapshot) namespaceOf(fd int) (*namespace, error) {
+	if c, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE); err == nil && c == s.h.cookie {
+		return s.home, nil
+	}
 	nsfd, err := unix.IoctlRetInt(fd, unix.SIOCGSKNS)
 	if err != nil {
-		return s.home
+		return nil, err
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(nsfd, &st); err != nil {
 		unix.Close(nsfd)
-		return s.home
+		return nil, err
 	}
 	if st.Ino == s.home.inode {
 		unix.Close(nsfd)
-		return s.home
+		return s.home, nil
 	}
 	if ns := s.others[st.Ino]; ns != nil {
 		unix.Close(nsfd)
-		return ns
+		return ns, nil
 	}
 	ns := &namespace{inode: st.Ino, diag: &diag{nsfd: nsfd}}
 	s.others[st.Ino] = ns
-	return ns
+	return ns, nil
 }
 
 // listed reads a socket that the daemon could not take a copy of, from the lists of its own namespace.
@@ -250,7 +270,7 @@ func (s *snapshot) listed(ctx context.Context, d *host.Descriptor, r *reading) {
 		}
 	}
 	i, ok, err := s.home.inet(ctx, d.Inode)
-	if err != nil || !ok {
+	if !ok {
 		why := "the daemon may not look at it, and the system does not list it in this network namespace"
 		if err != nil {
 			why = err.Error()

@@ -1,0 +1,170 @@
+package chain
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/report"
+	"github.com/stopd/stopd/trace"
+)
+
+// Text draws the paths for a person: each on a line, then its hosts from the first to the last, with what
+// is known of each, what is missing, and whom to ask next. Times are UTC.
+func Text(last []*Hop) string {
+	var b strings.Builder
+	for _, h := range last {
+		for _, path := range h.Paths() {
+			if b.Len() > 0 {
+				b.WriteString("\n")
+			}
+			drawPath(&b, path)
+		}
+	}
+	return b.String()
+}
+
+func drawPath(b *strings.Builder, path []*Hop) {
+	var names []string
+	for _, h := range path {
+		names = append(names, clean(h.Name()))
+	}
+	end := path[len(path)-1]
+	names = append(names, end.To.Addr().String())
+	fmt.Fprintf(b, "%s\n", strings.Join(names, " -> "))
+	for i, h := range path {
+		b.WriteString("\n")
+		fmt.Fprintf(b, "%d. %s\n", i+1, clean(h.Name()))
+		drawHop(b, h, i == 0)
+	}
+	fmt.Fprintf(b, "\n%d. %s, the host that was reached\n", len(path)+1, end.To.Addr())
+}
+
+// line writes one fact of a hop.
+func line(b *strings.Builder, label, format string, values ...any) {
+	for i, v := range values {
+		if s, ok := v.(string); ok {
+			values[i] = clean(s)
+		}
+	}
+	fmt.Fprintf(b, "   %-9s %s\n", label, fmt.Sprintf(format, values...))
+}
+
+func drawHop(b *strings.Builder, h *Hop, first bool) {
+	if h.Redeemed != nil {
+		drawReport(b, h)
+	}
+	line(b, "opened", "%s -> %s", h.From.String(), h.To.String())
+	if len(h.Via) > 0 {
+		line(b, "named", "by the next host, for: %s", strings.Join(h.Via, ", "))
+	}
+	if h.Token != "" {
+		line(b, "token", "%s", h.Token)
+	}
+	switch h.Status {
+	case Sealed:
+		if h.Detail != "" {
+			line(b, "loop", "%s", h.Detail)
+			break
+		}
+		line(b, "next", "ask the administrator of %s to redeem %s", h.From.Addr().String(), h.Token)
+	case Legacy:
+		line(b, "legacy", "it speaks ident only and disclosed a name: %s", h.Detail)
+	case Refused:
+		line(b, "refused", "it answered %s", h.Detail)
+	case Missing:
+		line(b, "missing", "it did not answer: %s", h.Detail)
+	case Unknown:
+		line(b, "unknown", "it recorded nothing of the connection: %s", h.Redeemed.Report.Reason)
+	case Reported:
+		if first {
+			drawBeginning(b, h)
+		}
+	}
+}
+
+func drawReport(b *strings.Builder, h *Hop) {
+	r := &h.Redeemed.Report
+	if r.Host.OS != "" {
+		line(b, "system", "%s", r.Host.OS)
+	}
+	line(b, "asked", "%s by %s, %s", r.Request.Time.UTC().Format("2006-01-02 15:04:05.000"), r.Request.Requester.String(), r.Request.Type)
+	if c := r.Connection; c != nil {
+		line(b, "user", "%s", userText(c.User, c.UID))
+	}
+	for _, p := range between(r) {
+		name := strings.Join(p.Args, " ")
+		if name == "" {
+			name = p.Name
+		}
+		line(b, "process", "%d %s", p.PID, name)
+	}
+	for _, p := range h.Previous {
+		line(b, "came in", "%s -> %s (that the two connections belong together is this host's word alone)", p.From.String(), p.To.String())
+	}
+	if n := len(r.Gaps); n > 0 {
+		line(b, "gaps", "%d: what could not be seen is in the report", n)
+	}
+}
+
+// drawBeginning says why a path begins where it does.
+func drawBeginning(b *strings.Builder, h *Hop) {
+	if h.Redeemed.Report.Request.Type == "ID" || h.Redeemed.Report.Request.Type == "SV" {
+		line(b, "begins", "here, as nobody asked the host to follow the connection back (%s)", h.Redeemed.Report.Request.Type)
+		return
+	}
+	if ps := h.Redeemed.Report.Previous; len(ps) > 0 {
+		for _, p := range ps {
+			line(b, "not asked", "%s, a candidate for: %s", p.Remote.String(), strings.Join(p.Reasons, ", "))
+		}
+		return
+	}
+	line(b, "begins", "here, as far as the host could see: no connection leads further back")
+}
+
+// between returns the processes that hold the asked connection or, on the way from it, one with another
+// host: the rest of the report is for the one who reads it.
+func between(r *report.Report) []trace.Process {
+	var ps []trace.Process
+	for _, p := range r.Processes {
+		if p.Via.By == trace.ByOwner {
+			ps = append(ps, p)
+			continue
+		}
+		for _, d := range p.Descriptors {
+			if d.Kind == host.TCP && isPrevious(r, d) {
+				ps = append(ps, p)
+				break
+			}
+		}
+	}
+	return ps
+}
+
+func isPrevious(r *report.Report, d host.Descriptor) bool {
+	for _, p := range r.Previous {
+		if p.Remote == d.Remote && p.Local == d.Local {
+			return true
+		}
+	}
+	return false
+}
+
+func userText(name string, uid uint32) string {
+	if name == "" {
+		return "uid " + strconv.FormatUint(uint64(uid), 10)
+	}
+	return fmt.Sprintf("%s (%d)", name, uid)
+}
+
+// clean keeps what an intruder chose from drawing on the terminal.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, s)
+}

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"filippo.io/age"
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/stopd/stopd/evidence"
+	"github.com/stopd/stopd/internal/daemon"
+)
+
+func setupInit(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
+	dir := fs.String("dir", "", "put everything below this `directory` (default /etc/stopd, /var/lib/stopd, and the private key here)")
+	listen := fs.String("listen", "", "the `address` and port to answer on (default [::]:113)")
+	var recipients, behalf many
+	fs.Var(&recipients, "recipient", "an administrator's age public `key`, instead of a new pair; may be repeated")
+	fs.Var(&behalf, "on-behalf", "a `prefix` that may ask on behalf of other hosts; may be repeated")
+	return func(_ context.Context, std stdio, _ []string) error {
+		p, err := placesOf(*dir)
+		if err != nil {
+			return err
+		}
+		c := daemon.Defaults()
+		c.Store = p.store
+		if *listen != "" {
+			c.Listen = []string{*listen}
+		}
+		for _, b := range behalf {
+			prefix, err := netip.ParsePrefix(b)
+			if err != nil {
+				return usageError("-on-behalf: %w", err)
+			}
+			c.OnBehalf = append(c.OnBehalf, prefix)
+		}
+		c.Recipients = recipients
+		key, err := p.write(c)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(std.err, "configuration: %s\nstore:         %s\nlog key:       %s\n", p.config, p.store, p.logKey)
+		if key != "" {
+			fmt.Fprintf(std.err, "private key:   %s\n  Whoever has it can open every report. Move it off this host, and keep a copy.\n", key)
+		}
+		return nil
+	}
+}
+
+// places are where init puts things.
+type places struct{ config, store, logKey, adminKey string }
+
+func placesOf(dir string) (places, error) {
+	if dir == "" {
+		return places{defaultConfig, "/var/lib/stopd/store", "/var/lib/stopd/log.key", "admin.key"}, nil
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return places{}, fmt.Errorf("find -dir: %w", err)
+	}
+	j := func(name string) string { return filepath.Join(dir, name) }
+	return places{j("stopd.toml"), j("store"), j("log.key"), j("admin.key")}, nil
+}
+
+// write makes all files, or none: it looks first whether one is there already. It returns the path of the
+// private key, if there is a new one.
+func (p places) write(c daemon.Config) (string, error) {
+	made := []string{p.config, p.store, p.logKey}
+	fresh := len(c.Recipients) == 0
+	if fresh {
+		made = append(made, p.adminKey)
+	}
+	for _, f := range made {
+		if _, err := os.Lstat(f); err == nil {
+			return "", fmt.Errorf("%s is there already: nothing was written", f)
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("look for %s: %w", f, err)
+		}
+	}
+	for _, f := range []string{p.config, p.store} {
+		if err := os.MkdirAll(filepath.Dir(f), 0o700); err != nil {
+			return "", fmt.Errorf("make directory: %w", err)
+		}
+	}
+	var secret string
+	if fresh {
+		id, err := age.GenerateX25519Identity()
+		if err != nil {
+			return "", fmt.Errorf("make administrator key: %w", err)
+		}
+		c.Recipients = []string{id.Recipient().String()}
+		secret = fmt.Sprintf("# the administrator's key of stopd\n# public key: %s\n%s\n", id.Recipient(), id)
+	}
+	text := daemon.Template(c)
+	if _, err := daemon.Parse(text); err != nil {
+		return "", err // a recipient or address that does not parse
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("find host name: %w", err)
+	}
+	logKey, public, err := note.GenerateKey(rand.Reader, strings.ReplaceAll(name, "+", "-"))
+	if err != nil {
+		return "", fmt.Errorf("make log key: %w", err)
+	}
+	files := []struct {
+		path, text string
+		mode       os.FileMode
+	}{
+		{p.adminKey, secret, 0o600},
+		{p.logKey, fmt.Sprintf("%s\n%s\n", logKey, public), 0o600},
+		{p.config, string(text), 0o600},
+	}
+	if err := evidence.Create(p.store); err != nil {
+		return "", err
+	}
+	for _, f := range files {
+		if f.text == "" {
+			continue
+		}
+		if err := writeNew(f.path, f.text, f.mode); err != nil {
+			return "", err
+		}
+	}
+	if fresh {
+		return p.adminKey, nil
+	}
+	return "", nil
+}
+
+func writeNew(path, text string, mode os.FileMode) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
+}

@@ -1,0 +1,246 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"filippo.io/age"
+
+	"github.com/stopd/stopd"
+	"github.com/stopd/stopd/evidence"
+	"github.com/stopd/stopd/internal/daemon"
+	"github.com/stopd/stopd/report"
+)
+
+const defaultConfig = "/etc/stopd/stopd.toml"
+
+func setupRedeem(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
+	store := fs.String("store", "", "the store `directory`, on the host; without it the argument is a file of stopctl export")
+	identity := fs.String("identity", "", "the `file` with the administrator's private key")
+	format := fs.String("format", "json", "json, text or raw (the report's exact bytes)")
+	by := fs.String("by", "", "who asks for the redemption, with -store")
+	reason := fs.String("reason", "", "why, with -store")
+	return func(ctx context.Context, std stdio, args []string) error {
+		if *identity == "" {
+			return usageError("-identity is needed")
+		}
+		show := map[string]func(io.Writer, evidence.Evidence) error{"json": showJSON, "text": showText, "raw": showRaw}[*format]
+		if show == nil {
+			return usageError("-format %q: none of json, text, raw", *format)
+		}
+		ids, err := identities(*identity)
+		if err != nil {
+			return err
+		}
+		var sealed []byte
+		var damage error
+		if *store == "" {
+			if sealed, err = os.ReadFile(args[0]); err != nil {
+				return fmt.Errorf("read sealed report: %w", err)
+			}
+		} else {
+			if *by == "" || *reason == "" {
+				return usageError("-by and -reason are needed: every redemption is recorded")
+			}
+			if sealed, damage = takeOut(ctx, *store, args[0], *by, *reason, ids); sealed == nil {
+				return coded(damage)
+			}
+		}
+		e, err := evidence.Unseal(sealed, ids...)
+		if err != nil {
+			return coded(err)
+		}
+		if err := show(std.out, e); err != nil {
+			return err
+		}
+		return coded(damage)
+	}
+}
+
+// coded gives an error of the evidence its exit code.
+func coded(err error) error {
+	if errors.Is(err, evidence.ErrAltered) {
+		return &exitError{exitAltered, err}
+	}
+	return err
+}
+
+func identities(path string) ([]age.Identity, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read identity: %w", err)
+	}
+	defer f.Close()
+	ids, err := age.ParseIdentities(f)
+	if err != nil {
+		return nil, fmt.Errorf("read identity %s: %w", path, err)
+	}
+	return ids, nil
+}
+
+// takeOut exports a token's evidence from a store, for who holds the key. The bytes may be there beside an
+// error that says that more may be missing.
+func takeOut(ctx context.Context, store, token, by, reason string, ids []age.Identity) ([]byte, error) {
+	t, err := stop.ParseToken(token)
+	if err != nil {
+		if t, err = complete(store, token, ids); err != nil {
+			return nil, err
+		}
+	}
+	return evidence.Export(ctx, store, evidence.Redemption{Token: t, By: by, Reason: reason}, evidence.Config{Recipients: recipientsOf(ids)})
+}
+
+// minPrefix is how much of a token is enough to look it up by: IRC shows ten characters.
+const minPrefix = 10
+
+// complete finds the one token that begins with a prefix.
+func complete(store, prefix string, ids []age.Identity) (stop.Token, error) {
+	if len(prefix) < minPrefix || !strings.HasPrefix(prefix, "s") {
+		return stop.Token{}, usageError("%q is not a token, nor ten or more of the first characters of one", prefix)
+	}
+	ts, err := evidence.Resolve(store, prefix, time.Time{}, ids...)
+	switch {
+	case err != nil:
+		return stop.Token{}, err
+	case len(ts) > 1:
+		return stop.Token{}, fmt.Errorf("%d tokens begin with %q", len(ts), prefix)
+	}
+	return ts[0], nil
+}
+
+// recipientsOf returns the public keys of identities, to which the record of a redemption is sealed where
+// no daemon runs that would do it.
+func recipientsOf(ids []age.Identity) []age.Recipient {
+	var rs []age.Recipient
+	for _, id := range ids {
+		switch id := id.(type) {
+		case *age.X25519Identity:
+			rs = append(rs, id.Recipient())
+		case *age.HybridIdentity:
+			rs = append(rs, id.Recipient())
+		}
+	}
+	return rs
+}
+
+// tracebacks returns the last trace-back record: each replaces those before it.
+func tracebacks(e evidence.Evidence) ([]stop.Traceback, error) {
+	if len(e.Tracebacks) == 0 {
+		return nil, nil
+	}
+	return report.DecodeTraceback(e.Tracebacks[len(e.Tracebacks)-1])
+}
+
+func showRaw(w io.Writer, e evidence.Evidence) error {
+	_, err := w.Write(e.Report)
+	return err
+}
+
+func showJSON(w io.Writer, e evidence.Evidence) error {
+	ts, err := tracebacks(e)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(report.EncodeRedeemed(e.Token.String(), e.Report, ts))
+	return err
+}
+
+func showText(w io.Writer, e evidence.Evidence) error {
+	r, err := report.Decode(e.Report)
+	if err != nil {
+		return err
+	}
+	ts, err := tracebacks(e)
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(w, report.Text(r)+report.TracebackText(ts))
+	return err
+}
+
+func setupExport(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
+	store := fs.String("store", "", "the store `directory` (default that of the configuration)")
+	config := fs.String("config", defaultConfig, "the daemon's configuration `file`")
+	by := fs.String("by", "", "who asks for the redemption")
+	reason := fs.String("reason", "", "why")
+	return func(ctx context.Context, std stdio, args []string) error {
+		if *by == "" || *reason == "" {
+			return usageError("-by and -reason are needed: every redemption is recorded")
+		}
+		t, err := stop.ParseToken(args[0])
+		if err != nil {
+			return &exitError{exitUsage, err}
+		}
+		var c evidence.Config
+		cfg, err := daemon.Load(*config)
+		if err == nil {
+			c.Recipients, err = cfg.AgeRecipients()
+		}
+		dir := *store
+		if dir == "" {
+			if err != nil {
+				return err
+			}
+			dir = cfg.Store
+		}
+		sealed, err := evidence.Export(ctx, dir, evidence.Redemption{Token: t, By: *by, Reason: *reason}, c)
+		if sealed != nil {
+			if _, werr := std.out.Write(sealed); werr != nil {
+				return werr
+			}
+		}
+		return coded(err)
+	}
+}
+
+func setupList(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
+	store := fs.String("store", "", "the store `directory` (default that of the configuration)")
+	config := fs.String("config", defaultConfig, "the daemon's configuration `file`")
+	return func(_ context.Context, std stdio, _ []string) error {
+		dir := *store
+		if dir == "" {
+			cfg, err := daemon.Load(*config)
+			if err != nil {
+				return err
+			}
+			dir = cfg.Store
+		}
+		if isTerminal(std.out) {
+			fmt.Fprintf(std.out, "%-30s %-10s %8s %s\n", "TIME", "TYPE", "SIZE", "REDEEMED")
+		}
+		return coded(evidence.List(dir, func(e evidence.Entry) error {
+			redeemed := "no"
+			if e.Redeemed {
+				redeemed = "yes"
+			}
+			_, err := fmt.Fprintf(std.out, "%-30s %-10s %8d %s\n", e.Time.UTC().Format("2006-01-02T15:04:05.000000000Z"), e.Type, e.Size, redeemed)
+			return err
+		}))
+	}
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	st, err := f.Stat()
+	return err == nil && st.Mode()&os.ModeCharDevice != 0
+}
+
+func setupToken(*flag.FlagSet) func(context.Context, stdio, []string) error {
+	return func(_ context.Context, std stdio, args []string) error {
+		b, err := os.ReadFile(args[0])
+		if err != nil {
+			return fmt.Errorf("read report: %w", err)
+		}
+		_, err = fmt.Fprintln(std.out, stop.TokenOf(b))
+		return err
+	}
+}

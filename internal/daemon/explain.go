@@ -1,0 +1,106 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/stopd/stopd"
+	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/report"
+)
+
+// Explain says what a daemon with this configuration would see of a connection, what it would answer, and
+// why. Both ends are ports, or addresses and ports.
+func Explain(ctx context.Context, cfg Config, local, remote string) (string, error) {
+	l, err := endOf(local)
+	if err != nil {
+		return "", err
+	}
+	r, err := endOf(remote)
+	if err != nil {
+		return "", err
+	}
+	sys, err := openSystem()
+	if err != nil {
+		return "", err
+	}
+	defer sys.close()
+	x := examiner(cfg, sys, nil)
+	flows := []host.Flow{{Protocol: host.TCP, Local: l, Remote: r}}
+	if !r.Addr().IsValid() {
+		if flows, err = sys.connections(ctx, l, r.Port()); err != nil {
+			return "", err
+		}
+	}
+	var b strings.Builder
+	if os.Geteuid() != 0 {
+		b.WriteString("Without root other users' processes cannot be read: the daemon, run as root, would see more.\n")
+	}
+	if len(flows) == 0 {
+		fmt.Fprintf(&b, "No connection from local port %d to remote port %d in this network namespace.\n"+
+			"A request about it is answered NO-USER, or with a decoy where it is on behalf of another host.\n", l.Port(), r.Port())
+		return b.String(), nil
+	}
+	for _, f := range flows {
+		explainOne(ctx, &b, cfg, x.Look, f)
+	}
+	return b.String(), nil
+}
+
+// endOf parses PORT or ADDRESS:PORT; of a port alone the address is not valid.
+func endOf(s string) (netip.AddrPort, error) {
+	if p, err := strconv.ParseUint(s, 10, 16); err == nil && p > 0 {
+		return netip.AddrPortFrom(netip.Addr{}, uint16(p)), nil
+	}
+	ap, err := netip.ParseAddrPort(s)
+	if err != nil || ap.Port() == 0 {
+		return netip.AddrPort{}, fmt.Errorf("%q is neither a port nor an address and port", s)
+	}
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), nil
+}
+
+func explainOne(ctx context.Context, b *strings.Builder, cfg Config, look func(context.Context, stop.Question) (report.Report, error), f host.Flow) {
+	local := f.Local
+	if !local.Addr().IsValid() {
+		local = netip.AddrPortFrom(netip.IPv6Unspecified(), local.Port())
+	}
+	q := stop.Question{Request: stop.Request{Type: stop.SV, Local: uint64(local.Port()), Remote: uint64(f.Remote.Port())},
+		Time: time.Now().UTC(), Requester: f.Remote.Addr(), Local: local, Remote: f.Remote}
+	_, err := look(ctx, q)
+	fmt.Fprintf(b, "%d , %d asked by %s:\n", local.Port(), f.Remote.Port(), f.Remote.Addr())
+	switch {
+	case err == nil:
+		b.WriteString("  answered with a token.\n")
+	case errors.Is(err, stop.ErrNoUser):
+		fmt.Fprintf(b, "  answered %s: %v.\n", noUser(cfg), err)
+	default:
+		fmt.Fprintf(b, "  not answered: %v.\n", err)
+	}
+	if len(cfg.OnBehalf) > 0 {
+		fmt.Fprintf(b, "asked on behalf of %s, by one of %s: always answered with a token.\n", f.Remote.Addr(), list(cfg.OnBehalf))
+	}
+	q.For = f.Remote.Addr()
+	r, err := look(ctx, q)
+	if err != nil {
+		b.WriteString("\n")
+		return
+	}
+	b.WriteString("What a report would hold:\n\n" + report.Text(r) + "\n")
+}
+
+// noUser is what is answered where nobody answers for a connection.
+func noUser(cfg Config) string {
+	switch cfg.Reply.Errors {
+	case "unknown":
+		return "UNKNOWN-ERROR"
+	case "token":
+		return "with a decoy"
+	}
+	return "NO-USER"
+}

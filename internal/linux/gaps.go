@@ -1,0 +1,39 @@
+package linux
+
+import (
+	"fmt"
+
+	"github.com/stopd/stopd/host"
+)
+
+// fewGaps is how many processes with the same gap are still listed one by one.
+const fewGaps = 8
+
+// summed makes one gap, with a count, of those that many processes have alike: without privileges a daemon
+// cannot read most of them. Gaps keep the order of the
+// first of their kind.
+func summed(gaps []host.Gap) []host.Gap {
+	type kind struct{ what, why string }
+	pids := map[kind]map[int]bool{}
+	for _, g := range gaps {
+		k := kind{g.What, g.Why}
+		if pids[k] == nil {
+			pids[k] = map[int]bool{}
+		}
+		pids[k][g.PID] = true
+	}
+	var out []host.Gap
+	said := map[kind]bool{}
+	for _, g := range gaps {
+		k := kind{g.What, g.Why}
+		n := len(pids[k])
+		switch {
+		case n <= fewGaps:
+			out = append(out, g)
+		case !said[k]:
+			said[k] = true
+			out = append(out, host.Gap{What: fmt.Sprintf("%s of %d processes", g.What, n), Why: g.Why})
+		}
+	}
+	return out
+}

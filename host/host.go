@@ -77,7 +77,7 @@ type Holder struct {
 // A Gap is something that a report should have and could not be read. PID is 0 where no single process is
 // concerned.
 type Gap struct {
-	PID  int    `json:"pid,omitzero,null"`
+	PID  int    `json:"pid,omitzero" report:"null"`
 	What string `json:"what"`
 	Why  string `json:"why"`
 }

@@ -107,7 +107,7 @@ type Descriptor struct {
 	FDs   []int  `json:"fds"`
 	Kind  Kind   `json:"kind"`
 	Mode  Mode   `json:"mode,omitzero"`
-	Inode uint64 `json:"inode,omitzero,null"`
+	Inode uint64 `json:"inode,omitzero" report:"null"`
 	// Object and Peer are this end and the other. Where both ends are one object (a pipe on Linux), they
 	// are equal.
 	Object Object `json:"object,omitzero"`
@@ -118,7 +118,7 @@ type Descriptor struct {
 	State           string         `json:"state,omitzero" kinds:"tcp udp raw"`
 	Direction       Direction      `json:"direction,omitzero" kinds:"tcp udp raw"`
 	DirectionSource Source         `json:"direction_source,omitzero" kinds:"tcp udp raw"`
-	NetNS           uint64         `json:"netns,omitzero,null" kinds:"tcp udp raw"`
+	NetNS           uint64         `json:"netns,omitzero" report:"null" kinds:"tcp udp raw"`
 
 	Path     string `json:"path,omitzero" kinds:"unix fifo pty tty file"`
 	PeerPath string `json:"peer_path,omitzero" kinds:"unix"`

@@ -34,8 +34,8 @@ type field struct {
 // known remembers the fields of the types that reports are made of.
 var known sync.Map
 
-// fields lists the keys of a struct type in their order. Embedded structs are inlined; a `report:"-"` tag
-// leaves a field out.
+// fields lists the keys of a struct type in their order. Embedded structs are inlined. A `report:"-"` tag
+// leaves a field out, and `report:"null"` says that zero is unknown.
 func fields(t reflect.Type) []field {
 	if fs, ok := known.Load(t); ok {
 		return fs.([]field)
@@ -53,8 +53,8 @@ func fields(t reflect.Type) []field {
 			}
 			continue
 		}
-		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
-		g := field{name: name, index: []int{i}, null: strings.Contains(options, "null")}
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		g := field{name: name, index: []int{i}, null: f.Tag.Get("report") == "null"}
 		if k := f.Tag.Get("kinds"); k != "" {
 			g.kinds = strings.Fields(k)
 		}

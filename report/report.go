@@ -75,14 +75,14 @@ type Connection struct {
 	DirectionSource host.Source    `json:"direction_source"`
 	UID             uint32         `json:"uid"`
 	User            string         `json:"user"`
-	Inode           uint64         `json:"inode,null"`
+	Inode           uint64         `json:"inode" report:"null"`
 	Object          host.Object    `json:"object"`
-	Cookie          uint64         `json:"cookie,null"`
-	NetNS           uint64         `json:"netns,null"`
+	Cookie          uint64         `json:"cookie" report:"null"`
+	NetNS           uint64         `json:"netns" report:"null"`
 	Opened          time.Time      `json:"opened"`
 	Closed          time.Time      `json:"closed"`
 	// Owners are the processes that hold the socket; nil where nobody looked for them.
-	Owners []int `json:"owners,null"`
+	Owners []int `json:"owners" report:"null"`
 	NAT    *NAT  `json:"nat"`
 }
 

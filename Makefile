@@ -1,0 +1,74 @@
+# stopd. `make demo` shows it, `make test` is everything that CI needs.
+
+GO          ?= go
+FUZZTIME    ?= 5s
+LDFLAGS     := -s -w
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
+
+# Debian packages that the tests use on the machine itself. Servers that only tests need are unpacked
+# into a test host's own root, never installed (internal/netlab).
+PACKAGES    := iproute2 util-linux mandoc
+
+.PHONY: build demo test unit integration lint fuzz generate bench cross man packages clean
+
+build:
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/stopd ./cmd/stopctl
+
+demo: build packages
+	@bin/stopctl demo
+
+test: packages lint unit fuzz integration cross man
+
+# packages installs what is missing, as root; otherwise it says what would be needed.
+packages:
+	@missing=""; for p in $(PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    { apt-get install -y --no-install-recommends $$missing || { apt-get update && apt-get install -y --no-install-recommends $$missing; }; } >/dev/null; \
+	  else echo "missing packages, some tests are left out: apt-get install$$missing" >&2; fi; \
+	fi
+
+lint:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "gofmt would change these files" >&2; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+unit:
+	$(GO) test -race $$($(GO) list ./... | grep -v /integration)
+
+# As root the tests between hosts must run; a skip is a failure.
+integration: build
+	@if [ "$$(id -u)" = 0 ]; then \
+	  STOPD_REQUIRE_NETNS=1 $(GO) test -count=1 -timeout 20m ./integration/...; \
+	else echo "not root: the tests between hosts are left out" >&2; fi
+
+# Every fuzz target for some seconds.
+fuzz:
+	@for pkg in $$($(GO) list ./...); do \
+	  dir=$$($(GO) list -f '{{.Dir}}' $$pkg); \
+	  for f in $$(grep -ho '^func Fuzz[A-Za-z0-9]*' $$dir/*_test.go 2>/dev/null | cut -d' ' -f2); do \
+	    echo "fuzz $$pkg $$f"; \
+	    $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg >/tmp/stopd-fuzz.$$$$ 2>&1 || { cat /tmp/stopd-fuzz.$$$$; rm -f /tmp/stopd-fuzz.$$$$; exit 1; }; \
+	    rm -f /tmp/stopd-fuzz.$$$$; \
+	  done; \
+	done
+
+# Other systems: vet and build what they can have.
+cross:
+	@for t in linux/arm64 openbsd/amd64 illumos/amd64 solaris/amd64 freebsd/amd64 darwin/arm64; do \
+	  echo "build for $$t"; \
+	  GOOS=$${t%/*} GOARCH=$${t#*/} CGO_ENABLED=0 $(GO) vet ./... && \
+	  GOOS=$${t%/*} GOARCH=$${t#*/} CGO_ENABLED=0 $(GO) build -o /dev/null ./... || exit 1; \
+	done
+
+man:
+	@if command -v mandoc >/dev/null; then mandoc -Tlint -Wwarning man/*.[1-8]; else echo "no mandoc: the man pages are not checked" >&2; fi
+
+# Generated files: none in this version but golden files of tests (go test ./... -update).
+generate:
+
+bench: build
+	$(GO) run ./bench/cmd
+
+clean:
+	rm -rf bin

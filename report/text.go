@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -86,7 +87,7 @@ func (t *texter) host(h host.Facts) {
 	t.section("HOST INFORMATION")
 	t.known("Name", h.Name)
 	t.known("Boot", when(h.BootTime))
-	t.known("OS", strings.TrimSpace(h.OS+" "+h.Release))
+	t.known("OS", strings.Join(slices.DeleteFunc([]string{h.OS, h.Release}, func(s string) bool { return s == "" }), " "))
 	if h.Kernel != "" {
 		t.line("%s", h.Kernel)
 	}

@@ -49,9 +49,9 @@ func (t *tracer) join(n *node, d host.Descriptor, peer host.Object) {
 	if d.Kind == host.PTY && d.Side == host.Master && n.entered[peer] {
 		return
 	}
-	if c.Why == "" {
+	if !c.decided { // once: seen from its other end it may look otherwise
 		c.Why = t.stop(n, d, peer, far)
-		c.Followed = c.Why == ""
+		c.decided, c.Followed = true, c.Why == ""
 	}
 	if !c.Followed {
 		return
@@ -61,7 +61,6 @@ func (t *tracer) join(n *node, d host.Descriptor, peer host.Object) {
 			continue
 		}
 		if seen := t.byPID[h.PID]; seen != nil {
-			seen.joined = true
 			if d.Kind == host.PTY && d.Side == host.Slave {
 				seen.entered[d.Object] = true
 			}
@@ -129,11 +128,23 @@ func complete(ends []End, near, far host.Object) bool {
 
 // stop says why a channel met from a process is only listed; empty where it is followed.
 func (t *tracer) stop(n *node, d host.Descriptor, peer host.Object, far []host.Holder) string {
-	if n.acceptor && !n.joined {
-		return "listener: it accepted the connection of its child"
+	var others, inits, acceptors int
+	for _, h := range far {
+		seen := t.byPID[h.PID]
+		switch {
+		case h.PID == n.PID:
+			continue
+		case h.PID <= 1 && (seen == nil || seen.isInit()):
+			inits++
+		case seen != nil && seen.acceptor:
+			acceptors++
+		}
+		others++
 	}
-	others := slices.DeleteFunc(slices.Clone(far), func(h host.Holder) bool { return h.PID == n.PID })
-	if len(others) > 0 && !slices.ContainsFunc(others, func(h host.Holder) bool { return h.PID > 1 }) {
+	switch {
+	case n.acceptor || acceptors > 0 && others == acceptors+inits:
+		return "listener: it accepted the connection of its child"
+	case others > 0 && others == inits:
 		return "init"
 	}
 	if k := t.fanout(n, d, peer, far); k > t.opt.Hub {

@@ -45,11 +45,9 @@ func Run(ctx context.Context, snap host.Snapshot, q Question, o Options) Result 
 // A node is a process of the closure while it grows.
 type node struct {
 	Process
-	owner  bool
-	parent *node // nil where it is not in the closure
-	// joined is true where data, not only parentage, joins it to what was found before.
-	joined   bool
-	acceptor bool
+	owner    bool
+	parent   *node // nil where it is not in the closure
+	acceptor bool  // see accepted
 	// entered holds the slave sides of pseudo terminals through which the process was found. The
 	// terminal driver passes nothing from one holder of a slave to another, so the closure does not
 	// go back through them.
@@ -111,7 +109,7 @@ func (t *tracer) owners() {
 	var chain []*node
 	for _, h := range holders {
 		if n := t.byPID[h.PID]; n != nil { // an owner that is another owner's ancestor
-			n.owner, n.joined = true, true
+			n.owner, n.acceptor = true, false
 			continue
 		}
 		chain = append(chain, t.walk(h, Via{By: ByOwner}, s.Object)...)
@@ -135,25 +133,30 @@ func (t *tracer) walk(h host.Holder, via Via, o host.Object) []*node {
 	if !n.holds(o) {
 		t.gap(h.PID, "descriptors", "they changed while the process was looked at")
 	}
-	n.joined = true
 	n.owner = via.By == ByOwner
 	chain := []*node{n}
 	for n.PPID != nil && !t.bound() {
-		if p := t.byPID[*n.PPID]; p != nil {
-			n.parent = p
-			break
+		p := t.byPID[*n.PPID]
+		known := p != nil
+		if !known {
+			p = t.add(*n.PPID, Via{From: new(n.Index), By: ByParent})
 		}
-		p := t.add(*n.PPID, Via{From: new(n.Index), By: ByParent})
 		if p == nil {
 			break
 		}
 		if n.StartTicks != 0 && p.StartTicks > n.StartTicks {
 			// The parent has ended and its pid is somebody else's: not an ancestor.
-			t.drop(p)
+			if !known {
+				t.drop(p)
+			}
 			t.gap(n.PID, "parent", fmt.Sprintf("process %d is younger than its child: the pid was used again", p.PID))
 			break
 		}
 		n.parent = p
+		if known {
+			break
+		}
+		p.acceptor = t.accepted(p)
 		chain = append(chain, p)
 		n = p
 	}
@@ -205,7 +208,6 @@ func (t *tracer) expand(chain []*node) {
 		if n.isInit() {
 			continue
 		}
-		n.acceptor = t.accepted(n)
 		for _, d := range n.Descriptors {
 			if t.bound() {
 				return
@@ -219,9 +221,6 @@ func (t *tracer) expand(chain []*node) {
 // connection. What else it holds belongs to its other clients: sshd keeps a pipe to each of those that
 // are just logging in.
 func (t *tracer) accepted(n *node) bool {
-	if n.joined {
-		return false
-	}
 	for _, l := range n.Descriptors {
 		if l.Kind != host.TCP || !l.Listening() {
 			continue

@@ -10,6 +10,7 @@
 // which explains its child.
 //
 // The previous hosts are connections with other hosts held within the closure, where data or commands can
-// have come from them to the asked socket, or gone to them from it: descriptors have modes, so that one
-// who only writes to the same log is not accused.
+// have come from them to the asked socket, or gone to them from it. Descriptors have modes, so that one
+// who only writes to the same log is not accused; and a service keeps its clients apart, so that one who
+// only uses the same database or message bus is not either.
 package trace

@@ -9,7 +9,7 @@ import (
 
 // previous finds the candidates for the previous host.
 func (t *tracer) previous() {
-	fed, commanded, reached := t.flow()
+	fed, commanded, reached, served := t.flow()
 	asked := t.q.Socket.Flow()
 	reverse := false
 	for _, n := range t.nodes {
@@ -19,6 +19,9 @@ func (t *tracer) previous() {
 		for _, d := range n.Descriptors {
 			if !t.remote(d) || d.Local == asked.Local && d.Remote == asked.Remote && t.q.Socket.Direction != host.Inbound {
 				continue
+			}
+			if served[n] && d.Direction != host.Outbound && n.accepts(d) {
+				continue // another client of the service
 			}
 			reason := ReasonInbound
 			switch d.Direction {
@@ -72,20 +75,20 @@ func (t *tracer) remote(d host.Descriptor) bool {
 
 // own reports whether an address is one of this host's.
 func (t *tracer) own(a netip.Addr) bool {
-	a = a.WithZone("")
+	a = a.Unmap().WithZone("")
 	return a.IsLoopback() || a == t.q.Socket.Local.Addr().WithZone("") || slices.Contains(t.q.Host.Addresses, a)
 }
 
-// A step is a way from one process to another. At either end it belongs to a service: what that process's
-// other clients share with the one that the step is of; empty where it is no channel.
+// A step is a way from one process to another, which may leave and enter services (see service).
 type step struct {
 	to           *node
 	leave, enter string
 }
 
 // flow says which processes data can have come from to the asked socket (fed), which of those or of their
-// ancestors can have commanded it, and which data can have reached from it.
-func (t *tracer) flow() (fed, commanded, reached map[*node]bool) {
+// ancestors can have commanded it, and which data can have reached from it. Of the last two, some are
+// there only because they serve somebody else (served).
+func (t *tracer) flow() (fed, commanded, reached, served map[*node]bool) {
 	into, from := map[*node][]step{}, map[*node][]step{}
 	for _, c := range t.channels {
 		if !c.Followed {
@@ -111,65 +114,90 @@ func (t *tracer) flow() (fed, commanded, reached map[*node]bool) {
 			owners = append(owners, n)
 		}
 	}
-	fed = reach(owners, func(n *node) []step { return into[n] })
-	reached = reach(owners, func(n *node) []step { return from[n] })
-	commanded = reach(owners, func(n *node) []step {
+	fed, _ = reach(owners, func(n *node) []step { return into[n] })
+	reached, r := reach(owners, func(n *node) []step { return from[n] })
+	commanded, c := reach(owners, func(n *node) []step {
 		if n.parent != nil {
 			return append([]step{{to: n.parent}}, into[n]...)
 		}
 		return into[n]
 	})
-	return fed, commanded, reached
+	served = map[*node]bool{}
+	for n := range commanded {
+		served[n] = c[n] && (r[n] || !reached[n])
+	}
+	for n := range reached {
+		served[n] = r[n] && (c[n] || !commanded[n])
+	}
+	return fed, commanded, reached, served
 }
 
-// service names what an object of a process belongs to: the sockets that one listener accepted are one
-// service, anything else is its own.
+// accepts reports whether a connection came to a port that the process itself listens on.
+func (n *node) accepts(d host.Descriptor) bool {
+	return slices.ContainsFunc(n.Descriptors, func(l host.Descriptor) bool {
+		return l.Kind == d.Kind && l.Listening() && l.Local.Port() == d.Local.Port()
+	})
+}
+
+// service names what an object of a process belongs to where that has several clients: the sockets that its
+// listeners accepted, whichever of them (a database has one for each family), one that is not connected and
+// hears from many, a terminal. Else it is empty.
 func (n *node) service(o host.Object) string {
 	for _, d := range n.Descriptors {
 		switch {
 		case d.Object != o:
-		case d.Kind == host.Unix && d.Path != "":
-			return "unix " + d.Path
-		case d.Kind.Inet() && d.Direction != host.Outbound:
-			return string(d.Kind) + " " + d.Local.String()
+		case d.Kind == host.Unix && d.Path != "", d.Kind.Inet() && d.Direction != host.Outbound:
+			return clients
+		case d.Kind == host.PTY, d.Peer == "":
+			return string(o)
 		}
 	}
-	return string(o)
+	return ""
 }
 
-// reach returns what can be reached from the given processes by steps of next, themselves included. A
-// service speaks with each of its clients, and they do not speak with each other through it: a database or a
-// message bus that serves an intruder's process serves everybody. Only what a user runs for themselves is
-// taken to pass on what it is told.
-func reach(start []*node, next func(*node) []step) map[*node]bool {
+// clients is the service of whatever a process's listeners accepted.
+const clients = "clients"
+
+// reach returns what can be reached from the given processes by steps of next, themselves included, and
+// which of that is only somebody else's service. A service speaks with each of its clients, and they do not
+// speak with each other through it: a database or a message bus that serves an intruder's process serves
+// everybody. Only what a user runs for themselves is taken to pass on what it is told.
+func reach(start []*node, next func(*node) []step) (seen, served map[*node]bool) {
 	type place struct {
 		n       *node
 		service string
+		foreign bool // entered as a client by another user's process
 	}
 	var todo []place
 	for _, n := range start {
 		todo = append(todo, place{n: n})
 	}
-	seen, been := map[*node]bool{}, map[place]bool{}
+	been := map[place]bool{}
+	seen, served = map[*node]bool{}, map[*node]bool{}
 	for len(todo) > 0 {
 		at := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
 		if been[at] {
 			continue
 		}
+		served[at.n] = at.foreign && (served[at.n] || !seen[at.n])
 		been[at], seen[at.n] = true, true
 		for _, s := range next(at.n) {
 			if s.leave == "" || s.leave != at.service || sameUser(at.n, s.to) {
-				todo = append(todo, place{s.to, s.enter})
+				todo = append(todo, place{s.to, s.enter, s.enter == clients && !sameUser(at.n, s.to)})
 			}
 		}
 	}
-	return seen
+	return seen, served
 }
 
-// sameUser reports whether two processes are one user's, as far as is known. What root runs serves everybody.
+// sameUser reports whether two processes are one user's, as far as is known. Of what root runs only those in
+// one control group are: a system's services have their own each, as have logins.
 func sameUser(a, b *node) bool {
-	return a.EUID == nil || b.EUID == nil || *a.EUID == *b.EUID && *a.EUID != 0
+	if a.EUID == nil || b.EUID == nil {
+		return true
+	}
+	return *a.EUID == *b.EUID && (*a.EUID != 0 || a.Cgroup == b.Cgroup)
 }
 
 // logins adds what the environment of the processes that command the asked socket says of their login.

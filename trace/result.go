@@ -65,6 +65,8 @@ type Channel struct {
 	// Followed is false where the channel is only listed; Why says why.
 	Followed bool   `json:"followed"`
 	Why      string `json:"why"`
+
+	decided bool
 }
 
 // An End is one process's hold on a channel.

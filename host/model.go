@@ -120,7 +120,7 @@ type Descriptor struct {
 	DirectionSource Source         `json:"direction_source,omitzero" kinds:"tcp udp raw"`
 	NetNS           uint64         `json:"netns,omitzero" report:"null" kinds:"tcp udp raw"`
 
-	Path     string `json:"path,omitzero" kinds:"unix fifo pty tty file"`
+	Path     string `json:"path,omitzero" kinds:"unix pipe fifo pty tty file"`
 	PeerPath string `json:"peer_path,omitzero" kinds:"unix"`
 	Type     string `json:"type,omitzero" kinds:"unix"`
 

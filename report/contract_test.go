@@ -89,7 +89,7 @@ processes[].descriptors[tcp]: fds kind mode inode object peer local remote state
 processes[].descriptors[udp]: fds kind mode inode object peer local remote state direction direction_source netns
 processes[].descriptors[raw]: fds kind mode inode object peer local remote state direction direction_source netns
 processes[].descriptors[unix]: fds kind mode inode object peer path peer_path type
-processes[].descriptors[pipe]: fds kind mode inode object peer name
+processes[].descriptors[pipe]: fds kind mode inode object peer path
 processes[].descriptors[fifo]: fds kind mode inode object peer path
 processes[].descriptors[pty]: fds kind mode inode object peer path side number
 processes[].descriptors[tty]: fds kind mode inode object peer path

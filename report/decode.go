@@ -20,8 +20,17 @@ const maxReport = 64 << 20
 
 // A decoder reads what an encoder wrote. It need not be strict about form, since the result is encoded
 // again and compared.
-type decoder struct {
+type decoder struct{ margins }
+
+// margins are where an object read differs from those that this version writes, by path. It was written by a
+// later version, which has keys of its own at the end, or by an earlier one, which had not all of ours.
+type margins struct {
 	unknown map[string][]member
+	short   map[string]int // how many of our keys are there
+}
+
+func newDecoder() decoder {
+	return decoder{margins{unknown: map[string][]member{}, short: map[string]int{}}}
 }
 
 func (d *decoder) decode(b []byte, to any) error {
@@ -69,10 +78,12 @@ func (d *decoder) value(path string, raw json.RawMessage, v reflect.Value) error
 
 func (d *decoder) object(path string, raw json.RawMessage, v reflect.Value) error {
 	all := fields(v.Type())
-	return members(path, raw, func(name string, value json.RawMessage) error {
+	seen := 0
+	err := members(path, raw, func(name string, value json.RawMessage) error {
 		for _, f := range all {
 			// kind stands before the keys that depend on it.
 			if f.name == name && f.present(kindOf(v), all) {
+				seen++
 				return d.value(path+"."+name, value, v.FieldByIndex(f.index))
 			}
 		}
@@ -83,6 +94,16 @@ func (d *decoder) object(path string, raw json.RawMessage, v reflect.Value) erro
 		d.unknown[path] = append(d.unknown[path], member{name, c.String()})
 		return nil
 	})
+	known := 0
+	for _, f := range all {
+		if f.present(kindOf(v), all) {
+			known++
+		}
+	}
+	if seen < known {
+		d.short[path] = seen
+	}
+	return err
 }
 
 // members calls yield for each member of an object in turn. A key that is there twice is an error: readers

@@ -93,8 +93,8 @@ func kindOf(v reflect.Value) string {
 type member struct{ name, value string }
 
 type encoder struct {
-	b       []byte
-	unknown map[string][]member
+	b []byte
+	margins
 }
 
 func (e *encoder) value(path string, x any) { e.reflect(path, reflect.ValueOf(x), false) }
@@ -165,8 +165,10 @@ func (e *encoder) object(path string, v reflect.Value) {
 		e.string(name)
 		e.raw(":")
 	}
+	left, short := e.short[path]
 	for _, f := range all {
-		if f.present(kind, all) {
+		if f.present(kind, all) && (!short || left > 0) {
+			left--
 			key(f.name)
 			e.reflect(path+"."+f.name, v.FieldByIndex(f.index), f.null)
 		}

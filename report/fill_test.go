@@ -28,6 +28,7 @@ func fullReport(text func() string) report.Report {
 	f := filler{rand.New(rand.NewPCG(1, 0)), text, true}
 	var r report.Report
 	f.value(reflect.ValueOf(&r).Elem())
+	r.Version = report.Version
 	return r
 }
 
@@ -43,6 +44,7 @@ func randomReport(seed uint64) report.Report {
 	}
 	var r report.Report
 	f.value(reflect.ValueOf(&r).Elem())
+	r.Version = report.Version
 	return r
 }
 

@@ -41,8 +41,7 @@ type Report struct {
 	Reason string `json:"reason"`
 	SameAs string `json:"same_as"`
 
-	// unknown holds, by path, the members that this version does not know, as they were read.
-	unknown map[string][]member
+	margins margins
 }
 
 // A Tool is what wrote the report, and from which sources.
@@ -100,7 +99,7 @@ type Ends struct {
 
 // Encode writes the canonical bytes of a report.
 func Encode(r Report) []byte {
-	e := encoder{unknown: r.unknown}
+	e := encoder{margins: r.margins}
 	e.value("", r)
 	return e.b
 }
@@ -109,13 +108,14 @@ func Encode(r Report) []byte {
 // of what they say. On failure the report is zero.
 func Decode(b []byte) (Report, error) {
 	var r Report
-	d := decoder{unknown: map[string][]member{}}
+	d := newDecoder()
 	if err := d.decode(b, &r); err != nil {
 		return Report{}, fmt.Errorf("read report: %w", err)
 	}
-	if len(d.unknown) > 0 {
-		r.unknown = d.unknown
+	if r.Version != Version {
+		return Report{}, fmt.Errorf("read report: version %d is not known", r.Version)
 	}
+	r.margins = d.margins
 	if again := Encode(r); string(again) != string(b) {
 		return Report{}, fmt.Errorf("read report: %w", errNotCanonical)
 	}

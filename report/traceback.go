@@ -24,7 +24,7 @@ func EncodeTraceback(ts []stop.Traceback) []byte {
 // DecodeTraceback reads a trace-back record. On failure it is nil.
 func DecodeTraceback(b []byte) ([]stop.Traceback, error) {
 	var ts []stop.Traceback
-	d := decoder{unknown: map[string][]member{}}
+	d := newDecoder()
 	if err := d.decode(b, &ts); err != nil {
 		return nil, fmt.Errorf("read trace-back: %w", err)
 	}
@@ -48,15 +48,21 @@ func EncodeRedeemed(token string, report []byte, ts []stop.Traceback) []byte {
 // the report's bytes as well, canonical again, so that they can be hashed. On failure all is zero.
 func DecodeRedeemed(b []byte) (Redeemed, []byte, error) {
 	var r Redeemed
-	d := decoder{unknown: map[string][]member{}}
+	d := newDecoder()
 	if err := d.decode(b, &r); err != nil {
 		return Redeemed{}, nil, fmt.Errorf("read redeemed report: %w", err)
 	}
-	r.Report.unknown = map[string][]member{}
-	for path, ms := range d.unknown {
-		if below, ok := strings.CutPrefix(path, ".report"); ok {
-			r.Report.unknown[below] = ms
+	r.Report.margins = margins{below(".report", d.unknown), below(".report", d.short)}
+	return r, Encode(r.Report), nil
+}
+
+// below keeps what lies below a path, by its path from there.
+func below[V any](prefix string, all map[string]V) map[string]V {
+	some := map[string]V{}
+	for path, v := range all {
+		if rest, ok := strings.CutPrefix(path, prefix); ok {
+			some[rest] = v
 		}
 	}
-	return r, Encode(r.Report), nil
+	return some
 }

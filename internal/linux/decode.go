@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -45,6 +46,24 @@ type stat struct {
 	tty                      string
 	priority, nice           int
 	start                    uint64 // clock ticks after boot
+	// Where its arguments and environment lie; zero where this may not be known.
+	args, environ area
+}
+
+// An area is a part of the memory of a process.
+type area struct{ from, to uint64 }
+
+// size returns how many octets the area has.
+func (a area) size() int {
+	if a.to < a.from {
+		return 0
+	}
+	return int(min(a.to-a.from, math.MaxInt))
+}
+
+// sameProgram reports whether the process runs the same program as in an earlier look.
+func (s stat) sameProgram(t stat) bool {
+	return s.start == t.start && s.name == t.name && s.args == t.args && s.environ == t.environ
 }
 
 // parseStat parses /proc/PID/stat. The name stands between the first opening and the last closing
@@ -71,11 +90,19 @@ func parseStat(b []byte) (stat, error) {
 		ppid: num(f[1]), pgrp: num(f[2]), session: num(f[3]), tty: ttyName(num(f[4])),
 		priority: num(f[15]), nice: num(f[16]),
 	}
-	start, e := strconv.ParseUint(string(f[19]), 10, 64)
-	if err = errors.Join(err, e); err != nil {
+	unsigned := func(i int) (n uint64) {
+		if i < len(f) { // kernels have added fields
+			var e error
+			n, e = strconv.ParseUint(string(f[i]), 10, 64)
+			err = errors.Join(err, e)
+		}
+		return n
+	}
+	s.start = unsigned(19)
+	s.args, s.environ = area{unsigned(45), unsigned(46)}, area{unsigned(47), unsigned(48)}
+	if err != nil {
 		return stat{}, fmt.Errorf("parse stat: %w", errSyntax)
 	}
-	s.start = start
 	return s, nil
 }
 

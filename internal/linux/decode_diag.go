@@ -149,9 +149,9 @@ func attributes(b []byte, yield func(typ uint16, value []byte)) error {
 
 // A tcpInfo is the part of struct tcp_info (linux/tcp.h, 4.19 and later) that tells the direction.
 type tcpInfo struct {
-	state                     uint8
-	unacked, notsent          uint32
-	acked, sent, retransmited uint64
+	state                      uint8
+	unacked, notsent           uint32
+	acked, sent, retransmitted uint64
 }
 
 func parseTCPInfo(b []byte) (tcpInfo, bool) {
@@ -160,7 +160,7 @@ func parseTCPInfo(b []byte) (tcpInfo, bool) {
 	}
 	u32, u64 := binary.NativeEndian.Uint32, binary.NativeEndian.Uint64
 	return tcpInfo{state: b[0], unacked: u32(b[24:]), notsent: u32(b[144:]),
-		acked: u64(b[120:]), sent: u64(b[200:]), retransmited: u64(b[208:])}, true
+		acked: u64(b[120:]), sent: u64(b[200:]), retransmitted: u64(b[208:])}, true
 }
 
 // direction tells which end opened a connection from its own counters. The SYN of an active open takes a
@@ -181,7 +181,7 @@ func (i tcpInfo) direction(inFlight uint64) host.Direction {
 			fin = 1
 		}
 	}
-	switch i.acked + inFlight - (i.sent - i.retransmited) - fin {
+	switch i.acked + inFlight - (i.sent - i.retransmitted) - fin {
 	case 0:
 		return host.Inbound
 	case 1:

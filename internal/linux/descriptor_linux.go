@@ -5,6 +5,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -47,7 +48,7 @@ func (t *table) read(ctx context.Context, dir string) {
 			return
 		}
 		_, ok := dirents(buf[:n], func(name []byte) bool {
-			if ctx.Err() != nil {
+			if ctx.Err() != nil || !t.r.until.IsZero() && time.Now().After(t.r.until) {
 				t.r.gap("descriptors", "bound: deadline")
 				return false
 			}

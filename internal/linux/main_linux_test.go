@@ -5,12 +5,15 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/stopd/stopd/host"
 )
@@ -24,20 +27,25 @@ var roles = map[string]func() (string, error){
 	"hostile":    hostileRole,
 	"threads":    threadsRole,
 	"leaderless": leaderlessRole,
-	"blocked":    blockedRole,
+	"hidden":     hiddenRole,
 	"fuse":       fuseRole,
 	"netns":      netnsRole,
 	"many":       manyRole,
+	"crowd":      crowdRole,
 }
 
 func init() {
 	switch os.Getenv(roleEnv) {
-	case "hostile", "leaderless":
-		runtime.LockOSThread() // they are about the first thread
+	case "hostile", "leaderless", "threads":
+		runtime.LockOSThread() // they are about the first thread, or about another
 	}
 }
 
 func TestMain(m *testing.M) {
+	// What this process was given by accident it does not give on: children hold what a test says.
+	if err := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		panic(err)
+	}
 	role := os.Getenv(roleEnv)
 	if role == "" {
 		os.Exit(m.Run())

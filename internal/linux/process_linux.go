@@ -3,7 +3,6 @@ package linux
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -42,19 +41,27 @@ const maxProcFile = 1 << 20
 
 // read reads a file of the process, whole.
 func (d procDir) read(name string) ([]byte, error) {
-	f, err := d.open(name)
+	// Without an os.File, which would ask the poller first: a trace reads many such files.
+	fd, err := unix.Openat(d.fd, name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, err
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
 	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxProcFile+1))
-	if err != nil {
-		return nil, err
+	defer unix.Close(fd)
+	b := make([]byte, 0, 1024)
+	for {
+		n, err := unix.Read(fd, b[len(b):cap(b)])
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return nil, &os.PathError{Op: "read", Path: name, Err: err}
+		case n == 0:
+			return b, nil
+		case len(b)+n > maxProcFile:
+			return nil, fmt.Errorf("%s is larger than %d octets", name, maxProcFile)
+		default:
+			b = slices.Grow(b[:len(b)+n], 1)
+		}
 	}
-	if len(b) > maxProcFile {
-		return nil, fmt.Errorf("%s is larger than %d octets", name, maxProcFile)
-	}
-	return b, nil
 }
 
 func (d procDir) open(name string) (*os.File, error) {
@@ -81,28 +88,38 @@ func (s *snapshot) readProcess(ctx context.Context, pid int) (host.Process, erro
 		return host.Process{}, err
 	}
 	defer d.close()
-	b, err := d.read("stat")
+	st, err := d.stat()
 	if gone(err) {
 		return host.Process{}, host.ErrNotFound
 	}
 	if err != nil {
 		return host.Process{}, err
 	}
-	st, err := parseStat(b)
-	if err != nil {
-		return host.Process{}, err
-	}
 	p := host.Process{PID: pid, PPID: new(st.ppid), StartTicks: st.start, Start: s.startTime(st.start), Name: st.name, TTY: st.tty,
 		Priority: new(st.priority), Nice: new(st.nice), Session: new(st.session), PGRP: new(st.pgrp)}
-	r := &reading{s: s, d: d, p: &p}
+	r := &reading{s: s, d: d, p: &p, until: part(ctx, 8)}
+	memory := r.beginMemory(st)
 	r.identity(ctx)
 	r.place()
 	if st.state == 'Z' {
 		r.gap("process", "it has ended and waits for its parent; its threads may go on")
 	}
-	r.memory(ctx)
 	r.descriptors(ctx)
+	r.memory(ctx, memory)
+	if again, err := d.stat(); err != nil {
+		r.gap("process", "it ended while it was looked at")
+	} else if !again.sameProgram(st) {
+		r.gap("process", "its name, arguments or program changed while it was looked at")
+	}
 	return p, nil
+}
+
+func (d procDir) stat() (stat, error) {
+	b, err := d.read("stat")
+	if err != nil {
+		return stat{}, err
+	}
+	return parseStat(b)
 }
 
 // userHZ is the unit of times in /proc/PID/stat, the same on every architecture that Go runs on.
@@ -117,6 +134,9 @@ type reading struct {
 	s *snapshot
 	d procDir
 	p *host.Process
+	// until is when this process has had its share of the time; zero is never. Nobody hides who else is
+	// behind a connection by being slow to read.
+	until time.Time
 }
 
 func (r *reading) gap(what, why string) {
@@ -180,8 +200,8 @@ func ended(err error) error {
 	return err
 }
 
-// memoryTimeout is how long the parts of a process may take that its user can make block: its arguments
-// and environment lie in memory that may be a file, and its program in a file system, of their own making.
+// memoryTimeout is how long the parts of a process may take that its user can make block: its program may be
+// in a file system of their own making, and on some kernels so may its arguments and environment.
 const memoryTimeout = 250 * time.Millisecond
 
 // memoryReadings bounds how many such reads may be stuck at once.
@@ -195,29 +215,41 @@ type fromMemory struct {
 	gaps          map[string]error
 }
 
-// memory reads what may block, aside.
-func (r *reading) memory(ctx context.Context) {
+// beginMemory begins to read what may block, aside. The channel is nil where it cannot.
+func (r *reading) beginMemory(st stat) <-chan fromMemory {
 	select {
 	case memoryReadings <- struct{}{}:
 	default:
 		r.gap("arguments, environment and program", "too many processes do not let theirs be read")
-		return
+		return nil
 	}
 	dir, err := unix.FcntlInt(uintptr(r.d.fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		<-memoryReadings
 		r.gap("arguments, environment and program", err.Error())
-		return
+		return nil
 	}
 	done := make(chan fromMemory, 1)
 	go func() {
 		d := procDir{dir, r.d.pid}
-		m := d.memory(r.s.h.exes)
+		m := d.memory(r.s.h.exes, st)
 		d.close()
 		<-memoryReadings
 		done <- m
 	}()
-	timer := time.NewTimer(memoryTimeout)
+	return done
+}
+
+// memory waits for what was read aside.
+func (r *reading) memory(ctx context.Context, done <-chan fromMemory) {
+	if done == nil {
+		return
+	}
+	wait := memoryTimeout
+	if !r.until.IsZero() {
+		wait = min(wait, time.Until(r.until))
+	}
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	var m fromMemory
 	select {
@@ -245,11 +277,11 @@ func (r *reading) memory(ctx context.Context) {
 	}
 }
 
-func (d procDir) memory(exes *executables) fromMemory {
+func (d procDir) memory(exes *executables, st stat) fromMemory {
 	m := fromMemory{gaps: map[string]error{}}
-	b, err := d.read("cmdline")
+	b, err := d.area("cmdline", st.args)
 	m.args, m.gaps["arguments"] = parseStrings(b), err
-	b, err = d.read("environ")
+	b, err = d.area("environ", st.environ)
 	m.environ, m.gaps["environment"] = parseStrings(b), err
 	if m.exe, err = d.link("exe"); err != nil {
 		m.gaps["program"] = err
@@ -261,13 +293,23 @@ func (d procDir) memory(exes *executables) fromMemory {
 		return m
 	}
 	defer f.Close()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err == nil && st.Nlink == 0 {
+	var file unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &file); err == nil && file.Nlink == 0 {
 		m.deleted = true
 		m.exe = strings.TrimSuffix(m.exe, " (deleted)")
 	}
 	m.x, m.gaps["hash of the program"] = exes.of(f)
 	return m
+}
+
+// area reads a part of the process's memory. Where the process does not let it be read, the kernel shows less
+// of it, or nothing, without an error.
+func (d procDir) area(name string, a area) ([]byte, error) {
+	b, err := d.read(name)
+	if err == nil && len(b) < a.size() {
+		err = fmt.Errorf("%d of %d octets can be read: the process hides or changes them", len(b), a.size())
+	}
+	return b, err
 }
 
 // descriptors reads the descriptors of the process, and of threads that have some of their own.

@@ -143,6 +143,9 @@ func (s *share) table(root int, pipeDev uint64, p position) {
 			s.rest = append(s.rest, p)
 			return
 		}
+		if got < len(s.buf)/2 {
+			return // /proc fills the buffer as long as it has names
+		}
 	}
 }
 

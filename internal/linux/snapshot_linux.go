@@ -62,12 +62,17 @@ func pipeDevice() (uint64, error) {
 	return st.Dev, nil
 }
 
-// Close ends the look.
+// Close ends the look. A second call does nothing but return an error.
 func (s *snapshot) Close() error {
+	if s.root < 0 {
+		return os.ErrClosed
+	}
 	for _, n := range s.others {
 		n.close()
 	}
-	return unix.Close(s.root)
+	root := s.root
+	s.root, s.others = -1, nil
+	return unix.Close(root)
 }
 
 // Gaps returns what could not be read so far. Processes that nobody asked for are counted where many have
@@ -89,9 +94,14 @@ func (s *snapshot) Gaps() []host.Gap {
 	return append(gaps, summed(others)...)
 }
 
-// index returns who holds what, read at the first call.
+// index returns who holds what, read at the first call. It leaves half of the time to those who are found.
 func (s *snapshot) index(ctx context.Context) *index {
 	if s.ix == nil {
+		if until := part(ctx, 2); !until.IsZero() {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithDeadline(ctx, until)
+			defer cancel()
+		}
 		s.ix = scan(ctx, s.root, s.pipeDev)
 	}
 	return s.ix
@@ -144,6 +154,10 @@ func (s *snapshot) Holders(ctx context.Context, name host.Object) ([]host.Holder
 	return hs, nil
 }
 
+// maxModes is of how many descriptors that one process has of one object the modes are read. Very many are
+// there to keep us busy.
+const maxModes = 1024
+
 // holder makes a holder of the descriptors of one process; false where it has ended.
 func (s *snapshot) holder(ctx context.Context, refs []ref, o object, name host.Object) (host.Holder, bool) {
 	h := host.Holder{ID: host.ID{PID: int(refs[0].pid)}}
@@ -154,12 +168,9 @@ func (s *snapshot) holder(ctx context.Context, refs []ref, o object, name host.O
 	d, err := openProc(s.root, h.PID)
 	if err == nil {
 		defer d.close()
-		var b []byte
-		if b, err = d.read("stat"); err == nil {
-			var st stat
-			st, err = parseStat(b)
-			h.Start = st.start
-		}
+		var st stat
+		st, err = d.stat()
+		h.Start = st.start
 	}
 	if err != nil {
 		s.gaps = append(s.gaps, host.Gap{PID: h.PID, What: "process", Why: "it ended while the host was looked at"})
@@ -170,8 +181,12 @@ func (s *snapshot) holder(ctx context.Context, refs []ref, o object, name host.O
 		return h, true
 	}
 	h.Mode = d.mode(refs[0])
-	for _, r := range refs[1:] {
-		if h.Mode == host.ReadWrite || ctx.Err() != nil {
+	for i, r := range refs[1:] {
+		if h.Mode == host.ReadWrite {
+			break
+		}
+		if i == maxModes || ctx.Err() != nil {
+			h.Mode = "" // the others may have another
 			break
 		}
 		h.Mode = h.Mode.With(d.mode(r))

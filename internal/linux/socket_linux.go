@@ -273,7 +273,7 @@ func (s *snapshot) listed(ctx context.Context, d *host.Descriptor, r *reading) {
 	if !ok {
 		why := "the daemon may not look at it, and the system does not list it in this network namespace"
 		if err != nil {
-			why = err.Error()
+			why += ": " + err.Error()
 		}
 		r.gap("descriptor "+strconv.Itoa(d.FDs[0]), why)
 		return

@@ -33,6 +33,8 @@ type Examiner struct {
 	// Name and Version say in each report what wrote it; Sources say where it looked.
 	Name, Version string
 	Sources       []string
+	// PID is the daemon's own, which a trace does not follow into; 0 for none.
+	PID int
 	// Deadline bounds one trace. What is not found by then is a gap.
 	Deadline time.Duration
 	Trace    trace.Options
@@ -89,7 +91,6 @@ func (x *Examiner) Examine(ctx context.Context, q stop.Question) (stop.Finding, 
 			return stop.Finding{}, err
 		}
 	}
-	previous := candidates(r.Previous)
 	if q.Type.Full() {
 		r.Kind = report.KindSV
 	} else {
@@ -101,7 +102,7 @@ func (x *Examiner) Examine(ctx context.Context, q stop.Question) (stop.Finding, 
 	if err != nil {
 		return stop.Finding{}, fmt.Errorf("keep report: %w", err)
 	}
-	return stop.Finding{Token: t, Previous: previous}, nil
+	return stop.Finding{Token: t, Previous: candidates(r.Previous)}, nil
 }
 
 // Look returns the report that Examine would save, and saves nothing.
@@ -113,8 +114,11 @@ func (x *Examiner) Look(ctx context.Context, q stop.Question) (report.Report, er
 	r := x.blank(ctx, q)
 	r.Kind = report.KindSV
 	r.Connection = x.connection(ctx, s)
-	err = x.trace(ctx, q, s, &r)
-	return r, err
+	if err := x.trace(ctx, q, s, &r); err != nil {
+		return report.Report{}, err
+	}
+	x.Save.apply(&r)
+	return r, nil
 }
 
 // Decline saves a small report for a question that is not examined, so that its token can be redeemed to
@@ -174,7 +178,7 @@ func (x *Examiner) trace(ctx context.Context, q stop.Question, s host.Socket, r 
 		return fmt.Errorf("look at the host: %w", err)
 	}
 	defer snap.Close()
-	t := trace.Run(ctx, snap, trace.Question{Socket: s, Host: r.Host, OnBehalf: q.OnBehalf()}, x.Trace)
+	t := trace.Run(ctx, snap, trace.Question{Socket: s, Host: r.Host, OnBehalf: q.OnBehalf(), Daemon: x.PID}, x.Trace)
 	r.Connection.Owners = t.Owners
 	if r.Connection.Owners == nil {
 		r.Connection.Owners = []int{}

@@ -1,11 +1,11 @@
 package examine
 
 import (
-	"regexp"
-	"strings"
+	"slices"
 
 	"github.com/stopd/stopd/host"
 	"github.com/stopd/stopd/report"
+	"github.com/stopd/stopd/trace"
 )
 
 // How arguments are saved.
@@ -59,9 +59,30 @@ func (g Groups) apply(r *report.Report) {
 			r.Connection.User = ""
 		}
 	}
+	if !g.Login {
+		for i := range r.Users {
+			r.Users[i].Logins = nil
+		}
+	}
 	for i := range r.Processes {
 		g.process(&r.Processes[i].Process)
 	}
+	r.Previous = g.previous(r.Previous)
+}
+
+// previous leaves out the reasons that are not to be saved, and candidates that have no other.
+func (g Groups) previous(ps []trace.Previous) []trace.Previous {
+	kept := ps[:0:0]
+	for _, p := range ps {
+		reasons := slices.DeleteFunc(slices.Clone(p.Reasons), func(reason string) bool {
+			return reason == trace.ReasonSSHConnection && !(g.Login && g.Environ) || reason == trace.ReasonUtmp && !g.Login
+		})
+		if len(reasons) > 0 {
+			p.Reasons = reasons
+			kept = append(kept, p)
+		}
+	}
+	return kept
 }
 
 func (g Groups) process(p *host.Process) {
@@ -93,42 +114,4 @@ func (g Groups) process(p *host.Process) {
 		}
 		p.Descriptors = kept
 	}
-}
-
-// masked stands for what was left out of an argument.
-const masked = "[masked]"
-
-var (
-	// secretName is what options that carry secrets are called.
-	secretName = regexp.MustCompile(`(?i)(pass(w(or)?d|phrase)?|secret|token|api[-_]?key|credential|auth)`)
-	// userInfo is a password in a URL.
-	userInfo = regexp.MustCompile(`(://[^/@:\s]*:)[^/@\s]+@`)
-	// keyPrefix begins well-known kinds of keys.
-	keyPrefix = regexp.MustCompile(`^(AKIA|ASIA|ghp_|gho_|github_pat_|glpat-|xox[abp]-|sk-|eyJ|AGE-SECRET-KEY-)`)
-)
-
-// redact masks what is likely a secret: the value of an option that is named like one, a password in a
-// URL, a well-known kind of key, and mysql's -pPASSWORD. It leaves the rest as it is.
-func redact(args []string) []string {
-	out := make([]string, len(args))
-	next := false
-	for i, a := range args {
-		out[i] = a
-		name, value, assigned := strings.Cut(a, "=")
-		switch {
-		case i == 0:
-		case next && !strings.HasPrefix(a, "-"):
-			out[i] = masked
-		case assigned && value != "" && secretName.MatchString(name) && !strings.Contains(name, "/"):
-			out[i] = name + "=" + masked
-		case keyPrefix.MatchString(a) && len(a) > 16:
-			out[i] = masked
-		case strings.HasPrefix(a, "-p") && len(a) > 3 && strings.HasPrefix(args[0], "mysql"):
-			out[i] = "-p" + masked
-		default:
-			out[i] = userInfo.ReplaceAllString(a, "${1}"+masked+"@")
-		}
-		next = i > 0 && strings.HasPrefix(a, "-") && !assigned && secretName.MatchString(a)
-	}
-	return out
 }

@@ -57,7 +57,7 @@ func (t *tracer) join(n *node, d host.Descriptor, peer host.Object) {
 		return
 	}
 	for _, h := range far {
-		if h.PID == n.PID || h.PID <= 1 {
+		if h.PID == n.PID || h.PID <= 1 || h.PID == t.q.Daemon {
 			continue
 		}
 		if seen := t.byPID[h.PID]; seen != nil {
@@ -128,12 +128,14 @@ func complete(ends []End, near, far host.Object) bool {
 
 // stop says why a channel met from a process is only listed; empty where it is followed.
 func (t *tracer) stop(n *node, d host.Descriptor, peer host.Object, far []host.Holder) string {
-	var others, inits, acceptors int
+	var others, inits, acceptors, selves int
 	for _, h := range far {
 		seen := t.byPID[h.PID]
 		switch {
 		case h.PID == n.PID:
 			continue
+		case h.PID == t.q.Daemon:
+			selves++
 		case h.PID <= 1 && (seen == nil || seen.isInit()):
 			inits++
 		case seen != nil && seen.acceptor:
@@ -144,6 +146,8 @@ func (t *tracer) stop(n *node, d host.Descriptor, peer host.Object, far []host.H
 	switch {
 	case n.acceptor || acceptors > 0 && others == acceptors+inits:
 		return "listener: it accepted the connection of its child"
+	case others > 0 && others == selves:
+		return "the daemon itself"
 	case others > 0 && others == inits:
 		return "init"
 	}

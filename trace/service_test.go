@@ -100,3 +100,17 @@ func TestServiceKeepsClientsApart(t *testing.T) {
 		})
 	}
 }
+
+// A local user may ask the daemon as well: those who ask it from other hosts are no suspects for that.
+func TestDaemonItself(t *testing.T) {
+	c, s := local(host.TCP, 41001, 113)
+	h := recording(process(70, 1, asked(), c), process(60, 1, s, listen(113), in(113, other)), initProcess)
+	for daemon, want := range map[int][]string{60: none, 0: {other + " inbound"}} {
+		q := question()
+		q.Daemon = daemon
+		got := summarize(runSnapshot(t, h, q), summary{Previous: want})
+		if d := cmp.Diff(want, got.Previous); d != "" {
+			t.Errorf("daemon %d (-want +got):\n%s", daemon, d)
+		}
+	}
+}

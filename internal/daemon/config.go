@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -79,14 +82,17 @@ type Save struct {
 	Environment bool   `toml:"environment"`
 }
 
-// A Duration is written as Go writes it: "120s".
-type Duration time.Duration
+// A Duration is written as Go writes it: "120s". A number without its unit is none.
+type Duration struct{ time.Duration }
 
 // UnmarshalText parses a duration.
 func (d *Duration) UnmarshalText(b []byte) error {
 	v, err := time.ParseDuration(string(b))
-	*d = Duration(v)
-	return err
+	if err != nil {
+		return fmt.Errorf("%q is not a duration such as \"30s\" or \"2m\"", b)
+	}
+	d.Duration = v
+	return nil
 }
 
 // Defaults returns the configuration of a file that sets nothing but the recipients.
@@ -95,16 +101,16 @@ func Defaults() Config {
 		Listen: []string{"[::]:113"}, Store: "/var/lib/stopd/store", OnBehalf: []netip.Prefix{},
 		Reply: Reply{Errors: server.ErrorsStandard},
 		Limits: Limits{
-			Connections: 1024, ConnectionsPerSource: 128, RequestsPerConn: 100, Idle: Duration(30 * time.Second),
+			Connections: 1024, ConnectionsPerSource: 128, RequestsPerConn: 100, Idle: Duration{30 * time.Second},
 			Lookups: 64, PerSourcePerSecond: 200, Burst: 400, PerUserPerSecond: 50, UserBurst: 200,
 			AskersPerSID: 64, Table: 65536, Over: server.OverDecoy,
-			Deadline: Duration(time.Second), Processes: trace.Defaults.Processes, Descriptors: trace.Defaults.Descriptors,
+			Deadline: Duration{time.Second}, Processes: trace.Defaults.Processes, Descriptors: trace.Defaults.Descriptors,
 			Hub: trace.Defaults.Hub, StoreBytes: 10 << 30,
 		},
 		Traceback: Traceback{
-			Port: 113, Window: Duration(120 * time.Second),
+			Port: 113, Window: Duration{120 * time.Second},
 			To:         []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")},
-			OutboundTo: []netip.Prefix{}, MaxPrevious: 8, Timeout: Duration(10 * time.Second), Parallel: 64,
+			OutboundTo: []netip.Prefix{}, MaxPrevious: 8, Timeout: Duration{10 * time.Second}, Parallel: 64,
 		},
 		Save: Save{Arguments: examine.ArgumentsRedact, Host: true, CWD: true, ExeHash: true, Login: true, Files: true,
 			Users: true, Environment: true},
@@ -114,6 +120,9 @@ func Defaults() Config {
 // Load reads a configuration file. Errors name line and column.
 func Load(path string) (Config, error) {
 	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Config{}, fmt.Errorf("read configuration: %w (stopctl init writes one)", err)
+	}
 	if err != nil {
 		return Config{}, fmt.Errorf("read configuration: %w", err)
 	}
@@ -149,10 +158,17 @@ func located(err error) error {
 	var d *toml.DecodeError
 	if errors.As(err, &d) {
 		line, column := d.Position()
-		return fmt.Errorf("line %d, column %d: %s", line, column, strings.TrimPrefix(d.Error(), "toml: "))
+		text := goType.ReplaceAllString(strings.TrimPrefix(d.Error(), "toml: "), " as ${1}")
+		if key := strings.Join(d.Key(), "."); key != "" {
+			text = key + ": " + text
+		}
+		return fmt.Errorf("line %d, column %d: %s", line, column, text)
 	}
 	return err
 }
+
+// goType is what the decoder says of this program instead of the file.
+var goType = regexp.MustCompile(` into struct field \S+ of type (\S+)`)
 
 func (c *Config) check() error {
 	oneOf := func(key, v string, allowed ...string) error {
@@ -173,15 +189,15 @@ func (c *Config) check() error {
 		v   int64
 	}{
 		{"limits.connections", int64(c.Limits.Connections)}, {"limits.connections_per_source", int64(c.Limits.ConnectionsPerSource)},
-		{"limits.requests_per_connection", int64(c.Limits.RequestsPerConn)}, {"limits.idle", int64(c.Limits.Idle)},
+		{"limits.requests_per_connection", int64(c.Limits.RequestsPerConn)}, {"limits.idle", int64(c.Limits.Idle.Duration)},
 		{"limits.lookups", int64(c.Limits.Lookups)}, {"limits.per_source_per_second", int64(c.Limits.PerSourcePerSecond)},
 		{"limits.burst", int64(c.Limits.Burst)}, {"limits.per_user_per_second", int64(c.Limits.PerUserPerSecond)},
 		{"limits.user_burst", int64(c.Limits.UserBurst)}, {"limits.askers_per_sid", int64(c.Limits.AskersPerSID)},
-		{"limits.table", int64(c.Limits.Table)}, {"limits.deadline", int64(c.Limits.Deadline)},
+		{"limits.table", int64(c.Limits.Table)}, {"limits.deadline", int64(c.Limits.Deadline.Duration)},
 		{"limits.processes", int64(c.Limits.Processes)}, {"limits.descriptors", int64(c.Limits.Descriptors)},
 		{"limits.hub", int64(c.Limits.Hub)}, {"limits.store_bytes", c.Limits.StoreBytes},
-		{"traceback.window", int64(c.Traceback.Window)}, {"traceback.max_previous", int64(c.Traceback.MaxPrevious)},
-		{"traceback.timeout", int64(c.Traceback.Timeout)}, {"traceback.parallel", int64(c.Traceback.Parallel)},
+		{"traceback.window", int64(c.Traceback.Window.Duration)}, {"traceback.max_previous", int64(c.Traceback.MaxPrevious)},
+		{"traceback.timeout", int64(c.Traceback.Timeout.Duration)}, {"traceback.parallel", int64(c.Traceback.Parallel)},
 	} {
 		if n.v <= 0 {
 			errs = append(errs, fmt.Errorf("%s must be more than 0", n.key))
@@ -198,11 +214,34 @@ func (c *Config) check() error {
 			errs = append(errs, fmt.Errorf("listen: %q is not an address and port", l))
 		}
 	}
+	for _, l := range []struct {
+		key string
+		ps  []netip.Prefix
+	}{{"on_behalf", c.OnBehalf}, {"traceback.to", c.Traceback.To}, {"traceback.outbound_to", c.Traceback.OutboundTo}} {
+		for _, p := range l.ps {
+			if p.Addr().Is4In6() { // no address would ever be in it
+				errs = append(errs, fmt.Errorf("%s: %q is IPv4 written as IPv6: write it as IPv4", l.key, p))
+			}
+		}
+	}
 	if c.Store == "" {
 		errs = append(errs, errors.New("store is empty"))
 	}
 	_, err := c.AgeRecipients()
-	return errors.Join(append(errs, err)...)
+	return joined(append(errs, err))
+}
+
+// joined is errors.Join on one line.
+func joined(errs []error) error {
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	if len(errs) < 2 {
+		return errors.Join(errs...)
+	}
+	var texts []string
+	for _, err := range errs {
+		texts = append(texts, err.Error())
+	}
+	return errors.New(strings.Join(texts, "; "))
 }
 
 // AgeRecipients parses the administrators' public keys.
@@ -210,12 +249,13 @@ func (c *Config) AgeRecipients() ([]age.Recipient, error) {
 	if len(c.Recipients) == 0 {
 		return nil, errors.New("recipients is empty: nobody could redeem a token (run stopctl init)")
 	}
-	rs, err := age.ParseRecipients(strings.NewReader(strings.Join(c.Recipients, "\n")))
-	if err != nil {
-		return nil, fmt.Errorf("recipients: %w", err)
-	}
-	if len(rs) != len(c.Recipients) {
-		return nil, errors.New("recipients: one is empty or a comment")
+	var rs []age.Recipient
+	for _, r := range c.Recipients {
+		parsed, err := age.ParseRecipients(strings.NewReader(r))
+		if err != nil || len(parsed) != 1 {
+			return nil, fmt.Errorf("recipients: %q is not an age public key (age1...)", r)
+		}
+		rs = append(rs, parsed[0])
 	}
 	return rs, nil
 }
@@ -235,7 +275,7 @@ func Template(c Config) []byte {
 	w("connections             = %d", l.Connections)
 	w("connections_per_source  = %d", l.ConnectionsPerSource)
 	w("requests_per_connection = %d", l.RequestsPerConn)
-	w(`idle                    = "%s"`, time.Duration(l.Idle))
+	w(`idle                    = "%s"`, l.Idle.Duration)
 	w("lookups                 = %d  # questions under way at once", l.Lookups)
 	w("per_source_per_second   = %d", l.PerSourcePerSecond)
 	w("burst                   = %d", l.Burst)
@@ -244,7 +284,7 @@ func Template(c Config) []byte {
 	w("askers_per_sid          = %d", l.AskersPerSID)
 	w("table                   = %d  # entries of each table in memory", l.Table)
 	w("over                    = %q  # decoy or error: what is answered over a bound", l.Over)
-	w("deadline                = \"%s\"  # of one trace", time.Duration(l.Deadline))
+	w("deadline                = \"%s\"  # of one trace", l.Deadline.Duration)
 	w("processes               = %d  # of one trace", l.Processes)
 	w("descriptors             = %d  # of one trace", l.Descriptors)
 	w("hub                     = %d  # local peers that make a channel a hub, which is not followed", l.Hub)
@@ -252,11 +292,11 @@ func Template(c Config) []byte {
 	t := c.Traceback
 	w("\n[traceback]")
 	w("port         = %d", t.Port)
-	w("window       = \"%s\"  # in which a repeated request is a duplicate", time.Duration(t.Window))
+	w("window       = \"%s\"  # in which a repeated request is a duplicate", t.Window.Duration)
 	w("to           = %s  # which previous hosts may be asked", list(t.To))
 	w("outbound_to  = %s  # likewise, where this host opened the connection: asking tells the other end", list(t.OutboundTo))
 	w("max_previous = %d", t.MaxPrevious)
-	w(`timeout      = "%s"`, time.Duration(t.Timeout))
+	w(`timeout      = "%s"`, t.Timeout.Duration)
 	w("parallel     = %d", t.Parallel)
 	s := c.Save
 	w("\n[save]")

@@ -33,6 +33,9 @@ const finishTimeout = 15 * time.Second
 
 // Run runs the daemon until it is told to stop by SIGTERM or SIGINT.
 func Run(ctx context.Context, path string, log *slog.Logger) error {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP) // from the start: unhandled it would end the daemon
+	defer signal.Stop(hup)
 	ctx, stopped := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stopped()
 	cfg, err := Load(path)
@@ -52,9 +55,6 @@ func Run(ctx context.Context, path string, log *slog.Logger) error {
 	for _, l := range ls {
 		log.Info("listening", "address", l.Addr().String())
 	}
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
 	return d.serve(ctx, ls, func() {
 		for {
 			select {
@@ -69,13 +69,14 @@ func Run(ctx context.Context, path string, log *slog.Logger) error {
 
 // A daemon is the parts of stopd, in one process.
 type daemon struct {
-	log    *slog.Logger
-	sys    system
-	store  *evidence.Store
-	exam   *examine.Examiner
-	server *server.Server
-	ctl    net.Listener
-	cfg    Config
+	log      *slog.Logger
+	sys      system
+	store    *evidence.Store
+	keeper   *keeper
+	answerer *answerer
+	server   *server.Server
+	ctl      net.Listener
+	cfg      Config // as at the start
 }
 
 func open(cfg Config, log *slog.Logger) (*daemon, error) {
@@ -90,19 +91,22 @@ func open(cfg Config, log *slog.Logger) (*daemon, error) {
 	store, err := evidence.Open(cfg.Store, evidence.Config{Recipients: rs, MaxBytes: cfg.Limits.StoreBytes, Logger: log})
 	if err != nil {
 		sys.close()
-		return nil, fmt.Errorf("open store %s: %w", cfg.Store, err)
+		return nil, err
 	}
 	ctl, err := evidence.ListenControl(cfg.Store)
 	if err != nil {
 		store.Close()
 		sys.close()
-		return nil, fmt.Errorf("open control socket: %w", err)
+		return nil, err
 	}
-	x := examiner(cfg, sys, &keeper{store: store, log: log})
-	return &daemon{log: log, sys: sys, store: store, exam: x, server: server.New(x, serverConfig(cfg, log)), ctl: ctl, cfg: cfg}, nil
+	d := &daemon{log: log, sys: sys, store: store, keeper: &keeper{store: store, log: log}, answerer: &answerer{}, ctl: ctl, cfg: cfg}
+	d.answerer.now.Store(examiner(cfg, sys, d.keeper))
+	d.server = server.New(d.answerer, serverConfig(cfg, log))
+	return d, nil
 }
 
 func (d *daemon) close() {
+	d.ctl.Close() // it is closed already, unless the daemon never came to answer
 	if err := errors.Join(d.store.Close(), d.sys.close()); err != nil {
 		d.log.Error("close", "error", err)
 	}
@@ -148,23 +152,49 @@ func (d *daemon) reload(path string) {
 		d.log.Error("reload refused", "error", err)
 		return
 	}
-	if cfg.Store != d.cfg.Store || fmt.Sprint(cfg.Listen, cfg.Recipients) != fmt.Sprint(d.cfg.Listen, d.cfg.Recipients) {
-		d.log.Warn("listen, store and recipients change with a restart only")
+	if fmt.Sprint(cfg.atStart()) != fmt.Sprint(d.cfg.atStart()) {
+		d.log.Warn("listen, store, recipients and limits.store_bytes, lookups and table, and traceback.parallel, change with a restart only")
 	}
 	d.server.Configure(serverConfig(cfg, d.log))
+	d.answerer.now.Store(examiner(cfg, d.sys, d.keeper))
 	d.log.Info("configuration reloaded")
+}
+
+// atStart returns what cannot change while the daemon runs.
+func (c Config) atStart() []any {
+	return []any{c.Listen, c.Store, c.Recipients, c.Limits.StoreBytes, c.Limits.Lookups, c.Limits.Table, c.Traceback.Parallel}
 }
 
 func examiner(cfg Config, sys system, k examine.Keeper) *examine.Examiner {
 	s := cfg.Save
 	return &examine.Examiner{
-		Host: sys.Host, Keeper: k, Name: "stopd", Version: Version, Sources: sys.sources,
-		Deadline: time.Duration(cfg.Limits.Deadline),
+		Host: sys.Host, Keeper: k, Name: "stopd", Version: Version, Sources: sys.sources, PID: os.Getpid(), UserName: sys.userName,
+		Deadline: cfg.Limits.Deadline.Duration,
 		Trace:    trace.Options{Hub: cfg.Limits.Hub, Processes: cfg.Limits.Processes, Descriptors: cfg.Limits.Descriptors},
 		Save: examine.Groups{Arguments: s.Arguments, Host: s.Host, CWD: s.CWD, ExeHash: s.ExeHash, Login: s.Login,
 			Files: s.Files, Users: s.Users, Environ: s.Environment},
-		UserName: sys.userName,
 	}
+}
+
+// An answerer is the examiner of the configuration that holds now.
+type answerer struct {
+	now atomic.Pointer[examine.Examiner]
+}
+
+func (a *answerer) Find(ctx context.Context, q stop.Question) (stop.Connection, error) {
+	return a.now.Load().Find(ctx, q)
+}
+
+func (a *answerer) Examine(ctx context.Context, q stop.Question) (stop.Finding, error) {
+	return a.now.Load().Examine(ctx, q)
+}
+
+func (a *answerer) Decline(ctx context.Context, q stop.Question, why string, sameAs stop.Token) (stop.Token, error) {
+	return a.now.Load().Decline(ctx, q, why, sameAs)
+}
+
+func (a *answerer) KeepTraceback(ctx context.Context, t stop.Token, ts []stop.Traceback) error {
+	return a.now.Load().KeepTraceback(ctx, t, ts)
 }
 
 func serverConfig(c Config, log *slog.Logger) *server.Config {
@@ -173,12 +203,12 @@ func serverConfig(c Config, log *slog.Logger) *server.Config {
 		Errors: c.Reply.Errors, OnBehalf: c.OnBehalf, Logger: log,
 		Limits: server.Limits{
 			Connections: l.Connections, ConnectionsPerSource: l.ConnectionsPerSource, RequestsPerConn: l.RequestsPerConn,
-			Idle: time.Duration(l.Idle), Lookups: l.Lookups, PerSourcePerSecond: float64(l.PerSourcePerSecond), Burst: l.Burst,
+			Idle: l.Idle.Duration, Lookups: l.Lookups, PerSourcePerSecond: float64(l.PerSourcePerSecond), Burst: l.Burst,
 			PerUserPerSecond: float64(l.PerUserPerSecond), UserBurst: l.UserBurst, AskersPerSID: l.AskersPerSID,
 			Table: l.Table, Over: l.Over,
 		},
-		Traceback: server.TracebackConfig{Port: uint16(t.Port), Window: time.Duration(t.Window), To: t.To, OutboundTo: t.OutboundTo,
-			MaxPrevious: t.MaxPrevious, Timeout: time.Duration(t.Timeout), Parallel: t.Parallel},
+		Traceback: server.TracebackConfig{Port: uint16(t.Port), Window: t.Window.Duration, To: t.To, OutboundTo: t.OutboundTo,
+			MaxPrevious: t.MaxPrevious, Timeout: t.Timeout.Duration, Parallel: t.Parallel},
 	}
 }
 
@@ -194,10 +224,7 @@ func (k *keeper) Keep(ctx context.Context, report []byte) (stop.Token, error) {
 	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
 	defer cancel()
 	t, err := k.store.Keep(ctx, report)
-	if errors.Is(err, evidence.ErrFull) {
-		if !k.full.Swap(true) {
-			k.log.Error("the store is full: from now on answers are decoys that nothing stands for", "error", err)
-		}
+	if k.alarm(err) {
 		rand.Read(t[:]) // never fails
 		return t, nil
 	}
@@ -207,11 +234,21 @@ func (k *keeper) Keep(ctx context.Context, report []byte) (stop.Token, error) {
 func (k *keeper) KeepTraceback(ctx context.Context, t stop.Token, record []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
 	defer cancel()
-	err := k.store.KeepTraceback(ctx, t, record)
-	if errors.Is(err, evidence.ErrFull) {
-		return nil // said once, by Keep
+	if err := k.store.KeepTraceback(ctx, t, record); !k.alarm(err) {
+		return err
 	}
-	return err
+	return nil
+}
+
+// alarm reports whether the store is full, and says so once.
+func (k *keeper) alarm(err error) bool {
+	if !errors.Is(err, evidence.ErrFull) {
+		return false
+	}
+	if !k.full.Swap(true) {
+		k.log.Error("the store is full: from now on answers are decoys that nothing stands for", "error", err)
+	}
+	return true
 }
 
 // Record records this host, for replaying.
@@ -237,14 +274,28 @@ func listeners(cfg Config) ([]net.Listener, error) {
 	return ls, nil
 }
 
-// listen opens one socket; [::] is both families, and IPv4 alone where there is no IPv6.
+// listen opens one socket. An IPv4 address is that alone; [::] is both families, and IPv4 alone where there
+// is no IPv6.
 func listen(addr string) (net.Listener, error) {
 	var lc net.ListenConfig
 	lc.SetMultipathTCP(false)
-	l, err := lc.Listen(context.Background(), "tcp", addr)
-	ap, perr := netip.ParseAddrPort(addr)
-	if perr == nil && errors.Is(err, syscall.EAFNOSUPPORT) && ap.Addr() == netip.IPv6Unspecified() {
-		return lc.Listen(context.Background(), "tcp4", fmt.Sprintf("0.0.0.0:%d", ap.Port()))
+	return listenBy(addr, func(network, addr string) (net.Listener, error) {
+		return lc.Listen(context.Background(), network, addr)
+	})
+}
+
+func listenBy(addr string, open func(network, addr string) (net.Listener, error)) (net.Listener, error) {
+	ap, err := netip.ParseAddrPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	network := "tcp"
+	if ap.Addr().Is4() {
+		network = "tcp4"
+	}
+	l, err := open(network, addr)
+	if errors.Is(err, syscall.EAFNOSUPPORT) && ap.Addr() == netip.IPv6Unspecified() {
+		return open("tcp4", fmt.Sprintf("0.0.0.0:%d", ap.Port()))
 	}
 	return l, err
 }

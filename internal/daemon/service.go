@@ -44,6 +44,9 @@ func passed() ([]net.Listener, error) {
 		if err != nil {
 			return nil, fmt.Errorf("use passed socket %d: %w", fd, err)
 		}
+		if _, ok := l.Addr().(*net.TCPAddr); !ok {
+			return nil, fmt.Errorf("use passed socket %d: it listens on %s, not on TCP", fd, l.Addr().Network())
+		}
 		ls = append(ls, l)
 	}
 	return ls, nil

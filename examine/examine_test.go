@@ -1,0 +1,401 @@
+package examine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/stopd/stopd"
+	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/report"
+	"github.com/stopd/stopd/trace"
+)
+
+// A shelf keeps what it is given.
+type shelf struct {
+	reports    [][]byte
+	tracebacks map[stop.Token][]byte
+	err        error
+}
+
+func (k *shelf) Keep(_ context.Context, b []byte) (stop.Token, error) {
+	if k.err != nil {
+		return stop.Token{}, k.err
+	}
+	k.reports = append(k.reports, bytes.Clone(b))
+	return stop.TokenOf(b), nil
+}
+
+func (k *shelf) KeepTraceback(_ context.Context, t stop.Token, b []byte) error {
+	if k.tracebacks == nil {
+		k.tracebacks = map[stop.Token][]byte{}
+	}
+	k.tracebacks[t] = b
+	return k.err
+}
+
+// last returns the report kept last, and checks that the token is of its bytes.
+func (k *shelf) last(t *testing.T, token stop.Token) report.Report {
+	t.Helper()
+	b := k.reports[len(k.reports)-1]
+	if stop.TokenOf(b) != token {
+		t.Errorf("token %s is not the hash of the report", token)
+	}
+	r, err := report.Decode(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// recording is the host of thesis Appendix B.1 with a password and a login: telnet to 3.3.3.3:23, in a
+// session from 1.1.1.1:616.
+func recording(t *testing.T) host.Recording {
+	t.Helper()
+	b, err := os.ReadFile("../testdata/thesis/b1.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec, err := host.ParseRecording(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, p := range rec.Processes {
+		if p.Name != "telnet" {
+			continue
+		}
+		p.Args = []string{"telnet", "--password", "hunter2", "3.3.3.3"}
+		p.CWD, p.Exe, p.ExeSHA256, p.ExeBuildID = "/home/user1", "/usr/bin/telnet", "00", "11"
+		p.Login = &host.Login{Source: host.LoginEnvironment, Remote: netip.MustParseAddrPort("198.51.100.7:5"), Local: netip.MustParseAddrPort("2.2.2.2:22")}
+		p.Descriptors = append(p.Descriptors, host.Descriptor{FDs: []int{9}, Kind: host.File, Path: "/home/user1/notes", Mode: host.Read})
+		rec.Processes[i] = p
+	}
+	rec.Sockets = append(rec.Sockets, host.Socket{Protocol: host.TCP, Local: netip.MustParseAddrPort("2.2.2.2:22"), Remote: netip.MustParseAddrPort("1.1.1.1:616"),
+		State: "ESTABLISHED", Direction: host.Inbound, DirectionSource: host.FromKernel, Object: "22 from 1.1.1.1:616"},
+		host.Socket{Protocol: host.TCP, Local: netip.MustParseAddrPort("2.2.2.2:4000"), Remote: netip.MustParseAddrPort("3.3.3.3:24"), State: "TIME-WAIT", Direction: host.Outbound},
+		host.Socket{Protocol: host.TCP, Local: netip.MustParseAddrPort("2.2.2.2:4001"), Remote: netip.MustParseAddrPort("3.3.3.3:24"), State: "ESTABLISHED", UID: 1000, Inode: 5, Object: "5"})
+	return rec
+}
+
+func examiner(t *testing.T) (*Examiner, *shelf) {
+	k := &shelf{}
+	return &Examiner{Host: &host.Replay{Recording: recording(t)}, Keeper: k, Name: "stopd", Version: "0", Sources: []string{"proc"},
+		Deadline: time.Minute, Trace: trace.Defaults, Save: AllGroups,
+		UserName: func(context.Context, uint32) string { return "user1" }}, k
+}
+
+// question asks in the form of the wire, from 3.3.3.3 to 2.2.2.2.
+func question(t *testing.T, line string) stop.Question {
+	t.Helper()
+	r, err := stop.ParseRequest([]byte(line))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.About(netip.MustParseAddr("3.3.3.3"), netip.MustParseAddr("2.2.2.2"), time.Date(2001, 4, 1, 12, 1, 0, 5, time.UTC))
+}
+
+func TestTypes(t *testing.T) {
+	for _, c := range []struct {
+		line      string
+		kind, sid string
+		processes int
+		previous  []string
+	}{
+		{"968,23", report.KindID, "", 0, nil},
+		{"968,23:ID", report.KindID, "", 0, nil},
+		{"968,23:ID_REC:92847523456", report.KindID, "92847523456", 0, []string{"1.1.1.1:616", "198.51.100.7:5"}},
+		{"968,23:SV", report.KindSV, "", 6, []string{"1.1.1.1:616", "198.51.100.7:5"}},
+		{"968,23:SV_REC:0", report.KindSV, "0", 6, []string{"1.1.1.1:616", "198.51.100.7:5"}},
+	} {
+		t.Run(c.line, func(t *testing.T) {
+			x, k := examiner(t)
+			q := question(t, c.line)
+			f, err := x.Examine(t.Context(), q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := k.last(t, f.Token)
+			if r.Kind != c.kind || len(r.Processes) != c.processes || (len(r.Users) > 0) != (c.processes > 0) || c.processes == 0 && len(r.Channels) > 0 {
+				t.Errorf("kind %s, %d processes, %d users", r.Kind, len(r.Processes), len(r.Users))
+			}
+			want := report.Request{Time: q.Time, Type: q.Type.String(), SID: c.sid, Local: q.Local, Remote: q.Remote, Requester: q.Requester}
+			if r.Request != want {
+				t.Errorf("the request is %+v", r.Request)
+			}
+			if co := r.Connection; co.UID != 1000 || co.User != "user1" || co.Direction != host.Outbound || co.DirectionSource != host.FromKernel || co.State != "ESTABLISHED" {
+				t.Errorf("the connection is %+v", co)
+			}
+			if r.Host.Name == "" || r.Tool.Name != "stopd" || len(r.Salt) != 64 {
+				t.Errorf("host %q, tool %q, salt %q", r.Host.Name, r.Tool.Name, r.Salt)
+			}
+			var previous, found []string
+			for _, p := range r.Previous {
+				previous = append(previous, p.Remote.String())
+			}
+			for _, p := range f.Previous {
+				found = append(found, p.Remote.String())
+				if p.Corroborated != (p.Remote.Port() == 616) || p.Outbound {
+					t.Errorf("candidate %+v", p)
+				}
+			}
+			if d := cmp.Diff(c.previous, previous); d != "" {
+				t.Errorf("in the report: %s", d)
+			}
+			if d := cmp.Diff(previous, found); d != "" {
+				t.Errorf("to be asked: %s", d)
+			}
+		})
+	}
+}
+
+func TestWhoIsAnswered(t *testing.T) {
+	for _, c := range []struct {
+		name, line string
+		ok         bool
+	}{
+		{"outbound", "968,23:SV", true},
+		{"no such connection", "969,23:SV", false},
+		{"no owner", "4000,24:SV", false},
+		{"unknown direction", "4001,24:SV", true},
+		{"inbound, on behalf", "22,616:SV:1.1.1.1", true},
+		{"inbound to a port, on behalf", "22,617:SV:1.1.1.1", false},
+		{"outbound, on behalf", "968,23:SV:3.3.3.3", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			x, k := examiner(t)
+			q := question(t, c.line)
+			for what, ask := range map[string]func() error{
+				"find":    func() error { _, err := x.Find(t.Context(), q); return err },
+				"examine": func() error { _, err := x.Examine(t.Context(), q); return err },
+				"look":    func() error { _, err := x.Look(t.Context(), q); return err },
+			} {
+				if err := ask(); (err == nil) != c.ok || err != nil && !errors.Is(err, stop.ErrNoUser) {
+					t.Errorf("%s: %v", what, err)
+				}
+			}
+			if want := map[bool]int{true: 1}[c.ok]; len(k.reports) != want {
+				t.Errorf("%d reports kept", len(k.reports))
+			}
+		})
+	}
+	x, k := examiner(t)
+	q := question(t, "22,616:SV")
+	q.Requester = netip.MustParseAddr("1.1.1.1")
+	q.Remote = netip.AddrPortFrom(q.Requester, 616)
+	if _, err := x.Examine(t.Context(), q); !errors.Is(err, stop.ErrNoUser) {
+		t.Errorf("an inbound connection is answered to its other end: %v", err)
+	}
+	q = question(t, "22,616:SV_REC:7:1.1.1.1")
+	f, err := x.Examine(t.Context(), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := k.last(t, f.Token)
+	if !r.Request.OnBehalf || r.Request.Requester != netip.MustParseAddr("3.3.3.3") || r.Connection.Direction != host.Inbound {
+		t.Errorf("on behalf: %+v, %+v", r.Request, r.Connection)
+	}
+}
+
+// The address that the request came to is the connection's, or any of the host's.
+func TestAnyLocalAddress(t *testing.T) {
+	x, _ := examiner(t)
+	q := question(t, "968,23:SV")
+	q.Local = netip.MustParseAddrPort("192.0.2.1:968")
+	c, err := x.Find(t.Context(), q)
+	if want := (stop.Connection{Local: netip.MustParseAddrPort("2.2.2.2:968"), Remote: netip.MustParseAddrPort("3.3.3.3:23"), UID: 1000}); err != nil || c != want {
+		t.Errorf("found %+v, %v", c, err)
+	}
+}
+
+func TestSalt(t *testing.T) {
+	x, k := examiner(t)
+	q := question(t, "968,23:SV")
+	seen := map[stop.Token]bool{}
+	for range 3 {
+		f, err := x.Examine(t.Context(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen[f.Token] = true
+	}
+	if len(seen) != 3 {
+		t.Errorf("three answers to one question have %d tokens", len(seen))
+	}
+	a, _ := report.Decode(k.reports[0])
+	b, _ := report.Decode(k.reports[1])
+	if d := cmp.Diff(a, b, cmpopts.IgnoreFields(report.Report{}, "Salt"), cmpopts.IgnoreUnexported(report.Report{}, trace.End{}), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
+		t.Errorf("they differ in more than the salt: %s", d)
+	}
+}
+
+func TestDecline(t *testing.T) {
+	x, k := examiner(t)
+	first := stop.TokenOf([]byte("first"))
+	for _, c := range []struct {
+		why, kind, sameAs string
+		first             stop.Token
+	}{
+		{"the requester may not ask", report.KindNone, "", stop.Token{}},
+		{"duplicate", report.KindDuplicate, first.String(), first},
+	} {
+		token, err := x.Decline(t.Context(), question(t, "968,23:SV_REC:7:1.1.1.1"), c.why, c.first)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := k.last(t, token)
+		if r.Kind != c.kind || r.Reason != c.why || r.SameAs != c.sameAs || r.Connection != nil || r.Processes != nil && len(r.Processes) > 0 {
+			t.Errorf("%s: %+v", c.why, r)
+		}
+		if r.Request.SID != "7" || !r.Request.OnBehalf {
+			t.Errorf("%s: the request is %+v", c.why, r.Request)
+		}
+	}
+}
+
+func TestGroups(t *testing.T) {
+	all := []string{"arguments", "cwd", "environment", "exe_hash", "files", "host", "login", "users"}
+	// what says which groups a report has something of.
+	what := func(r report.Report) []string {
+		has := map[string]bool{"host": r.Host.Name != "" || r.Host.OS != "", "users": len(r.Users) > 0 || r.Connection.User != ""}
+		for _, u := range r.Users {
+			has["login"] = has["login"] || len(u.Logins) > 0
+		}
+		for _, p := range r.Previous {
+			has["environment"] = has["environment"] || slices.Contains(p.Reasons, trace.ReasonSSHConnection)
+		}
+		for _, p := range r.Processes {
+			has["arguments"] = has["arguments"] || len(p.Args) > 0
+			has["cwd"] = has["cwd"] || p.CWD != ""
+			has["exe_hash"] = has["exe_hash"] || p.ExeSHA256 != "" || p.ExeBuildID != ""
+			has["login"] = has["login"] || p.Login != nil && p.Login.Source != host.LoginEnvironment
+			has["environment"] = has["environment"] || p.Login != nil && p.Login.Source == host.LoginEnvironment
+			has["users"] = has["users"] || p.RUser != "" || p.EUser != ""
+			for _, d := range p.Descriptors {
+				has["files"] = has["files"] || d.Kind == host.File
+			}
+		}
+		var names []string
+		for _, g := range all {
+			if has[g] {
+				names = append(names, g)
+			}
+		}
+		return names
+	}
+	for _, c := range []struct {
+		off    string
+		change func(*Groups)
+		also   []string // what is gone with it
+	}{
+		{"", func(*Groups) {}, nil},
+		{"arguments", func(g *Groups) { g.Arguments = ArgumentsOff }, nil},
+		{"host", func(g *Groups) { g.Host = false }, nil},
+		{"cwd", func(g *Groups) { g.CWD = false }, nil},
+		{"exe_hash", func(g *Groups) { g.ExeHash = false }, nil},
+		{"login", func(g *Groups) { g.Login = false }, []string{"environment"}}, // all it is used for is logins
+		{"files", func(g *Groups) { g.Files = false }, nil},
+		{"users", func(g *Groups) { g.Users = false }, []string{"login"}}, // a login is some user's
+		{"environment", func(g *Groups) { g.Environ = false }, nil},
+	} {
+		t.Run("no "+c.off, func(t *testing.T) {
+			x, k := examiner(t)
+			c.change(&x.Save)
+			f, err := x.Examine(t.Context(), question(t, "968,23:SV_REC:7"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := k.last(t, f.Token)
+			var want, off []string
+			for _, g := range all {
+				if g == c.off {
+					off = []string{g}
+				} else if !slices.Contains(c.also, g) {
+					want = append(want, g)
+				}
+			}
+			if d := cmp.Diff(want, what(r)); d != "" {
+				t.Errorf("saved is %s", d)
+			}
+			if d := cmp.Diff(off, r.Tool.GroupsOff, cmpopts.EquateEmpty()); d != "" {
+				t.Errorf("off is %s", d)
+			}
+			// Whatever is saved, the previous host is asked.
+			if len(f.Previous) == 0 || !f.Previous[0].Corroborated {
+				t.Errorf("candidates are %v", f.Previous)
+			}
+			l, err := x.Look(t.Context(), question(t, "968,23:SV_REC:7"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(what(r), what(l)); d != "" {
+				t.Errorf("explained is %s", d)
+			}
+		})
+	}
+	if off := (Groups{Arguments: ArgumentsOff}).Off(); len(off) != len(all) {
+		t.Errorf("there are groups beside %q", off)
+	}
+}
+
+func TestArguments(t *testing.T) {
+	for mode, want := range map[string][]string{
+		ArgumentsFull:   {"telnet", "--password", "hunter2", "3.3.3.3"},
+		ArgumentsRedact: {"telnet", "--password", masked, "3.3.3.3"},
+		ArgumentsOff:    nil,
+	} {
+		x, k := examiner(t)
+		x.Save.Arguments = mode
+		f, err := x.Examine(t.Context(), question(t, "968,23:SV"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(want, k.last(t, f.Token).Processes[0].Args, cmpopts.EquateEmpty()); d != "" {
+			t.Errorf("%s: %s", mode, d)
+		}
+	}
+}
+
+// A blindHost cannot be looked at.
+type blindHost struct{ host.Host }
+
+func (blindHost) Snapshot(context.Context) (host.Snapshot, error) {
+	return nil, errors.New("/proc is gone")
+}
+
+func TestFailures(t *testing.T) {
+	x, k := examiner(t)
+	k.err = errors.New("disk broke")
+	q := question(t, "968,23:SV_REC:7")
+	if _, err := x.Examine(t.Context(), q); !errors.Is(err, k.err) {
+		t.Errorf("examine: %v", err)
+	}
+	if _, err := x.Decline(t.Context(), q, "why", stop.Token{}); !errors.Is(err, k.err) {
+		t.Errorf("decline: %v", err)
+	}
+	if err := x.KeepTraceback(t.Context(), stop.Token{}, nil); !errors.Is(err, k.err) {
+		t.Errorf("trace-back: %v", err)
+	}
+	k.err = nil
+	want := []stop.Traceback{{SelectedBy: "inbound", Asked: true, Request: "616 , 22 : SV_REC : 7"}}
+	if err := x.KeepTraceback(t.Context(), stop.Token{1}, want); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := report.DecodeTraceback(k.tracebacks[stop.Token{1}]); err != nil || len(got) != 1 || got[0].Request != want[0].Request {
+		t.Errorf("trace-back: %+v, %v", got, err)
+	}
+	x.Host = blindHost{x.Host}
+	if _, err := x.Examine(t.Context(), q); err == nil || errors.Is(err, stop.ErrNoUser) || len(k.reports) != 0 {
+		t.Errorf("a host that cannot be looked at: %v, %d reports", err, len(k.reports))
+	}
+	if _, err := x.Examine(t.Context(), question(t, "968,23")); err != nil {
+		t.Errorf("ID needs no look: %v", err)
+	}
+}

@@ -1,0 +1,166 @@
+package daemon
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// recipient is a public key of nobody.
+const recipient = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
+
+var equateAddrs = cmp.Options{cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })}
+
+func TestTemplateHoldsDefaults(t *testing.T) {
+	want := Defaults()
+	want.Recipients = []string{recipient}
+	text := Template(want)
+	got, err := Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want, got, equateAddrs); d != "" {
+		t.Error(d)
+	}
+	// What is set nowhere has its default: so an empty file differs by the recipients alone.
+	empty, err := Parse(fmt.Appendf(nil, "recipients = [%q]", recipient))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want, empty, equateAddrs); d != "" {
+		t.Error(d)
+	}
+}
+
+// Every key is in the template, and what is written there is what is read.
+func TestTemplateHoldsEveryKey(t *testing.T) {
+	c := Defaults()
+	var keys []string
+	fill(reflect.ValueOf(&c).Elem(), "", &keys)
+	c.Listen, c.Recipients, c.Store = []string{"192.0.2.1:113", "[2001:db8::1]:113"}, []string{recipient}, `/a "b"\c`
+	c.Reply.Errors, c.Limits.Over, c.Save.Arguments, c.Traceback.Port = "token", "error", "off", 999
+	text := string(Template(c))
+	got, err := Parse([]byte(text))
+	if err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	if d := cmp.Diff(c, got, equateAddrs); d != "" {
+		t.Error(d)
+	}
+	for _, k := range keys {
+		if !strings.Contains(text, "\n"+k+" ") && !strings.Contains(text, "\n["+k+"]") {
+			t.Errorf("%s is not in the template", k)
+		}
+	}
+}
+
+// fill sets every field to something that is not its default.
+func fill(v reflect.Value, name string, keys *[]string) {
+	if name != "" {
+		*keys = append(*keys, name)
+	}
+	switch x := v.Addr().Interface().(type) {
+	case *Duration:
+		x.Duration += 1500 * time.Millisecond
+		return
+	case *[]netip.Prefix:
+		*x = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8::/32")}
+		return
+	}
+	switch v.Kind() {
+	case reflect.Struct:
+		for i := range v.NumField() {
+			fill(v.Field(i), v.Type().Field(i).Tag.Get("toml"), keys)
+		}
+	case reflect.Int, reflect.Int64:
+		v.SetInt(v.Int() + 7)
+	case reflect.Bool:
+		v.SetBool(!v.Bool())
+	}
+}
+
+func TestConfigErrors(t *testing.T) {
+	for _, c := range []struct{ text, want string }{
+		{`lisen = ["[::]:113"]`, `line 2, column 1: unknown key "lisen"`},
+		{"[save]\n hosts = true", `line 3, column 2: unknown key "save.hosts"`},
+		{"[nat]\nenabled = true", `line 2, column 2: unknown key "nat"`},
+		{"listen =", "line 2, column 8: "},
+		{"[limits", "line 2, column "},
+		{`listen = "x"`, "line 2, column 10: listen: cannot decode TOML string as []string"},
+		{"[limits]\ntable = \"many\"", "line 3, column 9: limits.table: cannot decode TOML string as int"},
+		{"[limits]\ntable = 1.5", "line 3, column 9: limits.table: cannot decode TOML float as int"},
+		{`on_behalf = ["192.0.2.1"]`, `line 2, column 14: on_behalf: netip.ParsePrefix("192.0.2.1"): no '/'`},
+		{"[limits]\nidle = \"5 apples\"", `line 3, column 8: limits.idle: "5 apples" is not a duration such as "30s" or "2m"`},
+		{"[limits]\nidle = 5", `"5" is not a duration such as "30s" or "2m"`},
+		{"listen = []", "listen is empty"},
+		{`listen = ["localhost:113"]`, `listen: "localhost:113" is not an address and port`},
+		{`listen = ["192.0.2.1"]`, `listen: "192.0.2.1" is not an address and port`},
+		{`store = ""`, "store is empty"},
+		{"[reply]\nerrors = \"maybe\"", `reply.errors is "maybe": none of standard, unknown, token`},
+		{"[limits]\nover = \"\"", `limits.over is "": none of decoy, error`},
+		{"[save]\narguments = \"some\"", `save.arguments is "some": none of off, redact, full`},
+		{"[traceback]\nport = 65536", "traceback.port is 65536: not a port"},
+		{"[traceback]\nport = 0", "traceback.port is 0: not a port"},
+		{`on_behalf = ["::ffff:192.0.2.0/120"]`, `on_behalf: "::ffff:192.0.2.0/120" is IPv4 written as IPv6: write it as IPv4`},
+		{"[traceback]\nto = [\"::ffff:0.0.0.0/96\"]", `traceback.to: "::ffff:0.0.0.0/96" is IPv4 written as IPv6: write it as IPv4`},
+		{"[limits]\nlookups = 0\ntable = -1", "limits.lookups must be more than 0; limits.table must be more than 0"},
+	} {
+		got, err := Parse([]byte("recipients = [\"" + recipient + "\"]\n" + c.text))
+		if err == nil || !strings.HasPrefix(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%q: error %v, not %s", c.text, err, c.want)
+		}
+		if !reflect.ValueOf(got).IsZero() {
+			t.Errorf("%q: the configuration is not zero", c.text)
+		}
+	}
+	for text, want := range map[string]string{
+		"":                             "recipients is empty: nobody could redeem a token (run stopctl init)",
+		`recipients = ["age1no"]`:      `recipients: "age1no" is not an age public key (age1...)`,
+		`recipients = ["# a comment"]`: `recipients: "# a comment" is not an age public key (age1...)`,
+		fmt.Sprintf("recipients = [%q, \"\"]", recipient): `recipients: "" is not an age public key (age1...)`,
+	} {
+		if _, err := Parse([]byte(text)); err == nil || err.Error() != want {
+			t.Errorf("%q: error %v, not %s", text, err, want)
+		}
+	}
+	// Every number must be more than 0.
+	for _, section := range []string{"Limits", "Traceback"} {
+		v := reflect.TypeOf(Config{})
+		f, _ := v.FieldByName(section)
+		for i := range f.Type.NumField() {
+			key, zero := f.Type.Field(i).Tag.Get("toml"), "0"
+			switch f.Type.Field(i).Type {
+			case reflect.TypeFor[Duration]():
+				zero = `"-1s"`
+			case reflect.TypeFor[int](), reflect.TypeFor[int64]():
+			default:
+				continue
+			}
+			name := strings.ToLower(section)
+			_, err := Parse(fmt.Appendf(nil, "recipients = [%q]\n[%s]\n%s = %s", recipient, name, key, zero))
+			if err == nil || !strings.HasPrefix(err.Error(), name+"."+key+" ") {
+				t.Errorf("%s = %s: error %v", key, zero, err)
+			}
+		}
+	}
+}
+
+func TestLoad(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "stopd.toml")
+	if _, err := Load(missing); err == nil || !strings.Contains(err.Error(), "stopctl init") {
+		t.Errorf("missing: %v", err)
+	}
+	if err := os.WriteFile(missing, []byte("x = 1"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(missing); err == nil || !strings.Contains(err.Error(), missing+": line 1, column 1: ") {
+		t.Errorf("unknown key: %v", err)
+	}
+}

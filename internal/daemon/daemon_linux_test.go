@@ -1,0 +1,315 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"filippo.io/age"
+
+	"github.com/stopd/stopd"
+	"github.com/stopd/stopd/evidence"
+	"github.com/stopd/stopd/report"
+)
+
+// A lockedBuffer is a log that may be read while it is written.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// A site is what a daemon needs, in a directory that is not in memory.
+type site struct {
+	dir, config string
+	cfg         Config
+	id          *age.X25519Identity
+	log         lockedBuffer
+}
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	dir, err := os.MkdirTemp("/var/tmp", "stopd-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &site{dir: dir, config: filepath.Join(dir, "stopd.toml"), cfg: Defaults(), id: id}
+	s.cfg.Store, s.cfg.Listen, s.cfg.Recipients = filepath.Join(dir, "store"), []string{"127.0.0.1:0"}, []string{id.Recipient().String()}
+	s.write(t)
+	return s
+}
+
+func (s *site) write(t *testing.T) {
+	t.Helper()
+	if err := os.WriteFile(s.config, Template(s.cfg), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *site) logger() *slog.Logger { return slog.New(slog.NewTextHandler(&s.log, nil)) }
+
+// redeem opens what a token stands for.
+func (s *site) redeem(t *testing.T, token stop.Token) report.Report {
+	t.Helper()
+	sealed, err := evidence.Export(t.Context(), s.cfg.Store, evidence.Redemption{Token: token, By: "test", Reason: "test"}, evidence.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := evidence.Unseal(sealed, s.id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := report.Decode(e.Report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// connection makes a connection within this host and returns its ends.
+func connection(t *testing.T) (local, remote netip.AddrPort) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	out, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { out.Close(); in.Close() })
+	return netip.MustParseAddrPort(out.LocalAddr().String()), netip.MustParseAddrPort(out.RemoteAddr().String())
+}
+
+func TestDaemon(t *testing.T) {
+	s := newSite(t)
+	d, err := open(s.cfg, s.logger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	ls, err := listeners(s.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stopNow := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- d.serve(ctx, ls, func() {}) }()
+	to := netip.MustParseAddrPort(ls[0].Addr().String())
+	local, remote := connection(t)
+	ask := func(typ stop.Type) stop.Answer {
+		a, err := (&stop.Client{}).Ask(t.Context(), to, stop.Request{Local: uint64(local.Port()), Remote: uint64(remote.Port()), Type: typ})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	r := s.redeem(t, ask(stop.SV).Token)
+	if len(r.Processes) == 0 || r.Processes[0].PID != os.Getpid() || len(r.Processes[0].Args) == 0 || r.Host.Name == "" {
+		t.Errorf("the report is %+v", r)
+	}
+	if r = s.redeem(t, ask(stop.ID).Token); r.Kind != report.KindID || len(r.Processes) != 0 || r.Connection.UID != uint32(os.Getuid()) {
+		t.Errorf("the small report is %+v", r)
+	}
+
+	// What is saved and what errors look like changes with the file; the rest says that it does not.
+	s.cfg.Save.Arguments, s.cfg.Save.Host, s.cfg.Reply.Errors = "off", false, "unknown"
+	s.cfg.Limits.Table, s.cfg.Listen = 7, []string{"127.0.0.1:1"}
+	s.write(t)
+	d.reload(s.config)
+	r = s.redeem(t, ask(stop.SV).Token)
+	if len(r.Processes) == 0 || len(r.Processes[0].Args) != 0 || r.Host.Name != "" {
+		t.Errorf("after the reload the report is %+v", r)
+	}
+	if got := s.log.String(); !strings.Contains(got, "restart only") || !strings.Contains(got, "configuration reloaded") {
+		t.Errorf("the log has %q", got)
+	}
+	local, remote = remote, local // inbound
+	if a := ask(stop.SV); a.Reply.Error != stop.UnknownError {
+		t.Errorf("after the reload an error is %q", a.Line)
+	}
+
+	// A bad one is refused.
+	if err := os.WriteFile(s.config, []byte("[reply]\nerrors = \"standard\"\nlisen = 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.reload(s.config)
+	if got := s.log.String(); !strings.Contains(got, "reload refused") || !strings.Contains(got, "line 3, column 1: unknown key") {
+		t.Errorf("the log has %q", got)
+	}
+	if a := ask(stop.SV); a.Reply.Error != stop.UnknownError {
+		t.Errorf("after a bad reload an error is %q", a.Line)
+	}
+
+	stopNow()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(s.cfg.Store + ".sock"); !os.IsNotExist(err) {
+		t.Errorf("the control socket is still there: %v", err)
+	}
+}
+
+// What keeps the daemon from starting leaves nothing behind, and says what it was.
+func TestRunFails(t *testing.T) {
+	s := newSite(t)
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	s.cfg.Listen = []string{busy.Addr().String()}
+	s.write(t)
+	err = Run(t.Context(), s.config, s.logger())
+	if err == nil || !strings.Contains(err.Error(), busy.Addr().String()) || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("a port in use: %v", err)
+	}
+	if _, err := os.Stat(s.cfg.Store + ".sock"); !os.IsNotExist(err) {
+		t.Errorf("the control socket is still there: %v", err)
+	}
+	held, err := evidence.Open(s.cfg.Store, evidence.Config{Recipients: []age.Recipient{s.id.Recipient()}})
+	if err != nil {
+		t.Fatalf("the store is still locked: %v", err)
+	}
+	err = Run(t.Context(), s.config, s.logger())
+	if err == nil || !strings.Contains(err.Error(), s.cfg.Store) || strings.Count(err.Error(), "open store") != 1 {
+		t.Errorf("a store in use: %v", err)
+	}
+	held.Close()
+	if err := Run(t.Context(), filepath.Join(s.dir, "missing"), s.logger()); err == nil {
+		t.Error("no configuration")
+	}
+}
+
+func TestFullStore(t *testing.T) {
+	s := newSite(t)
+	store, err := evidence.Open(s.cfg.Store, evidence.Config{Recipients: []age.Recipient{s.id.Recipient()}, MaxBytes: 1, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	for _, first := range []string{"report", "trace-back"} {
+		s.log = lockedBuffer{}
+		k := &keeper{store: store, log: s.logger()}
+		if first == "trace-back" {
+			if err := k.KeepTraceback(t.Context(), stop.Token{1}, []byte("[]")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		seen := map[stop.Token]bool{}
+		for range 3 {
+			token, err := k.Keep(t.Context(), []byte("one report"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			seen[token] = true
+		}
+		if len(seen) != 3 || seen[stop.TokenOf([]byte("one report"))] {
+			t.Errorf("%s first: the tokens are %v", first, seen)
+		}
+		if n := strings.Count(s.log.String(), "the store is full"); n != 1 {
+			t.Errorf("%s first: said %d times", first, n)
+		}
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	store.Close()
+	if _, err := (&keeper{store: store, log: s.logger()}).Keep(ended, nil); err == nil {
+		t.Error("a store that is closed keeps")
+	}
+}
+
+func TestExplain(t *testing.T) {
+	local, remote := connection(t)
+	port := func(ap netip.AddrPort) string { return fmt.Sprint(ap.Port()) }
+	cfg := Defaults()
+	behalf := cfg
+	behalf.OnBehalf = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+	unknown, decoys := cfg, cfg
+	unknown.Reply.Errors, decoys.Reply.Errors = "unknown", "token"
+	quiet := cfg
+	quiet.Save.Arguments = "off"
+	for _, c := range []struct {
+		name, local, remote string
+		cfg                 Config
+		want, not           []string
+	}{
+		{"ports", port(local), port(remote), cfg, []string{
+			port(local) + " , " + port(remote) + " asked by 127.0.0.1:\n  answered with a token.\n", "- BEGIN -", "arguments: "}, []string{"on behalf"}},
+		{"ends", local.String(), remote.String(), cfg, []string{"answered with a token", "- END -"}, nil},
+		{"port and end", port(local), remote.String(), cfg, []string{"answered with a token"}, nil},
+		{"mapped", "[::ffff:127.0.0.1]:" + port(local), remote.String(), cfg, []string{"answered with a token"}, nil},
+		{"what is saved", port(local), port(remote), quiet, []string{"- BEGIN -"}, []string{"arguments: "}},
+		{"inbound", remote.String(), local.String(), cfg, []string{"answered NO-USER: no user: this host did not open the connection", "- BEGIN -"}, nil},
+		{"inbound, unknown", remote.String(), local.String(), unknown, []string{"answered UNKNOWN-ERROR: "}, nil},
+		{"inbound, decoys", remote.String(), local.String(), decoys, []string{"answered with a decoy: "}, nil},
+		{"on behalf", remote.String(), local.String(), behalf, []string{
+			`asked on behalf of 127.0.0.1, by one of ["192.0.2.0/24"]: always answered with a token.`}, nil},
+		{"no connection", "1", "2", cfg, []string{"No connection from local port 1 to remote port 2 in this network namespace."}, []string{"BEGIN"}},
+		{"no such ends", "127.0.0.1:1", "127.0.0.1:2", cfg, []string{"answered NO-USER: no user: no such connection"}, []string{"BEGIN"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, err := Explain(t.Context(), c.cfg, c.local, c.remote)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, w := range c.want {
+				if !strings.Contains(got, w) {
+					t.Errorf("no %q in %s", w, got)
+				}
+			}
+			for _, n := range c.not {
+				if strings.Contains(got, n) {
+					t.Errorf("%q in %s", n, got)
+				}
+			}
+		})
+	}
+	for _, bad := range []string{"", "0", "65536", "-1", "x", "127.0.0.1", "127.0.0.1:0", "host:1"} {
+		for _, ends := range [][2]string{{bad, "1"}, {"1", bad}} {
+			if _, err := Explain(t.Context(), cfg, ends[0], ends[1]); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%q", bad)) {
+				t.Errorf("%q: %v", ends, err)
+			}
+		}
+	}
+}
+
+func TestCheck(t *testing.T) {
+	s := newSite(t)
+	var b bytes.Buffer
+	Check(s.cfg, &b)
+	for _, want := range []string{s.cfg.Store + ", sealed to 1 recipient(s)", "nobody may ask", "asked on port 113", "where this host connected itself: never"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in %s", want, b.String())
+		}
+	}
+}

@@ -2,6 +2,7 @@ package chain
 
 import (
 	"fmt"
+	"net/netip"
 	"strconv"
 	"strings"
 	"unicode"
@@ -31,15 +32,20 @@ func drawPath(b *strings.Builder, path []*Hop) {
 	for _, h := range path {
 		names = append(names, clean(h.Name()))
 	}
-	end := path[len(path)-1]
-	names = append(names, end.To.Addr().String())
-	fmt.Fprintf(b, "%s\n", strings.Join(names, " -> "))
-	for i, h := range path {
-		b.WriteString("\n")
-		fmt.Fprintf(b, "%d. %s\n", i+1, clean(h.Name()))
-		drawHop(b, h, i == 0)
+	if to := path[len(path)-1].To; to.IsValid() {
+		names = append(names, clean(to.Addr().String()))
 	}
-	fmt.Fprintf(b, "\n%d. %s, the host that was reached\n", len(path)+1, end.To.Addr())
+	fmt.Fprintf(b, "%s\n", strings.Join(names, " -> "))
+	for i, name := range names {
+		fmt.Fprintf(b, "\n%d. %s", i+1, name)
+		if i == len(names)-1 {
+			b.WriteString(", the host that was reached")
+		}
+		b.WriteString("\n")
+		if i < len(path) {
+			drawHop(b, path[i], i == 0)
+		}
+	}
 }
 
 // line writes one fact of a hop.
@@ -56,7 +62,11 @@ func drawHop(b *strings.Builder, h *Hop, first bool) {
 	if h.Redeemed != nil {
 		drawReport(b, h)
 	}
-	line(b, "opened", "%s -> %s", h.From.String(), h.To.String())
+	if h.To.IsValid() {
+		line(b, "opened", "%s -> %s", h.From.String(), h.To.String())
+	} else {
+		line(b, "reached", "by %s -> %s", h.Redeemed.Report.Request.Remote.String(), h.From.String())
+	}
 	if len(h.Via) > 0 {
 		line(b, "named", "by the next host, for: %s", strings.Join(h.Via, ", "))
 	}
@@ -65,10 +75,6 @@ func drawHop(b *strings.Builder, h *Hop, first bool) {
 	}
 	switch h.Status {
 	case Sealed:
-		if h.Detail != "" {
-			line(b, "loop", "%s", h.Detail)
-			break
-		}
 		line(b, "next", "ask the administrator of %s to redeem %s", h.From.Addr().String(), h.Token)
 	case Legacy:
 		line(b, "legacy", "it speaks ident only and disclosed a name: %s", h.Detail)
@@ -76,9 +82,14 @@ func drawHop(b *strings.Builder, h *Hop, first bool) {
 		line(b, "refused", "it answered %s", h.Detail)
 	case Missing:
 		line(b, "missing", "it did not answer: %s", h.Detail)
+	case Awaited:
+		line(b, "missing", "it had not answered yet: redeem the token of the next host again")
+	case Repeated:
+		line(b, "repeated", "%s", h.Detail)
 	case Unknown:
 		line(b, "unknown", "it recorded nothing of the connection: %s", h.Redeemed.Report.Reason)
 	case Reported:
+		drawNotAsked(b, h)
 		if first {
 			drawBeginning(b, h)
 		}
@@ -95,7 +106,8 @@ func drawReport(b *strings.Builder, h *Hop) {
 		line(b, "user", "%s", userText(c.User, c.UID))
 	}
 	for _, p := range between(r) {
-		name := strings.Join(p.Args, " ")
+		// Daemons that write a title over their arguments pad it with blanks.
+		name := strings.TrimRight(strings.Join(p.Args, " "), " ")
 		if name == "" {
 			name = p.Name
 		}
@@ -109,19 +121,37 @@ func drawReport(b *strings.Builder, h *Hop) {
 	}
 }
 
+// drawNotAsked lists the candidates that were not asked, and why.
+func drawNotAsked(b *strings.Builder, h *Hop) {
+	for _, t := range h.Redeemed.Traceback {
+		if !t.Asked {
+			line(b, "not asked", "%s (%s)", endText(t.Previous.Remote), strings.TrimPrefix(t.Error, "not asked: "))
+		}
+	}
+}
+
 // drawBeginning says why a path begins where it does.
 func drawBeginning(b *strings.Builder, h *Hop) {
-	if h.Redeemed.Report.Request.Type == "ID" || h.Redeemed.Report.Request.Type == "SV" {
-		line(b, "begins", "here, as nobody asked the host to follow the connection back (%s)", h.Redeemed.Report.Request.Type)
-		return
-	}
-	if ps := h.Redeemed.Report.Previous; len(ps) > 0 {
-		for _, p := range ps {
-			line(b, "not asked", "%s, a candidate for: %s", p.Remote.String(), strings.Join(p.Reasons, ", "))
+	r := h.Redeemed
+	switch {
+	case r.Report.Request.SID == "":
+		line(b, "begins", "here, as nobody asked the host to follow the connection back (%s)", r.Report.Request.Type)
+	case len(r.Report.Previous) == 0:
+		line(b, "begins", "here, as far as the host could see: no connection leads further back")
+	case len(r.Traceback) == 0:
+		for _, p := range r.Report.Previous {
+			line(b, "candidate", "%s, for: %s", endText(p.Remote), strings.Join(p.Reasons, ", "))
 		}
-		return
+		line(b, "begins", "here, as the host has no record of whom it asked")
 	}
-	line(b, "begins", "here, as far as the host could see: no connection leads further back")
+}
+
+// endText writes an end of a connection; a host known by a login alone has no port.
+func endText(ap netip.AddrPort) string {
+	if ap.Port() == 0 {
+		return ap.Addr().String()
+	}
+	return ap.String()
 }
 
 // between returns the processes that hold the asked connection or, on the way from it, one with another

@@ -29,6 +29,9 @@ type margins struct {
 	short   map[string]int // how many of our keys are there
 }
 
+// some reports whether there are any; else nobody needs to know the path.
+func (m margins) some() bool { return len(m.unknown)+len(m.short) > 0 }
+
 func newDecoder() decoder {
 	return decoder{margins{unknown: map[string][]member{}, short: map[string]int{}}}
 }
@@ -77,12 +80,12 @@ func (d *decoder) value(path string, raw json.RawMessage, v reflect.Value) error
 }
 
 func (d *decoder) object(path string, raw json.RawMessage, v reflect.Value) error {
-	all := fields(v.Type())
+	shape := shapeOf(v.Type())
 	seen := 0
 	err := members(path, raw, func(name string, value json.RawMessage) error {
-		for _, f := range all {
-			// kind stands before the keys that depend on it.
-			if f.name == name && f.present(kindOf(v), all) {
+		// kind stands before the keys that depend on it.
+		for _, f := range shape.of(v) {
+			if f.name == name {
 				seen++
 				return d.value(path+"."+name, value, v.FieldByIndex(f.index))
 			}
@@ -94,13 +97,7 @@ func (d *decoder) object(path string, raw json.RawMessage, v reflect.Value) erro
 		d.unknown[path] = append(d.unknown[path], member{name, c.String()})
 		return nil
 	})
-	known := 0
-	for _, f := range all {
-		if f.present(kindOf(v), all) {
-			known++
-		}
-	}
-	if seen < known {
+	if seen < len(shape.of(v)) {
 		d.short[path] = seen
 	}
 	return err

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,6 +24,7 @@ var (
 // A field is one key of an object.
 type field struct {
 	name  string
+	key   string // the name as it is written
 	index []int
 	// null is true where zero means unknown; other numbers and booleans are written as they are.
 	null bool
@@ -31,15 +33,48 @@ type field struct {
 	kinds []string
 }
 
-// known remembers the fields of the types that reports are made of.
-var known sync.Map
+// A shape is the fields of a struct type in their order, for each kind of object that has some of its own
+// and, as "*", for all others.
+type shape map[string][]field
+
+// of returns the fields that are there in an object.
+func (s shape) of(v reflect.Value) []field {
+	if len(s) > 1 {
+		if fs, ok := s[kindOf(v)]; ok {
+			return fs
+		}
+	}
+	return s["*"]
+}
+
+// shapes remembers those of the types that reports are made of.
+var shapes sync.Map
+
+func shapeOf(t reflect.Type) shape {
+	if s, ok := shapes.Load(t); ok {
+		return s.(shape)
+	}
+	all := fields(t)
+	s := shape{"*": nil}
+	for _, f := range all {
+		for _, k := range f.kinds {
+			s[k] = nil
+		}
+	}
+	for k := range s {
+		for _, f := range all {
+			if f.kinds == nil || slices.Contains(f.kinds, k) {
+				s[k] = append(s[k], f)
+			}
+		}
+	}
+	shapes.Store(t, s)
+	return s
+}
 
 // fields lists the keys of a struct type in their order. Embedded structs are inlined. A `report:"-"` tag
 // leaves a field out, and `report:"null"` says that zero is unknown.
 func fields(t reflect.Type) []field {
-	if fs, ok := known.Load(t); ok {
-		return fs.([]field)
-	}
 	var fs []field
 	for i := range t.NumField() {
 		f := t.Field(i)
@@ -54,31 +89,13 @@ func fields(t reflect.Type) []field {
 			continue
 		}
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		g := field{name: name, index: []int{i}, null: f.Tag.Get("report") == "null"}
+		g := field{name: name, key: strconv.Quote(name) + ":", index: []int{i}, null: f.Tag.Get("report") == "null"}
 		if k := f.Tag.Get("kinds"); k != "" {
 			g.kinds = strings.Fields(k)
 		}
 		fs = append(fs, g)
 	}
-	known.Store(t, fs)
 	return fs
-}
-
-// present reports whether a key is there in an object of the given kind.
-func (f field) present(kind string, all []field) bool {
-	if f.kinds == nil {
-		return true
-	}
-	known := false
-	for _, g := range all {
-		for _, k := range g.kinds {
-			known = known || k == kind
-			if f.name == g.name && k == kind {
-				return true
-			}
-		}
-	}
-	return f.kinds[0] == "*" && !known
 }
 
 // kindOf returns the value of an object's Kind field; empty where it has none.
@@ -135,7 +152,11 @@ func (e *encoder) reflect(path string, v reflect.Value, null bool) {
 				e.string(v.Index(i).String())
 				continue
 			}
-			e.reflect(path+"["+strconv.Itoa(i)+"]", v.Index(i), false)
+			at := path
+			if e.margins.some() {
+				at += "[" + strconv.Itoa(i) + "]"
+			}
+			e.reflect(at, v.Index(i), false)
 		}
 		e.raw("]")
 	case reflect.String:
@@ -154,27 +175,28 @@ func (e *encoder) reflect(path string, v reflect.Value, null bool) {
 }
 
 func (e *encoder) object(path string, v reflect.Value) {
-	all, kind := fields(v.Type()), kindOf(v)
+	fs := shapeOf(v.Type()).of(v)
+	if n, short := e.short[path]; short {
+		fs = fs[:n]
+	}
 	e.raw("{")
-	first := true
-	key := func(name string) {
-		if !first {
+	for i, f := range fs {
+		if i > 0 {
 			e.raw(",")
 		}
-		first = false
-		e.string(name)
-		e.raw(":")
-	}
-	left, short := e.short[path]
-	for _, f := range all {
-		if f.present(kind, all) && (!short || left > 0) {
-			left--
-			key(f.name)
-			e.reflect(path+"."+f.name, v.FieldByIndex(f.index), f.null)
+		e.raw(f.key)
+		at := path
+		if e.margins.some() {
+			at += "." + f.name
 		}
+		e.reflect(at, v.FieldByIndex(f.index), f.null)
 	}
-	for _, m := range e.unknown[path] {
-		key(m.name)
+	for i, m := range e.unknown[path] {
+		if i > 0 || len(fs) > 0 {
+			e.raw(",")
+		}
+		e.string(m.name)
+		e.raw(":")
 		e.raw(m.value)
 	}
 	e.raw("}")
@@ -205,6 +227,10 @@ func (e *encoder) text(s string) {
 func (e *encoder) string(s string) {
 	const hex = "0123456789abcdef"
 	e.b = append(e.b, '"')
+	if plain(s) {
+		e.b = append(append(e.b, s...), '"')
+		return
+	}
 	for i, r := range s {
 		switch {
 		case r == utf8.RuneError && !strings.HasPrefix(s[i:], "\uFFFD"):
@@ -224,6 +250,16 @@ func (e *encoder) string(s string) {
 		}
 	}
 	e.b = append(e.b, '"')
+}
+
+// plain reports whether a string is written as it is.
+func plain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < 0x20 || c >= 0x7f || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 func addrText(a netip.Addr) string {

@@ -11,21 +11,29 @@ import (
 )
 
 // A repeat is what makes a request with a SID a duplicate: same requester, SID and connection (thesis
-// section 3.2.2).
+// section 3.2.2), whatever the type.
 type repeat struct {
 	requester netip.Addr
 	sid       uint64
-	typ       stop.Type
 	flow
 }
 
-// A flow is the ends of a connection.
+// A flow is the ends of a connection, as the look-up found them: a host with several addresses can be
+// asked about one connection at each of them.
 type flow struct{ local, remote netip.AddrPort }
 
-// An answer is a reply, and what is to be done once it has left.
+// An asking is a request that others may be duplicates of. Its token is there once it is done; none where
+// it was answered with an error, which is no answer.
+type asking struct {
+	done  chan struct{}
+	token stop.Token
+}
+
+// An answer is a reply, and what is to be done once it has left: with room, or without where too much of
+// it is under way.
 type answer struct {
 	reply stop.Reply
-	then  func(context.Context)
+	then  func(ctx context.Context, room bool)
 }
 
 // lookupWait is how long a question may wait for others to end. Without it, a burst of anybody's questions
@@ -35,46 +43,48 @@ const lookupWait = 2 * time.Second
 // answer decides one question. The error means that no reply can be given.
 func (s *Server) answer(ctx context.Context, cfg *Config, q stop.Question) (answer, error) {
 	stranger := q.OnBehalf() && !within(q.Requester, cfg.OnBehalf)
-	if stranger || !q.PortsValid() {
+	if stranger || !q.PortsValid() || q.Type == stop.ID {
 		switch {
-		case !s.sources.spend(source(q.Requester), q.Time):
+		case !s.sources.spend(source(q.Requester), q.Time, cfg.Limits.perSource()):
 			return s.over(cfg, q), nil
 		case stranger:
 			return s.decoy(ctx, q, "the requester may not ask on behalf of other hosts")
+		case !q.PortsValid():
+			return s.refuse(ctx, cfg, q, stop.InvalidPort, "invalid port")
 		}
-		return s.refuse(ctx, cfg, q, stop.InvalidPort, "invalid port")
+		return s.examine(ctx, cfg, q, flow{})
 	}
-	timer := time.NewTimer(lookupWait)
-	defer timer.Stop()
-	select {
-	case s.lookups <- struct{}{}:
-		defer func() { <-s.lookups }()
-	case <-timer.C:
+	c, err := s.answerer.Find(ctx, q)
+	f := flow{c.Local, c.Remote}
+	switch {
+	case errors.Is(err, stop.ErrNoUser):
+		if !s.sources.spend(source(q.Requester), q.Time, cfg.Limits.perSource()) {
+			return s.over(cfg, q), nil
+		}
+		return s.refuse(ctx, cfg, q, stop.NoUser, err.Error())
+	case err != nil:
+		return answer{}, err
+	case !s.admit(cfg, q, c.UID, f):
 		return s.over(cfg, q), nil
+	case q.Type.Recursive():
+		return s.recursive(ctx, cfg, q, f)
 	}
-	if ok, err := s.admit(ctx, cfg, q); err != nil || !ok {
-		return s.over(cfg, q), err
-	}
-	if q.Type.Recursive() {
-		return s.recursive(ctx, cfg, q)
-	}
-	return s.examine(ctx, cfg, q)
+	return s.examine(ctx, cfg, q, f)
 }
 
-// admit charges a question. The first SV or SV_REC about a connection that exists is charged to the
-// connection's owner, all else to who asks: an intruder must not spend the allowance of the host that
-// would ask about him.
-func (s *Server) admit(ctx context.Context, cfg *Config, q stop.Question) (bool, error) {
-	if q.Type.Full() {
-		c, err := s.answerer.Find(ctx, q)
-		if err != nil && !errors.Is(err, stop.ErrNoUser) {
-			return false, err
-		}
-		if err == nil && s.first(cfg, q, flow{c.Local, c.Remote}) {
-			return s.users.spend(c.UID, q.Time), nil
-		}
+// admit charges a question about a connection that exists. The first SV or SV_REC is charged to the
+// connection's owner, a repeat to who asks: an intruder must not spend the allowance of the host that would
+// ask about him. Nor must he hide behind his own, spent: then who asks may pay for the first as well.
+func (s *Server) admit(cfg *Config, q stop.Question, uid uint32, f flow) bool {
+	first := q.Type.Full() && s.first(cfg, q, f)
+	if first && s.users.spend(uid, q.Time, cfg.Limits.perUser()) ||
+		s.sources.spend(source(q.Requester), q.Time, cfg.Limits.perSource()) {
+		return true
 	}
-	return s.sources.spend(source(q.Requester), q.Time), nil
+	if first {
+		s.connection.drop(f) // it was not answered, so the next is the first
+	}
+	return false
 }
 
 // first reports whether nobody has asked about a connection within the window.
@@ -88,11 +98,11 @@ func (s *Server) first(cfg *Config, q stop.Question, f flow) bool {
 }
 
 // recursive answers a question that carries a SID, unless it is a duplicate.
-func (s *Server) recursive(ctx context.Context, cfg *Config, q stop.Question) (answer, error) {
+func (s *Server) recursive(ctx context.Context, cfg *Config, q stop.Question, f flow) (answer, error) {
 	until := q.Time.Add(cfg.Traceback.Window)
 	room := false
-	known := s.askers.update(q.SID, q.Time, until, func(m map[netip.Addr]bool, ok bool) map[netip.Addr]bool {
-		if !ok {
+	s.askers.update(q.SID, q.Time, until, func(m map[netip.Addr]bool, known bool) map[netip.Addr]bool {
+		if !known {
 			m = map[netip.Addr]bool{}
 		}
 		if m[q.Requester] || len(m) < cfg.Limits.AskersPerSID {
@@ -100,47 +110,59 @@ func (s *Server) recursive(ctx context.Context, cfg *Config, q stop.Question) (a
 		}
 		return m
 	})
-	if !known || !room {
+	if !room {
 		return s.over(cfg, q), nil
 	}
-	k := repeat{q.Requester, q.SID, q.Type, flow{q.Local, q.Remote}}
-	var first stop.Token
-	duplicate := false
-	if !s.asked.update(k, q.Time, until, func(t stop.Token, known bool) stop.Token {
-		first, duplicate = t, known
-		return t
-	}) {
-		return s.over(cfg, q), nil
-	}
-	if duplicate {
-		s.Counters.Duplicates.Add(1)
-		why := "duplicate"
-		if first == (stop.Token{}) {
-			why = "duplicate of a request that is still being answered"
+	k := repeat{q.Requester, q.SID, f}
+	mine := &asking{done: make(chan struct{})}
+	for {
+		first := mine
+		s.asked.update(k, q.Time, until, func(o *asking, known bool) *asking {
+			if known {
+				first = o
+			}
+			return first
+		})
+		if first == mine {
+			break
 		}
-		return s.saved(s.answerer.Decline(ctx, q, why, first))(q)
+		<-first.done
+		if first.token != (stop.Token{}) {
+			s.Counters.Duplicates.Add(1)
+			return s.saved(s.answerer.Decline(ctx, q, "duplicate", first.token))(q)
+		}
+		// The first had no answer, so this one may take its place.
 	}
-	a, err := s.examine(ctx, cfg, q)
-	if err != nil || a.reply.Error != "" {
-		s.asked.drop(k) // an error is no answer, so the next request is no duplicate
+	defer close(mine.done)
+	a, err := s.examine(ctx, cfg, q, f)
+	if err != nil || a.then == nil {
+		s.asked.drop(k)
 		return a, err
 	}
-	t, _ := stop.ParseToken(a.reply.UserID)
-	s.asked.update(k, q.Time, until, func(stop.Token, bool) stop.Token { return t })
-	return a, nil
+	mine.token, err = stop.ParseToken(a.reply.UserID)
+	return a, err
 }
 
 // examine looks at the host, and prepares to ask the previous hosts.
-func (s *Server) examine(ctx context.Context, cfg *Config, q stop.Question) (answer, error) {
-	f, err := s.answerer.Examine(ctx, q)
+func (s *Server) examine(ctx context.Context, cfg *Config, q stop.Question, f flow) (answer, error) {
+	timer := time.NewTimer(lookupWait)
+	defer timer.Stop()
+	select {
+	case s.lookups <- struct{}{}:
+	case <-timer.C:
+		s.connection.drop(f) // it was not answered, so the next is the first
+		return s.over(cfg, q), nil
+	}
+	found, err := s.answerer.Examine(ctx, q)
+	<-s.lookups
 	if errors.Is(err, stop.ErrNoUser) {
 		return s.refuse(ctx, cfg, q, stop.NoUser, err.Error())
 	}
-	a, err := s.saved(f.Token, err)(q)
+	a, err := s.saved(found.Token, err)(q)
 	if err != nil || !q.Type.Recursive() {
 		return a, err
 	}
-	a.then = func(ctx context.Context) { s.follow(ctx, cfg, q, f) }
+	a.then = func(ctx context.Context, room bool) { s.follow(ctx, cfg, q, f, found, room) }
 	return a, nil
 }
 
@@ -181,7 +203,7 @@ func (s *Server) decoy(ctx context.Context, q stop.Question, why string) (answer
 // over answers at a bound, without any work: 32 random bytes that no record stands for, or UNKNOWN-ERROR.
 func (s *Server) over(cfg *Config, q stop.Question) answer {
 	s.Counters.OverBound.Add(1)
-	if cfg.Limits.Over == OverError && !q.OnBehalf() {
+	if cfg.Limits.Over == OverError && cfg.Errors != ErrorsToken && !q.OnBehalf() {
 		return answer{reply: stop.Reply{Local: q.Request.Local, Remote: q.Request.Remote, Error: stop.UnknownError}}
 	}
 	var t stop.Token

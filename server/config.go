@@ -53,7 +53,7 @@ type Limits struct {
 	ConnectionsPerSource int
 	RequestsPerConn      int
 	Idle                 time.Duration // until a line has arrived, and until a reply is written
-	Lookups              int           // questions under way at once
+	Lookups              int           // questions examined at once
 	PerSourcePerSecond   float64       // misses, repeats and ID requests of one source
 	Burst                int
 	PerUserPerSecond     float64 // first SV and SV_REC requests on the connections of one local user
@@ -62,6 +62,9 @@ type Limits struct {
 	Table                int // entries of each table: duplicates, sources, users, connections followed
 	Over                 string
 }
+
+func (l Limits) perSource() allowance { return allowance{l.PerSourcePerSecond, l.Burst} }
+func (l Limits) perUser() allowance   { return allowance{l.PerUserPerSecond, l.UserBurst} }
 
 // A TracebackConfig says how previous hosts are asked.
 type TracebackConfig struct {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -24,11 +25,12 @@ type Server struct {
 	lookups    chan struct{}
 	sources    *budgets[netip.Prefix]
 	users      *budgets[uint32]
-	asked      *table[repeat, stop.Token]
+	asked      *table[repeat, *asking]
 	askers     *table[uint64, map[netip.Addr]bool]
 	connection *table[flow, bool]
-	followed   *table[flow, *following]
+	followed   *table[path, *following]
 	tracebacks chan struct{}
+	waiting    chan struct{}  // trace-backs that have begun
 	under      sync.WaitGroup // trace-backs and connections
 
 	Counters Counters
@@ -40,26 +42,29 @@ type Counters struct {
 	Asked, Evicted, Refused, Failed                                    atomic.Uint64
 }
 
-// New returns a server that answers by an Answerer. Bounds on memory are those of the first configuration.
+// New returns a server that answers by an Answerer. The bounds Lookups, Table and Parallel are those of the
+// first configuration.
 func New(a Answerer, c *Config) *Server {
 	n := c.Limits.Table
 	s := &Server{
 		answerer: a, log: c.Logger,
 		conns:      conns{open: map[*conn]bool{}, bySource: map[netip.Prefix]int{}},
 		lookups:    make(chan struct{}, c.Limits.Lookups),
-		sources:    newBudgets[netip.Prefix](n, c.Limits.PerSourcePerSecond, c.Limits.Burst),
-		users:      newBudgets[uint32](n, c.Limits.PerUserPerSecond, c.Limits.UserBurst),
-		asked:      newTable[repeat, stop.Token](n),
+		sources:    newBudgets[netip.Prefix](n),
+		users:      newBudgets[uint32](n),
+		asked:      newTable[repeat, *asking](n),
 		askers:     newTable[uint64, map[netip.Addr]bool](n),
 		connection: newTable[flow, bool](n),
-		followed:   newTable[flow, *following](n),
+		followed:   newTable[path, *following](n),
 		tracebacks: make(chan struct{}, c.Traceback.Parallel),
+		waiting:    make(chan struct{}, waitingPerSlot*c.Traceback.Parallel),
 	}
 	s.config.Store(c)
 	return s
 }
 
-// Configure replaces the configuration. Bounds on memory stay as they were at the start.
+// Configure replaces the configuration, for connections that are open too. The bounds Lookups, Table and
+// Parallel stay as they were at the start.
 func (s *Server) Configure(c *Config) { s.config.Store(c) }
 
 // Serve accepts connections until the context ends or the listener fails.
@@ -70,6 +75,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		c, err := l.Accept()
 		switch {
 		case ctx.Err() != nil:
+			if err == nil {
+				c.Close()
+			}
 			return nil
 		case errors.Is(err, net.ErrClosed):
 			return err
@@ -118,7 +126,7 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 	stopped := context.AfterFunc(ctx, func() { nc.SetReadDeadline(time.Now()) })
 	defer stopped()
 	r := bufio.NewReaderSize(nc, stop.MaxLine+2)
-	for range cfg.Limits.RequestsPerConn {
+	for n := 0; n < cfg.Limits.RequestsPerConn; n++ {
 		nc.SetDeadline(time.Now().Add(cfg.Limits.Idle))
 		if ctx.Err() != nil {
 			return
@@ -129,10 +137,13 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 			return // it ended, or was silent for too long
 		}
 		s.conns.working(c)
+		cfg = s.config.Load()
 		if !s.reply(ctx, cfg, nc, line, err, from, to) {
-			return
+			break
 		}
 	}
+	s.conns.waiting(c)
+	drain(nc)
 }
 
 // reply answers one line; it returns false where the connection is to be closed.
@@ -157,9 +168,25 @@ func (s *Server) reply(ctx context.Context, cfg *Config, nc net.Conn, line []byt
 	nc.SetWriteDeadline(time.Now().Add(cfg.Limits.Idle))
 	_, err = nc.Write(a.reply.Line())
 	if a.then != nil {
-		s.under.Go(func() { a.then(work) })
+		s.begin(work, a.then)
 	}
 	return err == nil
+}
+
+// drainTime and drainBytes bound what is read of a client that is not listened to any more.
+const (
+	drainTime  = time.Second
+	drainBytes = 64 << 10
+)
+
+// drain lets the last reply arrive: a connection that is closed while something is unread is reset, and
+// the reset may overtake the reply.
+func drain(nc net.Conn) {
+	if c, ok := nc.(interface{ CloseWrite() error }); !ok || c.CloseWrite() != nil {
+		return
+	}
+	nc.SetReadDeadline(time.Now().Add(drainTime))
+	io.CopyN(io.Discard, nc, drainBytes)
 }
 
 // release holds a reply back until it may leave. Every reply passes here, so that the time of none needs

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -12,53 +11,141 @@ import (
 	"github.com/stopd/stopd"
 )
 
-// A following is a connection that is followed back, once in a window: whoever asks later refers to it,
-// unless the previous hosts have changed since.
+// waitingPerSlot is how many trace-backs may have begun for each that may ask.
+const waitingPerSlot = 16
+
+// begin starts a trace-back after its reply. Over the bound it is done without asking anybody.
+func (s *Server) begin(ctx context.Context, then func(ctx context.Context, room bool)) {
+	select {
+	case s.waiting <- struct{}{}:
+		s.under.Go(func() {
+			defer func() { <-s.waiting }()
+			then(ctx, true)
+		})
+	default:
+		then(ctx, false)
+	}
+}
+
+// A path is a connection that is followed back. Where only names were asked for, whole reports may still be.
+type path struct {
+	flow
+	full bool
+}
+
+// A following is a path that is followed, once in a window: whoever asks later refers to it, unless the
+// previous hosts have changed since.
 type following struct {
 	token    stop.Token
-	previous string // who they are
-	done     chan struct{}
-	records  []stop.Traceback // once done
+	previous string // who is asked
+
+	mu      sync.Mutex
+	done    bool
+	records []stop.Traceback // once done
+	later   []later
 }
+
+// A later is a token whose records are to be those of an earlier one, once it has them.
+type later struct {
+	token   stop.Token
+	records []stop.Traceback
+}
+
+// maxLater bounds the tokens that wait for one trace-back. The records of those beyond stay as they are
+// while it is under way: they name the token that has the answers.
+const maxLater = 64
 
 // follow asks the previous hosts of an examined connection and keeps what they answer. None of it reaches
 // the requester.
-func (s *Server) follow(ctx context.Context, cfg *Config, q stop.Question, f stop.Finding) {
-	mine := &following{token: f.Token, previous: signature(f.Previous), done: make(chan struct{})}
-	first := mine
-	s.followed.update(flow{q.Local, q.Remote}, q.Time, q.Time.Add(cfg.Traceback.Window), func(o *following, known bool) *following {
-		if known && o.previous == mine.previous {
-			first = o
-			return o
-		}
-		return mine
-	})
+func (s *Server) follow(ctx context.Context, cfg *Config, q stop.Question, f flow, found stop.Finding, room bool) {
+	records, plan := s.plan(cfg, q, found.Previous)
+	mine := &following{token: found.Token, previous: signature(records, plan)}
+	first, p := mine, path{f, q.Type.Full()}
+	if len(plan) > 0 {
+		s.followed.update(p, q.Time, q.Time.Add(cfg.Traceback.Window), func(o *following, known bool) *following {
+			if known && o.previous == mine.previous {
+				first = o
+			}
+			return first
+		})
+	}
 	if first != mine {
-		<-first.done
-		records := slices.Clone(first.records)
-		for i := range records {
+		for _, i := range plan {
 			records[i].SameAs = first.token.String()
 		}
-		s.keep(ctx, f.Token, records)
+		s.refer(ctx, first, later{found.Token, records})
 		return
 	}
-	defer close(mine.done)
-	records, plan := s.plan(cfg, q, f.Previous)
 	if len(plan) > 0 {
-		s.keep(ctx, f.Token, records) // under way
+		if room {
+			s.keep(ctx, found.Token, records) // under way
+		}
+		if !s.ask(ctx, cfg, q, records, plan, room) {
+			s.followed.drop(p) // nobody was asked, so the next may be
+		}
 	}
-	s.ask(ctx, cfg, q, records, plan)
-	mine.records = records
-	s.keep(ctx, f.Token, records)
+	s.keep(ctx, found.Token, records)
+	for _, l := range mine.end(records) {
+		s.keep(ctx, l.token, l.records)
+	}
 }
 
-// signature tells sets of previous hosts apart.
-func signature(ps []stop.Previous) string {
-	var b strings.Builder
-	for _, p := range ps {
-		fmt.Fprintf(&b, "%s %s\n", p.Remote, p.Local)
+// refer keeps for a later asker what an earlier one is answered: now, or when it is.
+func (s *Server) refer(ctx context.Context, first *following, l later) {
+	if !first.answers(l, false) {
+		s.keep(ctx, l.token, l.records) // under way
+		if !first.answers(l, true) {
+			return
+		}
 	}
-	return b.String()
+	s.keep(ctx, l.token, l.records)
+}
+
+// answers fills in a later asker's records; false where the answers are not there yet. Then, where it is
+// told to, it remembers who is to have them.
+func (g *following) answers(l later, remember bool) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.done:
+		g.answer(l.records)
+	case remember && len(g.later) < maxLater:
+		g.later = append(g.later, l)
+	}
+	return g.done
+}
+
+// end makes the answers known, and returns whose records have them now.
+func (g *following) end(records []stop.Traceback) []later {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.done, g.records = true, records
+	for _, l := range g.later {
+		g.answer(l.records)
+	}
+	return g.later
+}
+
+// answer fills in what was answered in the records that refer to it.
+func (g *following) answer(records []stop.Traceback) {
+	for i, r := range records {
+		for _, known := range g.records {
+			if r.SameAs != "" && known.Previous == r.Previous {
+				records[i], records[i].SameAs = known, r.SameAs
+			}
+		}
+	}
+}
+
+// signature tells sets of hosts to be asked apart. Other candidates do not count: whoever can make those
+// up could have the same hosts asked again and again.
+func signature(records []stop.Traceback, plan []int) string {
+	var lines []string
+	for _, i := range plan {
+		lines = append(lines, records[i].Previous.Remote.String()+" "+records[i].Previous.Local.String())
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
 }
 
 func (s *Server) keep(ctx context.Context, t stop.Token, records []stop.Traceback) {
@@ -107,27 +194,31 @@ func requestTo(q stop.Question, p stop.Previous) stop.Request {
 	return stop.Request{Local: uint64(p.Remote.Port()), Remote: uint64(p.Local.Port()), Type: q.Type, SID: q.SID}
 }
 
-// ask asks the chosen hosts, all at once, and fills in their records.
-func (s *Server) ask(ctx context.Context, cfg *Config, q stop.Question, records []stop.Traceback, plan []int) {
-	if len(plan) == 0 {
-		return
-	}
-	select {
-	case s.tracebacks <- struct{}{}:
-		defer func() { <-s.tracebacks }()
-	case <-time.After(cfg.Traceback.Timeout):
-		for _, i := range plan {
-			r := &records[i]
-			r.Asked, r.SelectedBy, r.Request, r.Sent = false, "bound", "", time.Time{}
-			r.Kind, r.Error = "none", "not asked: too many trace-backs are under way"
+// ask asks the chosen hosts, all at once, and fills in their records. It returns false where there was no
+// room to ask.
+func (s *Server) ask(ctx context.Context, cfg *Config, q stop.Question, records []stop.Traceback, plan []int, room bool) bool {
+	if room {
+		select {
+		case s.tracebacks <- struct{}{}:
+			defer func() { <-s.tracebacks }()
+		case <-time.After(cfg.Traceback.Timeout):
+			room = false
 		}
-		return
+	}
+	if !room {
+		s.Counters.OverBound.Add(1)
+		for _, i := range plan {
+			records[i] = stop.Traceback{Previous: records[i].Previous, SelectedBy: "bound", Kind: "none",
+				Error: "not asked: too many trace-backs are under way"}
+		}
+		return false
 	}
 	var wg sync.WaitGroup
 	for _, i := range plan {
 		wg.Go(func() { s.askOne(ctx, cfg, q, &records[i]) })
 	}
 	wg.Wait()
+	return true
 }
 
 // askOne asks one previous host, from this host's own end of the connection with it.

@@ -13,14 +13,21 @@ import (
 func setupExplain(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 	config := fs.String("config", "", "the daemon's configuration `file` (default: the defaults)")
 	return func(ctx context.Context, std stdio, args []string) error {
+		local, err := daemon.ParseEnd(args[0])
+		if err != nil {
+			return &exitError{exitUsage, err}
+		}
+		remote, err := daemon.ParseEnd(args[1])
+		if err != nil {
+			return &exitError{exitUsage, err}
+		}
 		cfg := daemon.Defaults()
 		if *config != "" {
-			var err error
 			if cfg, err = daemon.Load(*config); err != nil {
 				return err
 			}
 		}
-		text, err := daemon.Explain(ctx, cfg, args[0], args[1])
+		text, err := daemon.Explain(ctx, cfg, local, remote)
 		if err != nil {
 			return err
 		}

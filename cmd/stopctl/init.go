@@ -38,7 +38,7 @@ func setupInit(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 		for _, b := range behalf {
 			prefix, err := netip.ParsePrefix(b)
 			if err != nil {
-				return usageError("-on-behalf: %w", err)
+				return usageError("-on-behalf: %q is not a prefix such as 192.0.2.0/24", b)
 			}
 			c.OnBehalf = append(c.OnBehalf, prefix)
 		}
@@ -85,11 +85,6 @@ func (p places) write(c daemon.Config) (string, error) {
 			return "", fmt.Errorf("look for %s: %w", f, err)
 		}
 	}
-	for _, f := range []string{p.config, p.store} {
-		if err := os.MkdirAll(filepath.Dir(f), 0o700); err != nil {
-			return "", fmt.Errorf("make directory: %w", err)
-		}
-	}
 	var secret string
 	if fresh {
 		id, err := age.GenerateX25519Identity()
@@ -101,7 +96,7 @@ func (p places) write(c daemon.Config) (string, error) {
 	}
 	text := daemon.Template(c)
 	if _, err := daemon.Parse(text); err != nil {
-		return "", err // a recipient or address that does not parse
+		return "", &exitError{exitUsage, err} // a recipient or address that does not parse
 	}
 	name, err := os.Hostname()
 	if err != nil {
@@ -118,6 +113,11 @@ func (p places) write(c daemon.Config) (string, error) {
 		{p.adminKey, secret, 0o600},
 		{p.logKey, fmt.Sprintf("%s\n%s\n", logKey, public), 0o600},
 		{p.config, string(text), 0o600},
+	}
+	for _, f := range []string{p.config, p.store} {
+		if err := os.MkdirAll(filepath.Dir(f), 0o700); err != nil {
+			return "", fmt.Errorf("make directory: %w", err)
+		}
 	}
 	if err := evidence.Create(p.store); err != nil {
 		return "", err

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -127,7 +128,7 @@ func (c command) run(ctx context.Context, std stdio, args []string) int {
 		return exitUsage
 	}
 	if n := fs.NArg(); n < c.min || c.max >= 0 && n > c.max {
-		fmt.Fprintf(std.err, "stopctl %s: %d arguments given\n", c.name, n)
+		fmt.Fprintf(std.err, "stopctl %s: %s\n", c.name, c.wrongCount(fs.Args()))
 		fs.Usage()
 		return exitUsage
 	}
@@ -141,6 +142,20 @@ func (c command) run(ctx context.Context, std stdio, args []string) int {
 		return e.code
 	}
 	return exitFailed
+}
+
+func (c command) wrongCount(args []string) string {
+	want := strconv.Itoa(c.min)
+	if c.max < 0 {
+		want += " or more"
+	}
+	hint := ""
+	for _, a := range args {
+		if len(a) > 1 && a[0] == '-' {
+			hint = "; flags stand before arguments"
+		}
+	}
+	return fmt.Sprintf("%d arguments given, not %s%s", len(args), want, hint)
 }
 
 // usageError is an error in the words of the command line.

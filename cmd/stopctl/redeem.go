@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"strings"
 	"time"
@@ -34,6 +35,9 @@ func setupRedeem(fs *flag.FlagSet) func(context.Context, stdio, []string) error 
 		if show == nil {
 			return usageError("-format %q: none of json, text, raw", *format)
 		}
+		if *store != "" && (*by == "" || *reason == "") {
+			return usageError("-by and -reason are needed: every redemption is recorded")
+		}
 		ids, err := identities(*identity)
 		if err != nil {
 			return err
@@ -41,18 +45,19 @@ func setupRedeem(fs *flag.FlagSet) func(context.Context, stdio, []string) error 
 		var sealed []byte
 		var damage error
 		if *store == "" {
+			if _, err := stop.ParseToken(args[0]); err == nil {
+				return usageError("-store is needed to redeem a token; without it the argument is a file of stopctl export")
+			}
 			if sealed, err = os.ReadFile(args[0]); err != nil {
 				return fmt.Errorf("read sealed report: %w", err)
 			}
-		} else {
-			if *by == "" || *reason == "" {
-				return usageError("-by and -reason are needed: every redemption is recorded")
-			}
-			if sealed, damage = takeOut(ctx, *store, args[0], *by, *reason, ids); sealed == nil {
-				return coded(damage)
-			}
+		} else if sealed, damage = takeOut(ctx, std, *store, args[0], *by, *reason, ids); sealed == nil {
+			return coded(damage)
 		}
 		e, err := evidence.Unseal(sealed, ids...)
+		if err != nil && *store == "" {
+			err = fmt.Errorf("%s: %w", args[0], err)
+		}
 		if err != nil {
 			return coded(err)
 		}
@@ -86,14 +91,19 @@ func identities(path string) ([]age.Identity, error) {
 
 // takeOut exports a token's evidence from a store, for who holds the key. The bytes may be there beside an
 // error that says that more may be missing.
-func takeOut(ctx context.Context, store, token, by, reason string, ids []age.Identity) ([]byte, error) {
+func takeOut(ctx context.Context, std stdio, store, token, by, reason string, ids []age.Identity) ([]byte, error) {
 	t, err := stop.ParseToken(token)
 	if err != nil {
 		if t, err = complete(store, token, ids); err != nil {
 			return nil, err
 		}
 	}
-	return evidence.Export(ctx, store, evidence.Redemption{Token: t, By: by, Reason: reason}, evidence.Config{Recipients: recipientsOf(ids)})
+	return evidence.Export(ctx, store, evidence.Redemption{Token: t, By: by, Reason: reason}, evidence.Config{Recipients: recipientsOf(ids), Logger: warnings(std)})
+}
+
+// warnings is the log of a store that is opened for one command: its errors are the command's own.
+func warnings(std stdio) *slog.Logger {
+	return slog.New(slog.NewTextHandler(std.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 
 // minPrefix is how much of a token is enough to look it up by: IRC shows ten characters.
@@ -177,15 +187,15 @@ func setupExport(fs *flag.FlagSet) func(context.Context, stdio, []string) error 
 		if err != nil {
 			return &exitError{exitUsage, err}
 		}
-		var c evidence.Config
-		cfg, err := daemon.Load(*config)
-		if err == nil {
-			c.Recipients, err = cfg.AgeRecipients()
+		c := evidence.Config{Logger: warnings(std)}
+		cfg, cfgErr := daemon.Load(*config)
+		if cfgErr == nil {
+			c.Recipients, cfgErr = cfg.AgeRecipients()
 		}
 		dir := *store
 		if dir == "" {
-			if err != nil {
-				return err
+			if cfgErr != nil {
+				return cfgErr
 			}
 			dir = cfg.Store
 		}
@@ -194,6 +204,10 @@ func setupExport(fs *flag.FlagSet) func(context.Context, stdio, []string) error 
 			if _, werr := std.out.Write(sealed); werr != nil {
 				return werr
 			}
+		}
+		if err != nil && cfgErr != nil && !errors.Is(err, evidence.ErrNotFound) && !errors.Is(err, evidence.ErrAltered) {
+			// Without a daemon the redemption is recorded here, sealed to the recipients that it names.
+			err = fmt.Errorf("%w (%w)", err, cfgErr)
 		}
 		return coded(err)
 	}

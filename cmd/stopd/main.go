@@ -20,6 +20,11 @@ func run(args []string) int {
 		fmt.Fprintln(fs.Output(), "usage: stopd [-config FILE] [-check] [-version]")
 		fs.PrintDefaults()
 	}
+	for _, a := range args {
+		if a == "-h" || a == "-help" || a == "--help" {
+			fs.SetOutput(os.Stdout)
+		}
+	}
 	config := fs.String("config", "/etc/stopd/stopd.toml", "the configuration `file`")
 	check := fs.Bool("check", false, "validate the configuration, print what the daemon will see, and exit")
 	version := fs.Bool("version", false, "print the version and exit")

@@ -16,16 +16,8 @@ import (
 )
 
 // Explain says what a daemon with this configuration would see of a connection, what it would answer, and
-// why. Both ends are ports, or addresses and ports.
-func Explain(ctx context.Context, cfg Config, local, remote string) (string, error) {
-	l, err := endOf(local)
-	if err != nil {
-		return "", err
-	}
-	r, err := endOf(remote)
-	if err != nil {
-		return "", err
-	}
+// why. Of each end the address may be left out.
+func Explain(ctx context.Context, cfg Config, l, r netip.AddrPort) (string, error) {
 	sys, err := openSystem()
 	if err != nil {
 		return "", err
@@ -53,8 +45,8 @@ func Explain(ctx context.Context, cfg Config, local, remote string) (string, err
 	return b.String(), nil
 }
 
-// endOf parses PORT or ADDRESS:PORT; of a port alone the address is not valid.
-func endOf(s string) (netip.AddrPort, error) {
+// ParseEnd parses PORT or ADDRESS:PORT; of a port alone the address is not valid.
+func ParseEnd(s string) (netip.AddrPort, error) {
 	if p, err := strconv.ParseUint(s, 10, 16); err == nil && p > 0 {
 		return netip.AddrPortFrom(netip.Addr{}, uint16(p)), nil
 	}

@@ -104,8 +104,8 @@ func (s *snapshot) readProcess(ctx context.Context, pid int) (host.Process, erro
 	if st.state == 'Z' {
 		r.gap("process", "it has ended and waits for its parent; its threads may go on")
 	}
+	r.memory(ctx, memory) // before descriptors, or our own would show what it takes
 	r.descriptors(ctx)
-	r.memory(ctx, memory)
 	if again, err := d.stat(); err != nil {
 		r.gap("process", "it ended while it was looked at")
 	} else if !again.sameProgram(st) {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -73,6 +74,7 @@ func scan(ctx context.Context, root int, pipeDev uint64) *index {
 		}
 		todo = ix.round(ctx, root, pipeDev, todo, first)
 	}
+	slices.SortStableFunc(ix.gaps, func(a, b host.Gap) int { return a.PID - b.PID })
 	return ix
 }
 
@@ -80,11 +82,14 @@ func scan(ctx context.Context, root int, pipeDev uint64) *index {
 func (ix *index) round(ctx context.Context, root int, pipeDev uint64, todo []position, first bool) []position {
 	shares := make([]share, min(runtime.GOMAXPROCS(0), len(todo)))
 	var wg sync.WaitGroup
+	var next atomic.Int64
 	for i := range shares {
 		wg.Go(func() {
 			s := &shares[i]
 			s.buf, s.threads = make([]byte, 32<<10), map[int][]int{}
-			for _, p := range todo[i*len(todo)/len(shares) : (i+1)*len(todo)/len(shares)] {
+			// Whoever is free takes the next, since neither processors nor processes are equally busy.
+			for n := next.Add(1) - 1; n < int64(len(todo)); n = next.Add(1) - 1 {
+				p := todo[n]
 				if ctx.Err() != nil {
 					s.rest = append(s.rest, p)
 					continue

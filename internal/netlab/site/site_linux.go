@@ -15,15 +15,28 @@ import (
 // dir is where a site's stopd lives on its host.
 const dir = "/var/lib/stopd/site"
 
+// Where a site's configuration is, its evidence, and the key that opens it.
+const (
+	Config   = dir + "/stopd.toml"
+	Store    = dir + "/store"
+	Identity = dir + "/admin.key"
+)
+
 // A Site is a host of a lab with stopd on port 113.
 type Site struct {
 	Host   *netlab.Host
 	Daemon *netlab.Daemon
 }
 
-// Programs finds stopd and stopctl: beside the running program, else in bin/ of the checkout that the
-// working directory is in.
+// Dir is where stopd and stopctl are, for who knows: tests have built them. Empty means to look for them.
+var Dir string
+
+// Programs finds stopd and stopctl: in Dir, else beside the running program, else in bin/ of the checkout
+// that the working directory is in.
 func Programs() (string, error) {
+	if Dir != "" {
+		return Dir, nil
+	}
 	var tried []string
 	if exe, err := os.Executable(); err == nil {
 		tried = append(tried, filepath.Dir(exe))
@@ -72,7 +85,7 @@ func Start(ctx context.Context, h *netlab.Host, initFlags ...string) (*Site, err
 // Run starts the site's daemon.
 func (s *Site) Run(ctx context.Context) error {
 	var err error
-	if s.Daemon, err = s.Host.Start("/usr/local/bin/stopd", "-config", dir+"/stopd.toml"); err != nil {
+	if s.Daemon, err = s.Host.Start("/usr/local/bin/stopd", "-config", Config); err != nil {
 		return err
 	}
 	if err := s.Host.WaitListen(ctx, 113); err != nil {
@@ -92,7 +105,7 @@ func (s *Site) Configure(key, line string) error {
 	for i, l := range lines {
 		if k, _, ok := strings.Cut(l, "="); ok && strings.TrimSpace(k) == key {
 			lines[i] = line
-			return s.Host.WriteFile(dir+"/stopd.toml", []byte(strings.Join(lines, "\n")), 0o600, "root")
+			return s.Host.WriteFile(Config, []byte(strings.Join(lines, "\n")), 0o600, "root")
 		}
 	}
 	return fmt.Errorf("configure %s: no key %q", s.Host.Name, key)
@@ -141,7 +154,7 @@ func (s *Site) Traced(ctx context.Context, token string) ([]byte, report.Redeeme
 
 // Answered counts the answers that the host's store holds. None means that nobody asked.
 func (s *Site) Answered(ctx context.Context) (int, error) {
-	out, err := s.Stopctl(ctx, "list", "-store", dir+"/store")
+	out, err := s.Stopctl(ctx, "list", "-store", Store)
 	if err != nil {
 		return 0, err
 	}

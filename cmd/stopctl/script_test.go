@@ -1,0 +1,171 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"stopctl": main, "hold": hold})
+}
+
+// hold makes a connection within this host, writes its two ports into a file and holds it until it is told
+// to stop.
+func hold() {
+	err := func() error {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		defer l.Close()
+		out, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			return err
+		}
+		defer out.Close()
+		in, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		defer in.Close()
+		stop := make(chan os.Signal, 1)
+		signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
+		for i, c := range []net.Addr{out.LocalAddr(), out.RemoteAddr()} {
+			if err := os.WriteFile(os.Args[1+i]+".tmp", []byte(strconv.Itoa(c.(*net.TCPAddr).Port)), 0o666); err != nil {
+				return err
+			}
+			if err := os.Rename(os.Args[1+i]+".tmp", os.Args[1+i]); err != nil {
+				return err
+			}
+		}
+		<-stop
+		return nil
+	}()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "hold:", err)
+		os.Exit(1)
+	}
+}
+
+func TestScripts(t *testing.T) {
+	// The store refuses a file system in memory, as /tmp may be.
+	root, err := os.MkdirTemp("/var/tmp", "stopctl-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(root) })
+	if out, err := exec.Command("go", "build", "-o", root, "../stopd").CombinedOutput(); err != nil {
+		t.Fatalf("build stopd: %v\n%s", err, out)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script", WorkdirRoot: root, RequireExplicitExec: true,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("PATH", root+string(os.PathListSeparator)+e.Getenv("PATH"))
+			e.Setenv("GORACE", "atexit_sleep_ms=0")
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": exits, "readenv": readenv, "freeport": freeport, "answers": answers, "alter": alter, "mode": mode, "oneline": oneline,
+		},
+	})
+}
+
+// exits N PROGRAM ARGS... runs a program that is to exit with that code.
+func exits(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	got := 0
+	var e *exec.ExitError
+	if errors.As(err, &e) {
+		got = e.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("it exits %d, not %d", got, want)
+	}
+}
+
+// wait waits for a state.
+func wait(ts *testscript.TestScript, what string, state func() bool) {
+	for deadline := time.Now().Add(30 * time.Second); !state(); {
+		if time.Now().After(deadline) {
+			ts.Fatalf("it never came: %s", what)
+		}
+		tick := time.NewTimer(5 * time.Millisecond)
+		<-tick.C
+	}
+}
+
+// readenv NAME FILE sets a variable to what a file holds, once there is one.
+func readenv(ts *testscript.TestScript, _ bool, args []string) {
+	var b []byte
+	wait(ts, args[1], func() (ok bool) {
+		var err error
+		b, err = os.ReadFile(ts.MkAbs(args[1]))
+		return err == nil
+	})
+	ts.Setenv(args[0], strings.TrimSpace(string(b)))
+}
+
+// freeport NAME sets a variable to a port that nobody listens on.
+func freeport(ts *testscript.TestScript, _ bool, args []string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	defer l.Close()
+	ts.Setenv(args[0], strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+}
+
+// answers ADDR waits until somebody does.
+func answers(ts *testscript.TestScript, _ bool, args []string) {
+	wait(ts, args[0], func() bool {
+		c, err := net.Dial("tcp", args[0])
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+}
+
+// alter FILE flips a bit in the middle of a file.
+func alter(ts *testscript.TestScript, _ bool, args []string) {
+	b, err := os.ReadFile(ts.MkAbs(args[0]))
+	ts.Check(err)
+	b[len(b)/2] ^= 1
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o600))
+}
+
+// mode MODE FILE... checks the permissions of files.
+func mode(ts *testscript.TestScript, _ bool, args []string) {
+	for _, f := range args[1:] {
+		info, err := os.Stat(ts.MkAbs(f))
+		ts.Check(err)
+		if got := fmt.Sprintf("%04o", info.Mode().Perm()); got != args[0] {
+			ts.Fatalf("%s has mode %s, not %s", filepath.Base(f), got, args[0])
+		}
+	}
+}
+
+// oneline checks that the last program said what was wrong in one line on stderr, and nothing on stdout.
+func oneline(ts *testscript.TestScript, _ bool, _ []string) {
+	if out := ts.ReadFile("stdout"); out != "" {
+		ts.Fatalf("on stdout: %q", out)
+	}
+	if text := []byte(ts.ReadFile("stderr")); bytes.Count(text, []byte("\n")) != 1 || !bytes.HasSuffix(text, []byte("\n")) {
+		ts.Fatalf("not one line: %q", text)
+	}
+}

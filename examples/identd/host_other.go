@@ -1,0 +1,7 @@
+//go:build !linux
+
+package main
+
+import "errors"
+
+func openHost() (openedHost, error) { return nil, errors.ErrUnsupported }

@@ -1,0 +1,177 @@
+package integration
+
+import (
+	"context"
+	"embed"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stopd/stopd/internal/netlab"
+	"github.com/stopd/stopd/internal/netlab/site"
+)
+
+// victimPort is where the hosts that are reached listen.
+const victimPort = 7000
+
+// packages are what the hosts of the lab run, besides what every Debian system has.
+var packages = append([]string{"inetutils-telnet", "netcat-openbsd", "netcat-traditional", "openbsd-inetd", "procps", "python3",
+	"socat"}, netlab.SSHPackages...)
+
+//go:embed testdata/*.py
+var programs embed.FS
+
+// A world is a lab with the hosts of every scenario: an attacker comes from a through the stepping stone b to
+// the victim c. Innocent people of d work on b, and g is a gateway or one host more.
+type world struct {
+	lab           *netlab.Lab
+	a, b, c, d, g *site.Site
+	// innocents are the connections between b and d once everybody is at work.
+	innocents int
+	rows      int
+	bin       string
+}
+
+var (
+	shared struct {
+		once  sync.Once
+		world *world
+		err   error
+	}
+	ends []func() error // in the order to be undone from the last
+)
+
+func TestMain(m *testing.M) {
+	netlab.Init()
+	code := m.Run()
+	for i := len(ends) - 1; i >= 0; i-- {
+		if err := ends[i](); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = max(code, 1)
+		}
+	}
+	os.Exit(code)
+}
+
+// theWorld returns the lab that all tests of the package share, made when the first of them asks for it.
+func theWorld(t *testing.T) *world {
+	t.Helper()
+	netlab.Require(t)
+	shared.once.Do(func() {
+		// It lives longer than any one test.
+		ctx, cancel := context.WithCancel(context.Background())
+		ends = append(ends, func() error { cancel(); return nil })
+		start := time.Now()
+		shared.world, shared.err = newWorld(ctx)
+		t.Logf("lab made in %s", time.Since(start).Round(time.Millisecond))
+	})
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	return shared.world
+}
+
+func newWorld(ctx context.Context) (*world, error) {
+	w := &world{}
+	bin, err := build(ctx)
+	if err != nil {
+		return nil, err
+	}
+	w.bin = bin
+	if w.lab, err = netlab.New(ctx, packages...); err != nil {
+		return nil, err
+	}
+	ends = append(ends, w.lab.Close)
+	for i, s := range []**site.Site{&w.a, &w.b, &w.c, &w.d, &w.g} {
+		if *s, err = w.addSite(ctx, i); err != nil {
+			return nil, err
+		}
+	}
+	for _, t := range []struct {
+		user     string
+		from, to *site.Site
+	}{{"mallory", w.a, w.b}, {"mallory", w.b, w.c}, {"bob", w.d, w.b}, {"carol", w.d, w.b}, {"dave", w.d, w.b}} {
+		if err := w.lab.Trust(ctx, t.user, t.from.Host, t.to.Host); err != nil {
+			return nil, err
+		}
+	}
+	for _, s := range []*site.Site{w.c, w.g} {
+		if err := startVictim(ctx, s.Host, victimPort); err != nil {
+			return nil, err
+		}
+	}
+	return w, w.startInnocents(ctx)
+}
+
+// build makes the two programs from the sources at hand: what lies in bin/ may be older.
+func build(ctx context.Context) (string, error) {
+	dir, err := os.MkdirTemp("", "stopd-integration-")
+	if err != nil {
+		return "", fmt.Errorf("make directory: %w", err)
+	}
+	ends = append(ends, func() error { return os.RemoveAll(dir) })
+	out, err := exec.CommandContext(ctx, "go", "build", "-o", dir, "../cmd/stopd", "../cmd/stopctl").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build stopd and stopctl: %w: %s", err, out)
+	}
+	site.Dir = dir
+	return dir, nil
+}
+
+// addSite makes one host, with everybody's accounts, sshd, stopd and the programs of testdata.
+func (w *world) addSite(ctx context.Context, i int) (*site.Site, error) {
+	v4 := netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}), 24)
+	v6 := netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: byte(i + 1)}), 64)
+	h, err := w.lab.AddHost(ctx, string("abcdg"[i]), v4, v6)
+	if err != nil {
+		return nil, err
+	}
+	for user, uid := range users {
+		if err := h.AddUser(user, uid); err != nil {
+			return nil, err
+		}
+	}
+	entries, err := programs.ReadDir("testdata")
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		text, err := programs.ReadFile("testdata/" + e.Name())
+		if err != nil {
+			return nil, err
+		}
+		name := "/usr/local/bin/" + strings.TrimSuffix(e.Name(), filepath.Ext(e.Name()))
+		if err := h.WriteFile(name, text, 0o755, "root"); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := h.StartSSHD(ctx); err != nil {
+		return nil, err
+	}
+	// The gateway may ask on behalf of others.
+	s, err := site.Install(ctx, h, "-on-behalf", "192.0.2.5/32")
+	if err != nil {
+		return nil, err
+	}
+	// A host without a link does not answer: no need to wait for it for long.
+	if err := s.Configure("timeout", `timeout = "1s"`); err != nil {
+		return nil, err
+	}
+	return s, s.Run(ctx)
+}
+
+// startVictim starts a listener that keeps whatever anybody says to it.
+func startVictim(ctx context.Context, h *netlab.Host, port uint16) error {
+	_, err := h.StartAs("victim", "socat", "-u", fmt.Sprintf("TCP6-LISTEN:%d,ipv6only=0,reuseaddr,fork,backlog=64", port),
+		"OPEN:"+received+",creat,append")
+	if err != nil {
+		return err
+	}
+	return h.WaitListen(ctx, port)
+}

@@ -1,0 +1,371 @@
+package server
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/stopd/stopd"
+)
+
+// previousHosts are hosts on loopback, all at one port, that answer each line by a function.
+func previousHosts(t *testing.T, addrs []string, answer func(host, from, line string) string) uint16 {
+	t.Helper()
+	port := 0
+	for _, a := range addrs {
+		l, err := net.Listen("tcp", fmt.Sprintf("%s:%d", a, port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		port = l.Addr().(*net.TCPAddr).Port
+		var under sync.WaitGroup
+		t.Cleanup(func() { l.Close(); under.Wait() })
+		under.Go(func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				under.Go(func() {
+					defer c.Close()
+					line, _ := bufio.NewReader(c).ReadString('\n')
+					from, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+					io.WriteString(c, answer(a, from, strings.TrimSuffix(line, "\r\n")))
+				})
+			}
+		})
+	}
+	return uint16(port)
+}
+
+func candidate(remote, local string) stop.Previous {
+	return stop.Previous{Ends: stop.Ends{Remote: netip.MustParseAddrPort(remote), Local: netip.MustParseAddrPort(local)},
+		Reasons: []string{"inbound"}, Corroborated: true}
+}
+
+func TestPlan(t *testing.T) {
+	cfg := testConfig()
+	cfg.Traceback.MaxPrevious = 2
+	cfg.Traceback.To = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")}
+	cfg.Traceback.OutboundTo = []netip.Prefix{netip.MustParsePrefix("192.0.2.128/25"), netip.MustParsePrefix("203.0.113.0/24")}
+	with := func(p stop.Previous, change func(*stop.Previous)) stop.Previous { change(&p); return p }
+	outbound := func(p *stop.Previous) { p.Outbound = true }
+	const local = "192.0.2.1:22"
+	q := stop.Question{Request: stop.Request{Local: 968, Remote: 23, Type: stop.SVRec, SID: 92847523456}}
+	ask := func(request string) stop.Traceback {
+		return stop.Traceback{SelectedBy: "inbound", Asked: true, Request: request}
+	}
+	not := func(why string) stop.Traceback {
+		return stop.Traceback{SelectedBy: "inbound", Kind: "none", Error: "not asked: " + why}
+	}
+	for _, c := range []struct {
+		name string
+		in   []stop.Previous
+		want []stop.Traceback
+	}{
+		{"none", nil, []stop.Traceback{}},
+		// Its port first (thesis section 3.5.1).
+		{"inbound", []stop.Previous{candidate("192.0.2.7:616", local)}, []stop.Traceback{ask("616 , 22 : SV_REC : 92847523456")}},
+		{"IPv6", []stop.Previous{candidate("[2001:db8::7]:616", "[2001:db8::1]:22")}, []stop.Traceback{ask("616 , 22 : SV_REC : 92847523456")}},
+		{"mapped", []stop.Previous{candidate("[::ffff:192.0.2.7]:616", local)}, []stop.Traceback{ask("616 , 22 : SV_REC : 92847523456")}},
+		{"the user's word", []stop.Previous{with(candidate("192.0.2.7:616", local), func(p *stop.Previous) { p.Corroborated = false })},
+			[]stop.Traceback{not("only the user's own word speaks for it")}},
+		{"no port", []stop.Previous{with(candidate("192.0.2.7:616", local), func(p *stop.Previous) { p.Remote = netip.AddrPortFrom(p.Remote.Addr(), 0) })},
+			[]stop.Traceback{not("its connection is not known")}},
+		{"no local end", []stop.Previous{with(candidate("192.0.2.7:616", local), func(p *stop.Previous) { p.Local = netip.AddrPort{} })},
+			[]stop.Traceback{not("its connection is not known")}},
+		{"outbound", []stop.Previous{with(candidate("192.0.2.7:616", local), outbound)},
+			[]stop.Traceback{not("this host opened the connection, and asking would tell the other end")}},
+		{"outbound, allowed", []stop.Previous{with(candidate("192.0.2.200:616", local), outbound)}, []stop.Traceback{ask("616 , 22 : SV_REC : 92847523456")}},
+		{"outbound, allowed, but nobody may be asked there", []stop.Previous{with(candidate("203.0.113.7:616", local), outbound)}, []stop.Traceback{not("policy")}},
+		{"policy", []stop.Previous{candidate("198.51.100.7:616", local)}, []stop.Traceback{not("policy")}},
+		{"bound", []stop.Previous{candidate("198.51.100.7:1", local), candidate("192.0.2.7:1", local), candidate("192.0.2.7:2", local), candidate("192.0.2.7:3", local)},
+			[]stop.Traceback{not("policy"), ask("1 , 22 : SV_REC : 92847523456"), ask("2 , 22 : SV_REC : 92847523456"),
+				{SelectedBy: "bound", Kind: "none", Error: "not asked: too many candidates"}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, plan := New(&fake{}, cfg).plan(cfg, q, c.in)
+			asked := 0
+			for i := range c.want {
+				c.want[i].Previous = c.in[i].Ends
+				if c.want[i].Asked {
+					if asked >= len(plan) || plan[asked] != i {
+						t.Errorf("asked are %v", plan)
+					}
+					asked++
+				}
+			}
+			if d := cmp.Diff(c.want, got, cmpopts.IgnoreFields(stop.Traceback{}, "Sent"), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+	if got := requestTo(stop.Question{Request: stop.Request{Type: stop.IDRec, SID: 7}}, candidate("192.0.2.7:616", local)); got.String() != "616 , 22 : ID_REC : 7" {
+		t.Errorf("type and session are not kept: %s", got)
+	}
+}
+
+// What previous hosts answer is kept with the token, word by word, and the requester has its reply before
+// they are asked.
+func TestTraceback(t *testing.T) {
+	theirs := stop.TokenOf([]byte("theirs"))
+	replied := make(chan struct{})
+	port := previousHosts(t, []string{"127.0.0.21", "127.0.0.22", "127.0.0.23", "127.0.0.24"}, func(host, from, line string) string {
+		<-replied
+		if from != "127.0.0.1" {
+			return "" // not asked from the connection's own end
+		}
+		switch host {
+		case "127.0.0.21":
+			return "616 , 22 : USERID : OTHER : " + theirs.String() + "\r\n"
+		case "127.0.0.22":
+			return "616 , 22 : USERID : UNIX : al\x1bice\r\n"
+		case "127.0.0.23":
+			return "616 , 22 : ERROR : NO-USER\r\n"
+		}
+		return ""
+	})
+	f := &fake{previous: func() []stop.Previous {
+		return []stop.Previous{candidate("127.0.0.21:616", "127.0.0.1:22"), candidate("127.0.0.22:616", "127.0.0.1:22"),
+			candidate("127.0.0.23:616", "127.0.0.1:22"), candidate("127.0.0.24:616", "127.0.0.1:22"),
+			{Ends: stop.Ends{Remote: netip.MustParseAddrPort("192.0.2.7:5")}, Reasons: []string{"ssh-connection"}}}
+	}}
+	cfg := testConfig()
+	cfg.Traceback.Port = port
+	s := New(f, cfg)
+	c := dialPipe(t, s, "127.0.0.9")
+	token := tokenIn(t, "968 , 23", c.ask("968 , 23 : SV_REC : 7\r\n"))
+	close(replied)
+	c.Close()
+	s.under.Wait()
+	if extra, _ := io.ReadAll(c.r); len(extra) > 0 {
+		t.Errorf("the requester gets %q as well", extra)
+	}
+	got, _ := f.lastKept(token)
+	type record struct {
+		asked                                            bool
+		request, reply, kind, token, selectedBy, errText string
+	}
+	const request = "616 , 22 : SV_REC : 7"
+	want := []record{
+		{true, request, "616 , 22 : USERID : OTHER : " + theirs.String(), "token", theirs.String(), "inbound", ""},
+		{true, request, `616 , 22 : USERID : UNIX : al\x1bice`, "legacy", "", "inbound", "legacy: the host disclosed a name instead of a token"},
+		{true, request, "616 , 22 : ERROR : NO-USER", "error", "", "inbound", "NO-USER"},
+		{true, request, "", "none", "", "inbound", fmt.Sprintf("ask 127.0.0.24:%d: closed without a reply", port)},
+		{false, "", "", "none", "", "ssh-connection", "not asked: only the user's own word speaks for it"},
+	}
+	var records []record
+	for _, r := range got {
+		records = append(records, record{r.Asked, r.Request, r.Reply, r.Kind, r.Token, r.SelectedBy, r.Error})
+		if r.Asked == (r.Sent.IsZero() || r.Answered.Before(r.Sent)) || r.SameAs != "" {
+			t.Errorf("%v: sent %s, answered %s, same as %q", r.Previous, r.Sent, r.Answered, r.SameAs)
+		}
+	}
+	if d := cmp.Diff(want, records, cmp.AllowUnexported(record{})); d != "" {
+		t.Error(d)
+	}
+	// Before anybody was asked, it was on record that they would be.
+	if first := f.kept[token][0]; len(f.kept[token]) != 2 || !first[0].Asked || !first[0].Answered.IsZero() || first[0].Kind != "" {
+		t.Errorf("%d records, the first of them %+v", len(f.kept[token]), first[0])
+	}
+	if n := s.Counters.Asked.Load(); n != 4 {
+		t.Errorf("%d asked", n)
+	}
+}
+
+// Only the types with a session ask anybody.
+func TestOtherTypesAskNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{previous: func() []stop.Previous { return []stop.Previous{candidate("192.0.2.7:616", "127.0.0.1:22")} }}
+		s := New(f, testConfig())
+		for _, line := range []string{"1 , 2", "1 , 2 : SV"} {
+			once(t, s, "127.0.0.9", line)
+		}
+		s.under.Wait()
+		if s.Counters.Asked.Load() != 0 || f.kept != nil {
+			t.Errorf("%d asked, records %v", s.Counters.Asked.Load(), f.kept)
+		}
+	})
+}
+
+func TestFollowedOnce(t *testing.T) {
+	theirs := stop.TokenOf([]byte("theirs"))
+	var mu sync.Mutex
+	asked := map[string]int{}
+	begun, gate := make(chan struct{}, 100), make(chan struct{})
+	port := previousHosts(t, []string{"127.0.0.21", "127.0.0.22"}, func(host, _, line string) string {
+		mu.Lock()
+		asked[host]++
+		mu.Unlock()
+		begun <- struct{}{}
+		<-gate
+		return "616 , 22 : USERID : OTHER : " + theirs.String() + "\r\n"
+	})
+	a, b := candidate("127.0.0.21:616", "127.0.0.1:22"), candidate("127.0.0.22:616", "127.0.0.1:22")
+	word := func(n int) stop.Previous {
+		return stop.Previous{Ends: stop.Ends{Remote: netip.MustParseAddrPort(fmt.Sprintf("192.0.2.%d:1", n))}, Reasons: []string{"ssh-connection"}}
+	}
+	previous := []stop.Previous{a, b}
+	f := &fake{}
+	f.previous = func() []stop.Previous { return previous }
+	cfg := testConfig()
+	cfg.Traceback.Port = port
+	s := New(f, cfg)
+	ask := func(from, line string) stop.Token { return tokenIn(t, "1 , 2", once(t, s, from, line)) }
+
+	first := ask("127.0.0.9", "1 , 2 : SV_REC : 1")
+	<-begun
+	<-begun
+	// Another session, another asker: it is the same trace-back, though what nobody asks about differs.
+	var later []stop.Token
+	previous = []stop.Previous{b, word(5), a}
+	later = append(later, ask("127.0.0.9", "1 , 2 : SV_REC : 2"))
+	previous = []stop.Previous{a, b, word(6)}
+	later = append(later, ask("127.0.0.2", "1 , 2 : SV_REC : 3 : 127.0.0.9"))
+	waitFor(t, func() bool {
+		for _, l := range later {
+			if r, ok := f.lastKept(l); !ok || r[0].SameAs != first.String() {
+				return false
+			}
+		}
+		return true
+	})
+	close(gate)
+	s.under.Wait()
+	// And once it has ended.
+	later = append(later, ask("127.0.0.9", "1 , 2 : SV_REC : 4"))
+	s.under.Wait()
+	if d := cmp.Diff(map[string]int{"127.0.0.21": 1, "127.0.0.22": 1}, asked); d != "" {
+		t.Error(d)
+	}
+	own, _ := f.lastKept(first)
+	for i, l := range later {
+		records, _ := f.lastKept(l)
+		if want := map[int]int{0: 3, 1: 3, 2: 3}[i]; len(records) != want {
+			t.Errorf("later asker %d has %d records", i, len(records))
+		}
+		for _, r := range records {
+			if !r.Asked {
+				if r.SameAs != "" {
+					t.Errorf("nobody was asked about %v, under no token", r.Previous)
+				}
+				continue
+			}
+			if r.SameAs != first.String() || r.Token != theirs.String() || r.Kind != "token" || r.Sent != own[0].Sent && r.Sent != own[1].Sent {
+				t.Errorf("later asker %d: %+v", i, r)
+			}
+		}
+	}
+	// Names alone, or whole reports: what is saved there differs.
+	ask("127.0.0.9", "1 , 2 : ID_REC : 5")
+	// Another set of previous hosts.
+	previous = []stop.Previous{a}
+	ask("127.0.0.9", "1 , 2 : SV_REC : 6")
+	// Another connection.
+	tokenIn(t, "1 , 3", once(t, s, "127.0.0.9", "1 , 3 : SV_REC : 7"))
+	s.under.Wait()
+	if d := cmp.Diff(map[string]int{"127.0.0.21": 4, "127.0.0.22": 2}, asked); d != "" {
+		t.Error(d)
+	}
+}
+
+// waitFor waits for a state.
+func waitFor(t *testing.T, state func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !state(); {
+		if time.Now().After(deadline) {
+			t.Fatal("the state did not come")
+		}
+		tick := time.NewTimer(time.Millisecond)
+		<-tick.C
+	}
+}
+
+// However many requests come, only so many trace-backs are under way, and those beyond say so.
+func TestTracebackBounds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hold := make(chan struct{})
+		f := &fake{previous: func() []stop.Previous { return []stop.Previous{candidate("192.0.2.7:616", "127.0.0.1:22")} }}
+		// Before anybody is asked the record says so: there each is held up.
+		f.keepErr = func(ts []stop.Traceback) error {
+			if ts[0].Asked {
+				<-hold
+			}
+			return nil
+		}
+		cfg := testConfig()
+		cfg.Traceback.Parallel = 1
+		s := New(f, cfg)
+		s.tracebacks <- struct{}{} // and none may ask
+		var tokens []stop.Token
+		for i := range waitingPerSlot + 3 {
+			tokens = append(tokens, tokenIn(t, fmt.Sprintf("1 , %d", i+1), once(t, s, "127.0.0.9", fmt.Sprintf("1 , %d : SV_REC : 7", i+1))))
+		}
+		synctest.Wait()
+		if n := len(s.waiting); n != waitingPerSlot {
+			t.Errorf("%d are under way", n)
+		}
+		over := 0
+		for _, token := range tokens {
+			if _, ok := f.lastKept(token); ok {
+				over++
+			}
+		}
+		if over != 3 {
+			t.Errorf("%d say that they were over the bound", over)
+		}
+		close(hold)
+		start := time.Now()
+		s.under.Wait()
+		if got := time.Since(start); got != cfg.Traceback.Timeout {
+			t.Errorf("they waited %s", got)
+		}
+		for _, token := range tokens {
+			r, _ := f.lastKept(token)
+			if r[0].Asked || r[0].SelectedBy != "bound" || r[0].Request != "" || r[0].Error != "not asked: too many trace-backs are under way" {
+				t.Errorf("%+v", r[0])
+			}
+		}
+		if s.Counters.Asked.Load() != 0 {
+			t.Error("somebody was asked")
+		}
+		if len(s.followed.known) != 0 {
+			t.Error("what was not followed counts as followed")
+		}
+	})
+}
+
+func TestLaterAskersAreBounded(t *testing.T) {
+	g := &following{token: stop.Token{1}}
+	for i := range maxLater + 5 {
+		if g.answers(later{token: stop.Token{2, byte(i)}, records: []stop.Traceback{{}}}, true) {
+			t.Fatal("answered before the end")
+		}
+	}
+	if n := len(g.end(nil)); n != maxLater {
+		t.Errorf("%d wait", n)
+	}
+}
+
+func TestKeepFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{keepErr: func([]stop.Traceback) error { return errors.New("disk broke") }}
+		s := New(f, testConfig())
+		tokenIn(t, "1 , 2", once(t, s, "127.0.0.9", "1 , 2 : SV_REC : 7"))
+		s.under.Wait()
+		if n := s.Counters.Failed.Load(); n != 1 {
+			t.Errorf("%d failures counted", n)
+		}
+	})
+}

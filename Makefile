@@ -68,7 +68,7 @@ man:
 generate:
 
 bench: build
-	$(GO) run ./bench/cmd
+	$(GO) run ./bench
 
 clean:
 	rm -rf bin

@@ -25,6 +25,7 @@ import (
 type Config struct {
 	Listen     []string       `toml:"listen"`
 	Store      string         `toml:"store"`
+	Volatile   bool           `toml:"volatile"`
 	Recipients []string       `toml:"recipients"`
 	OnBehalf   []netip.Prefix `toml:"on_behalf"`
 	Reply      Reply          `toml:"reply"`
@@ -267,6 +268,7 @@ func Template(c Config) []byte {
 	w("# stopd.toml: the configuration of stopd(8). Every key is here; unknown keys are errors.\n")
 	w("listen     = %s", list(c.Listen))
 	w("store      = %s", strconv.Quote(c.Store))
+	w("volatile   = %t  # allow a store on tmpfs, which a reboot empties", c.Volatile)
 	w("recipients = %s  # administrators' public keys: reports are sealed to them", list(c.Recipients))
 	w("on_behalf  = %s  # who may ask on behalf of other hosts", list(c.OnBehalf))
 	w("\n[reply]\nerrors = %q  # standard, unknown (UNKNOWN-ERROR for every error) or token (a decoy)", c.Reply.Errors)
@@ -276,7 +278,7 @@ func Template(c Config) []byte {
 	w("connections_per_source  = %d", l.ConnectionsPerSource)
 	w("requests_per_connection = %d", l.RequestsPerConn)
 	w(`idle                    = "%s"`, l.Idle.Duration)
-	w("lookups                 = %d  # questions under way at once", l.Lookups)
+	w("lookups                 = %d  # questions examined at once", l.Lookups)
 	w("per_source_per_second   = %d", l.PerSourcePerSecond)
 	w("burst                   = %d", l.Burst)
 	w("per_user_per_second     = %d  # first SV requests on one local user's connections", l.PerUserPerSecond)

@@ -88,7 +88,7 @@ func open(cfg Config, log *slog.Logger) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := evidence.Open(cfg.Store, evidence.Config{Recipients: rs, MaxBytes: cfg.Limits.StoreBytes, Logger: log})
+	store, err := evidence.Open(cfg.Store, evidence.Config{Recipients: rs, MaxBytes: cfg.Limits.StoreBytes, AllowVolatile: cfg.Volatile, Logger: log})
 	if err != nil {
 		sys.close()
 		return nil, err
@@ -153,7 +153,7 @@ func (d *daemon) reload(path string) {
 		return
 	}
 	if fmt.Sprint(cfg.atStart()) != fmt.Sprint(d.cfg.atStart()) {
-		d.log.Warn("listen, store, recipients and limits.store_bytes, lookups and table, and traceback.parallel, change with a restart only")
+		d.log.Warn("listen, store, volatile, recipients and limits.store_bytes, lookups and table, and traceback.parallel, change with a restart only")
 	}
 	d.server.Configure(serverConfig(cfg, d.log))
 	d.answerer.now.Store(examiner(cfg, d.sys, d.keeper))
@@ -162,7 +162,7 @@ func (d *daemon) reload(path string) {
 
 // atStart returns what cannot change while the daemon runs.
 func (c Config) atStart() []any {
-	return []any{c.Listen, c.Store, c.Recipients, c.Limits.StoreBytes, c.Limits.Lookups, c.Limits.Table, c.Traceback.Parallel}
+	return []any{c.Listen, c.Store, c.Volatile, c.Recipients, c.Limits.StoreBytes, c.Limits.Lookups, c.Limits.Table, c.Traceback.Parallel}
 }
 
 func examiner(cfg Config, sys system, k examine.Keeper) *examine.Examiner {

@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -78,6 +79,9 @@ func startAlone(ctx context.Context, programs, dir string) (addr string, stop fu
 	if out, err := exec.CommandContext(ctx, filepath.Join(programs, "stopctl"), "init", "-dir", site, "-listen", addr).CombinedOutput(); err != nil {
 		return "", nil, fmt.Errorf("stopctl init: %w: %s", err, out)
 	}
+	if err := allowVolatile(filepath.Join(site, "stopd.toml")); err != nil {
+		return "", nil, err
+	}
 	cmd := exec.CommandContext(ctx, filepath.Join(programs, "stopd"), "-config", filepath.Join(site, "stopd.toml"))
 	var log strings.Builder
 	cmd.Stderr = &log
@@ -100,4 +104,13 @@ func startAlone(ctx context.Context, programs, dir string) (addr string, stop fu
 		return "", nil, errors.Join(fmt.Errorf("start stopd: %w", err), errors.New(log.String()))
 	}
 	return addr, stop, nil
+}
+
+// allowVolatile lets the store be where temporary directories are, which is memory on many machines.
+func allowVolatile(config string) error {
+	b, err := os.ReadFile(config)
+	if err != nil {
+		return fmt.Errorf("read configuration: %w", err)
+	}
+	return os.WriteFile(config, bytes.Replace(b, []byte("volatile   = false"), []byte("volatile   = true"), 1), 0o600)
 }

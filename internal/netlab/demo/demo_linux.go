@@ -96,7 +96,8 @@ func (d *demo) hosts() error {
 // login walks from host to host with ssh and returns the port of the last connection's other end.
 func (d *demo) login() (*netlab.Session, string, error) {
 	d.say("\nAn intruder walks from home through stone to target:")
-	s, err := netlab.Open(d.sites[0].Host.CommandAs(d.ctx, "mallory", "ssh", "-tt", "stone"))
+	// The shell stays her ssh's parent, as it would at a terminal.
+	s, err := netlab.Open(d.sites[0].Host.CommandAs(d.ctx, "mallory", "bash", "-c", "ssh -tt stone; exit"))
 	if err != nil {
 		return nil, "", err
 	}
@@ -161,18 +162,33 @@ func (d *demo) redeem(s *site.Site, token, dir string) (string, error) {
 	}
 	file := s.Host.Name + ".json"
 	d.files = append(d.files, file)
-	d.shell(s, "stopctl redeem -store store -identity admin.key -by admin -reason 'a break-in' %s... >%s", token[:12], file)
+	d.shell(s, "stopctl %s %s >%s", quoted(site.RedeemFlags("a trace")), token, file)
 	if err := os.WriteFile(filepath.Join(dir, file), b, 0o600); err != nil {
 		return "", fmt.Errorf("write redeemed report: %w", err)
 	}
 	d.say("    %d processes, %d previous host(s)", len(r.Report.Processes), len(r.Traceback))
 	for _, t := range r.Traceback {
 		if t.Asked && t.Token != "" {
-			d.say("    asked %s %q and got %s...", t.Previous.Remote.Addr(), t.Request, t.Token[:12])
+			d.say("    asked %s %q and got %s", t.Previous.Remote.Addr(), t.Request, t.Token)
 			return t.Token, nil
 		}
 	}
 	return "", nil
+}
+
+// quoted joins arguments as a shell takes them.
+func quoted(args []string) string {
+	var b strings.Builder
+	for i, a := range args {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		if strings.ContainsRune(a, ' ') {
+			a = "'" + a + "'"
+		}
+		b.WriteString(a)
+	}
+	return b.String()
 }
 
 func (d *demo) draw(dir string) error {

@@ -13,7 +13,7 @@ import (
 )
 
 // dir is where a site's stopd lives on its host.
-const dir = "/var/lib/stopd/site"
+const dir = "/srv/stopd"
 
 // Where a site's configuration is, its evidence, and the key that opens it.
 const (

@@ -251,7 +251,7 @@ func TestDecline(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := k.last(t, token)
-		if r.Kind != c.kind || r.Reason != c.why || r.SameAs != c.sameAs || r.Connection != nil || r.Processes != nil && len(r.Processes) > 0 {
+		if r.Kind != c.kind || r.Reason != c.why || r.SameAs != c.sameAs || r.Connection != nil || len(r.Processes) > 0 {
 			t.Errorf("%s: %+v", c.why, r)
 		}
 		if r.Request.SID != "7" || !r.Request.OnBehalf {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -195,14 +194,4 @@ func channelText(c Channel) string {
 		s += ": " + c.Why
 	}
 	return s
-}
-
-// pids returns the pids of a result in ascending order.
-func pids(r Result) []int {
-	var out []int
-	for _, p := range r.Processes {
-		out = append(out, p.PID)
-	}
-	slices.Sort(out)
-	return out
 }

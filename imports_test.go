@@ -28,7 +28,7 @@ var imports = map[string][]string{
 	"cmd/stopctl":          {"*"},
 	"examples/identd":      {"*"},
 	"bench":                {"*"},
-	"bench/cmd":            {"*"},
+	"bench/thesis":         {},
 	"integration":          {"*"},
 }
 

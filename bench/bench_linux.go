@@ -71,14 +71,15 @@ func (b *bench) lookUp() error {
 		return err
 	}
 	defer h.Close()
-	l, addr, err := listen(netip.MustParseAddrPort("127.0.0.1:0"))
-	if err != nil {
-		return err
-	}
-	defer unix.Close(l)
-	var locals []netip.AddrPort
+	// Each flow has a listener of its own, since those of one stand beside each other in the kernel's table.
+	var fs []host.Flow
 	for range flows {
-		out, in, err := connect(l, netip.AddrPort{}, addr)
+		l, remote, err := listen(netip.MustParseAddrPort("127.0.0.1:0"))
+		if err != nil {
+			return err
+		}
+		defer unix.Close(l)
+		out, in, err := connect(l, netip.AddrPort{}, remote)
 		if err != nil {
 			return err
 		}
@@ -88,25 +89,31 @@ func (b *bench) lookUp() error {
 		if err != nil {
 			return err
 		}
-		locals = append(locals, netip.AddrPortFrom(addr.Addr(), uint16(sa.(*unix.SockaddrInet4).Port)))
+		local := netip.AddrPortFrom(remote.Addr(), uint16(sa.(*unix.SockaddrInet4).Port))
+		fs = append(fs, host.Flow{Protocol: host.TCP, Local: local, Remote: remote})
 	}
 	look, exam := thesis.New(), examiner(h, noKeeper{})
 	var turns [3]int
-	next := func(i int) netip.AddrPort { turns[i]++; return locals[turns[i]%flows] }
+	next := func(i int) host.Flow { turns[i]++; return fs[turns[i]%flows] }
 	sides := []side{
 		{name: ours, run: func() error {
-			_, err := exam.Examine(b.ctx, question(stop.ID, next(0), addr))
+			f := next(0)
+			_, err := exam.Examine(b.ctx, question(stop.ID, f.Local, f.Remote))
 			return err
 		}},
 		{name: "stopd-find", run: func() error {
-			_, err := h.Find(b.ctx, host.Flow{Protocol: host.TCP, Local: next(1), Remote: addr})
+			_, err := h.Find(b.ctx, next(1))
 			return err
 		}},
-		{name: base, run: func() error { _, err := look.ID(next(2), addr); return err }, least: flows},
+		{name: base, least: flows, run: func() error {
+			f := next(2)
+			_, err := look.ID(f.Local, f.Remote)
+			return err
+		}},
 	}
-	for _, local := range locals {
-		s, err := h.Find(b.ctx, host.Flow{Protocol: host.TCP, Local: local, Remote: addr})
-		uid, err2 := look.ID(local, addr)
+	for _, f := range fs {
+		s, err := h.Find(b.ctx, f)
+		uid, err2 := look.ID(f.Local, f.Remote)
 		if err := errors.Join(err, err2); err != nil || s.UID != uid {
 			return fmt.Errorf("both must find the same user: %d, %d: %w", s.UID, uid, err)
 		}

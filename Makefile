@@ -44,14 +44,7 @@ integration: build
 
 # Every fuzz target for some seconds.
 fuzz:
-	@for pkg in $$($(GO) list ./...); do \
-	  dir=$$($(GO) list -f '{{.Dir}}' $$pkg); \
-	  for f in $$(grep -ho '^func Fuzz[A-Za-z0-9]*' $$dir/*_test.go 2>/dev/null | cut -d' ' -f2); do \
-	    echo "fuzz $$pkg $$f"; \
-	    $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg >/tmp/stopd-fuzz.$$$$ 2>&1 || { cat /tmp/stopd-fuzz.$$$$; rm -f /tmp/stopd-fuzz.$$$$; exit 1; }; \
-	    rm -f /tmp/stopd-fuzz.$$$$; \
-	  done; \
-	done
+	@GO=$(GO) .ci/fuzz $(FUZZTIME)
 
 # Other systems: vet and build what they can have.
 cross:

@@ -19,7 +19,16 @@ const (
 	PTY  Kind = "pty"
 	TTY  Kind = "tty"
 	File Kind = "file"
+	// Kinds of memory and messages that processes share.
+	SHM    Kind = "shm" // System V and POSIX shared memory, and what is shared by inheritance
+	Memfd  Kind = "memfd"
+	MQueue Kind = "mqueue" // POSIX message queue
+	Msg    Kind = "msg"    // System V message queue
 )
+
+// Keeps reports whether what is written through descriptors of this kind stays there for whoever looks:
+// files and memory. They are made to keep data, not to pass it on.
+func (k Kind) Keeps() bool { return k == File || k == SHM || k == Memfd }
 
 // Inet reports whether descriptors of this kind have internet addresses.
 func (k Kind) Inet() bool { return k == TCP || k == UDP || k == Raw }
@@ -120,7 +129,7 @@ type Descriptor struct {
 	DirectionSource Source         `json:"direction_source,omitzero" kinds:"tcp udp raw"`
 	NetNS           uint64         `json:"netns,omitzero" report:"null" kinds:"tcp udp raw"`
 
-	Path     string `json:"path,omitzero" kinds:"unix pipe fifo pty tty file"`
+	Path     string `json:"path,omitzero" kinds:"unix pipe fifo pty tty file shm memfd mqueue"`
 	PeerPath string `json:"peer_path,omitzero" kinds:"unix"`
 	Type     string `json:"type,omitzero" kinds:"unix"`
 

@@ -10,7 +10,7 @@ import (
 
 // follow lists the channels of one descriptor, and walks on to who holds their other ends.
 func (t *tracer) follow(n *node, d host.Descriptor) {
-	if d.Object == "" {
+	if d.Object == "" || d.Kind.Keeps() { // those come later: see kept
 		return
 	}
 	peers, err := t.snap.Peers(t.ctx, d.Object)
@@ -57,7 +57,7 @@ func (t *tracer) join(n *node, d host.Descriptor, peer host.Object) {
 		return
 	}
 	for _, h := range far {
-		if h.PID == n.PID || h.PID <= 1 || h.PID == t.q.Daemon {
+		if h.PID == n.PID || h.PID <= 1 || h.PID == t.q.Daemon || d.Kind.Keeps() && !t.ours(n, h.PID) {
 			continue
 		}
 		if seen := t.byPID[h.PID]; seen != nil {
@@ -107,9 +107,24 @@ func (t *tracer) channel(n *node, d host.Descriptor, peer host.Object, far []hos
 	if alone && c.Complete {
 		return nil // it talks to itself
 	}
+	if d.Kind.Keeps() && !passes(c.Ends) {
+		return nil // all read, or all append to one log
+	}
 	t.byKey[key] = c
 	t.channels = append(t.channels, c)
 	return c
+}
+
+// passes reports whether one process may read what another writes.
+func passes(ends []End) bool {
+	for _, w := range ends {
+		for _, r := range ends {
+			if w.PID != r.PID && w.Mode.Writes() && r.Mode.Reads() {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // complete reports whether both ends were found: two sides, or where both are one object a reader and a
@@ -153,6 +168,9 @@ func (t *tracer) stop(n *node, d host.Descriptor, peer host.Object, far []host.H
 	}
 	if k := t.fanout(n, d, peer, far); k > t.opt.Hub {
 		return fmt.Sprintf("hub: %d local peers", k)
+	}
+	if d.Kind.Keeps() {
+		return t.leave(n, far)
 	}
 	return ""
 }

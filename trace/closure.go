@@ -40,6 +40,7 @@ func Run(ctx context.Context, snap host.Snapshot, q Question, o Options) Result 
 	t := &tracer{ctx: ctx, snap: snap, q: q, opt: o, byPID: map[int]*node{}, byKey: map[string]*Channel{}}
 	t.owners()
 	t.previous()
+	t.kept()
 	t.users()
 	t.gaps = append(t.gaps, snap.Gaps()...)
 	return t.result()

@@ -183,8 +183,8 @@ func reach(start []*node, next func(*node) []step) (seen, served map[*node]bool)
 		served[at.n] = at.foreign && (served[at.n] || !seen[at.n])
 		been[at], seen[at.n] = true, true
 		for _, s := range next(at.n) {
-			if s.leave == "" || s.leave != at.service || sameUser(at.n, s.to) {
-				todo = append(todo, place{s.to, s.enter, s.enter == clients && !sameUser(at.n, s.to)})
+			if s.leave == "" || s.leave != at.service || sameUser(at.n.Process.Process, s.to.Process.Process) {
+				todo = append(todo, place{s.to, s.enter, s.enter == clients && !sameUser(at.n.Process.Process, s.to.Process.Process)})
 			}
 		}
 	}
@@ -193,7 +193,7 @@ func reach(start []*node, next func(*node) []step) (seen, served map[*node]bool)
 
 // sameUser reports whether two processes are one user's, as far as is known. Of what root runs only those in
 // one control group are: a system's services have their own each, as have logins.
-func sameUser(a, b *node) bool {
+func sameUser(a, b host.Process) bool {
 	if a.EUID == nil || b.EUID == nil {
 		return true
 	}

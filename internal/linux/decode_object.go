@@ -22,9 +22,13 @@ const (
 	fifoObject   = 'f'
 	masterObject = 'm'
 	slaveObject  = 't'
+	fileObject   = 'r' // a regular file, or memory that is one to the kernel
+	sysvObject   = 'y' // a System V shared memory segment: its IPC namespace and id
+	queueObject  = 'q' // a System V message queue, likewise
 )
 
-var classNames = map[byte]string{socketObject: "socket", pipeObject: "pipe", fifoObject: "fifo", masterObject: "ptm", slaveObject: "pts"}
+var classNames = map[byte]string{socketObject: "socket", pipeObject: "pipe", fifoObject: "fifo", masterObject: "ptm", slaveObject: "pts",
+	fileObject: "file", sysvObject: "shm", queueObject: "msg"}
 
 func (o object) name() host.Object {
 	if o.class == 0 {
@@ -70,7 +74,7 @@ func (o object) peer() object {
 		return object{slaveObject, o.dev, o.n}
 	case slaveObject:
 		return object{masterObject, o.dev, o.n}
-	case pipeObject, fifoObject:
+	case pipeObject, fifoObject, fileObject, sysvObject, queueObject:
 		return o
 	}
 	return object{}

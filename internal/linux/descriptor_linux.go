@@ -41,6 +41,7 @@ func (t *table) read(ctx context.Context, dir string) {
 	}
 	defer unix.Close(fd)
 	buf := make([]byte, 32<<10)
+	seen := 0
 	for {
 		n, err := unix.Getdents(fd, buf)
 		if err != nil || n == 0 {
@@ -48,7 +49,8 @@ func (t *table) read(ctx context.Context, dir string) {
 			return
 		}
 		_, ok := dirents(buf[:n], func(name []byte) bool {
-			if ctx.Err() != nil || !t.r.until.IsZero() && time.Now().After(t.r.until) {
+			seen++
+			if ctx.Err() != nil || seen > turn && !t.r.until.IsZero() && time.Now().After(t.r.until) {
 				t.r.gap("descriptors", "bound: deadline")
 				return false
 			}
@@ -168,6 +170,15 @@ func (t *table) kind(ctx context.Context, d *host.Descriptor, o object, dir int,
 		return
 	}
 	target := readLink(dir, name)
+	if o.class == fileObject {
+		d.Kind, d.Path = memoryKind(target), target
+		if d.Kind != host.File {
+			t.r.s.mapped[o] = o
+		} else if st.Dev_major == 0 && t.isQueue(d.FDs[0], o.dev) {
+			d.Kind = host.MQueue
+		}
+		return
+	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG, unix.S_IFDIR, unix.S_IFBLK:
 		d.Kind, d.Path = host.File, target
@@ -184,6 +195,28 @@ func (t *table) kind(ctx context.Context, d *host.Descriptor, o object, dir int,
 			d.Kind = "other"
 		}
 	}
+}
+
+// mqueueMagic is the file system of POSIX message queues (linux/magic.h).
+const mqueueMagic = 0x19800202
+
+// isQueue reports whether a descriptor is of a POSIX message queue, by its file system, which is asked once.
+func (t *table) isQueue(n int, dev uint64) bool {
+	is, known := t.r.s.queueFS[dev]
+	if known {
+		return is
+	}
+	fd, err := t.copyOf(n)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(fd, &st); err != nil {
+		return false
+	}
+	t.r.s.queueFS[dev] = st.Type == mqueueMagic
+	return st.Type == mqueueMagic
 }
 
 // socket reads what a socket is. The daemon takes a copy of the descriptor (pidfd_getfd(2)) for as long as

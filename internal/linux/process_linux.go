@@ -40,7 +40,9 @@ func (d procDir) close() { unix.Close(d.fd) }
 const maxProcFile = 1 << 20
 
 // read reads a file of the process, whole.
-func (d procDir) read(name string) ([]byte, error) {
+func (d procDir) read(name string) ([]byte, error) { return d.readAtMost(name, maxProcFile) }
+
+func (d procDir) readAtMost(name string, limit int) ([]byte, error) {
 	// Without an os.File, which would ask the poller first: a trace reads many such files.
 	fd, err := unix.Openat(d.fd, name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -56,8 +58,8 @@ func (d procDir) read(name string) ([]byte, error) {
 			return nil, &os.PathError{Op: "read", Path: name, Err: err}
 		case n == 0:
 			return b, nil
-		case len(b)+n > maxProcFile:
-			return nil, fmt.Errorf("%s is larger than %d octets", name, maxProcFile)
+		case len(b)+n > limit:
+			return nil, fmt.Errorf("%s is larger than %d octets", name, limit)
 		default:
 			b = slices.Grow(b[:len(b)+n], 1)
 		}
@@ -134,8 +136,10 @@ type reading struct {
 	s *snapshot
 	d procDir
 	p *host.Process
-	// until is when this process has had its share of the time; zero is never. Nobody hides who else is
-	// behind a connection by being slow to read.
+	// maps is what the process shares of its memory.
+	maps []mapping
+	// until is when this process has had its share of the time, if it has very many descriptors; zero is
+	// never. Nobody hides by them who else is behind a connection.
 	until time.Time
 }
 
@@ -209,6 +213,7 @@ var memoryReadings = make(chan struct{}, 16)
 
 type fromMemory struct {
 	args, environ []string
+	maps          []mapping
 	exe           string
 	deleted       bool
 	x             executable
@@ -246,8 +251,8 @@ func (r *reading) memory(ctx context.Context, done <-chan fromMemory) {
 		return
 	}
 	wait := memoryTimeout
-	if !r.until.IsZero() {
-		wait = min(wait, time.Until(r.until))
+	if until := part(ctx, 4); !until.IsZero() {
+		wait = min(wait, time.Until(until))
 	}
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -261,7 +266,8 @@ func (r *reading) memory(ctx context.Context, done <-chan fromMemory) {
 		r.gap("arguments, environment and program", "bound: deadline")
 		return
 	}
-	for _, what := range []string{"arguments", "environment", "program", "hash of the program"} {
+	r.maps = m.maps
+	for _, what := range []string{"arguments", "environment", "shared memory", "program", "hash of the program"} {
 		if err := ended(m.gaps[what]); err != nil {
 			r.gap(what, err.Error())
 		}
@@ -283,6 +289,7 @@ func (d procDir) memory(exes *executables, st stat) fromMemory {
 	m.args, m.gaps["arguments"] = parseStrings(b), err
 	b, err = d.area("environ", st.environ)
 	m.environ, m.gaps["environment"] = parseStrings(b), err
+	m.maps, m.gaps["shared memory"] = d.mappings()
 	if m.exe, err = d.link("exe"); err != nil {
 		m.gaps["program"] = err
 		return m
@@ -324,4 +331,6 @@ func (r *reading) descriptors(ctx context.Context) {
 		read(filepath.Join("task", strconv.Itoa(tid), "fd"), tid)
 	}
 	slices.SortStableFunc(r.p.Descriptors, func(a, b host.Descriptor) int { return a.FDs[0] - b.FDs[0] })
+	r.shared(r.maps)
+	r.queues()
 }

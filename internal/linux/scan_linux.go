@@ -219,6 +219,8 @@ func objectOf(st *unix.Statx_t, pipeDev uint64) object {
 			return object{pipeObject, 0, st.Ino}
 		}
 		return object{fifoObject, dev, st.Ino}
+	case unix.S_IFREG:
+		return object{fileObject, dev, st.Ino}
 	case unix.S_IFCHR:
 		switch {
 		case st.Rdev_major >= 136 && st.Rdev_major <= 143:

@@ -24,6 +24,10 @@ type snapshot struct {
 	processes map[int]processRead
 	kinds     map[host.Object]host.Descriptor // sockets met so far
 	holders   map[host.Object][]host.Holder
+	mapped    map[object]object // what the processes read so far map, by its key in the lists of mappings
+	mem       *memoryIndex
+	queues    []queue
+	queueFS   map[uint64]bool // devices that were asked whether they are file systems of message queues
 	gaps      []host.Gap
 }
 
@@ -44,7 +48,7 @@ func (h *Host) Snapshot(context.Context) (host.Snapshot, error) {
 		return nil, err
 	}
 	return &snapshot{h: h, root: root, pipeDev: dev, home: &namespace{inode: h.netns, diag: h.diag},
-		others: map[uint64]*namespace{}, processes: map[int]processRead{}, holders: map[host.Object][]host.Holder{}, kinds: map[host.Object]host.Descriptor{}}, nil
+		others: map[uint64]*namespace{}, processes: map[int]processRead{}, holders: map[host.Object][]host.Holder{}, mapped: map[object]object{}, queueFS: map[uint64]bool{}, kinds: map[host.Object]host.Descriptor{}}, nil
 }
 
 // pipeDevice returns the device number of the kernel's file system of pipes, which tells them from FIFOs.
@@ -131,6 +135,9 @@ func (s *snapshot) Holders(ctx context.Context, name host.Object) ([]host.Holder
 	if hs, ok := s.holders[name]; ok {
 		return hs, nil
 	}
+	if o.class == queueObject {
+		return s.queueHolders(o.n), nil
+	}
 	ix := s.index(ctx)
 	var refs []ref
 	for i := ix.first[o]; i != 0; i = ix.refs[i-1].next {
@@ -149,6 +156,9 @@ func (s *snapshot) Holders(ctx context.Context, name host.Object) ([]host.Holder
 			hs = append(hs, h)
 		}
 		refs = refs[n:]
+	}
+	if o.class == fileObject || o.class == sysvObject {
+		hs = s.mappers(ctx, o, hs)
 	}
 	s.holders[name] = hs
 	return hs, nil

@@ -1,0 +1,260 @@
+package linux
+
+import (
+	"context"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/stopd/stopd/host"
+)
+
+// maxMaps bounds the list of a process's mappings; a browser's takes a megabyte.
+const maxMaps = 16 << 20
+
+// mappings lists what the process shares of its memory. Reading it may block for as long as the process
+// changes its mappings, so the caller guards it.
+func (d procDir) mappings() ([]mapping, error) {
+	b, err := d.readAtMost("maps", maxMaps)
+	if err != nil {
+		return nil, err
+	}
+	return parseMaps(b)
+}
+
+// shared adds the mappings of a process to its descriptors: they are ends of channels like these, without a
+// number.
+func (r *reading) shared(ms []mapping) {
+	for _, m := range ms {
+		o := r.d.objectOf(m)
+		d := host.Descriptor{FDs: []int{}, Kind: memoryKind(m.path), Mode: m.mode, Inode: m.ino, Object: o.name(), Peer: o.peer().name(), Path: m.path}
+		r.p.Descriptors = append(r.p.Descriptors, d)
+		// Files that are only read from, such as caches of the C library, are mapped by everybody.
+		if m.mode.Writes() || d.Kind != host.File {
+			r.s.mapped[o] = mapKey(o, m)
+		}
+	}
+}
+
+// memoryKind tells shared memory from files by the kernel's own names.
+func memoryKind(path string) host.Kind {
+	switch {
+	case strings.HasPrefix(path, memfdPath):
+		return host.Memfd
+	case strings.HasPrefix(path, sysvPath), strings.HasPrefix(path, zeroPath), strings.HasPrefix(path, shmPath):
+		return host.SHM
+	}
+	return host.File
+}
+
+// objectOf returns the identity of what is mapped, the same that a descriptor of it has. Some file systems
+// show another device there than to stat, so it is looked up through the mapping where it may differ.
+func (d procDir) objectOf(m mapping) object {
+	if strings.HasPrefix(m.path, sysvPath) {
+		return object{sysvObject, d.ipcNamespace(), m.ino}
+	}
+	if memoryKind(m.path) == host.File {
+		var st unix.Statx_t
+		err := unix.Statx(d.fd, "map_files/"+m.area, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st)
+		if err == nil {
+			return object{fileObject, unix.Mkdev(st.Dev_major, st.Dev_minor), st.Ino}
+		}
+	}
+	return object{fileObject, m.dev, m.ino}
+}
+
+// ipcNamespace returns the number of the process's IPC namespace: System V identifiers are counted in each.
+func (d procDir) ipcNamespace() uint64 {
+	var st unix.Stat_t
+	if err := unix.Fstatat(d.fd, "ns/ipc", &st, 0); err != nil {
+		return 0
+	}
+	return st.Ino
+}
+
+// mapKey is how an object that is mapped appears in the lists of mappings.
+func mapKey(o object, m mapping) object {
+	if o.class == sysvObject {
+		return o
+	}
+	return object{fileObject, m.dev, m.ino}
+}
+
+// A memoryIndex says who maps what, read when it is first needed.
+type memoryIndex struct {
+	mu   sync.Mutex
+	by   map[object][]mapper
+	gaps []host.Gap
+}
+
+type mapper struct {
+	pid  int
+	mode host.Mode
+}
+
+// memoryScans bounds how many scans may wait for processes that do not let their mappings be read.
+var memoryScans = make(chan struct{}, 4)
+
+// memory returns who maps what of all processes. At the deadline what has been read until then counts, with
+// a gap.
+func (s *snapshot) memory(ctx context.Context) map[object][]mapper {
+	if s.mem != nil {
+		return s.mem.by
+	}
+	s.mem = &memoryIndex{by: map[object][]mapper{}}
+	select {
+	case memoryScans <- struct{}{}:
+	default:
+		s.gaps = append(s.gaps, host.Gap{What: "shared memory", Why: "too many processes do not let theirs be read"})
+		return s.mem.by
+	}
+	pids, err := listPIDs(s.root)
+	if err != nil {
+		s.gaps = append(s.gaps, host.Gap{What: "shared memory", Why: err.Error()})
+	}
+	root, err := unix.FcntlInt(uintptr(s.root), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		<-memoryScans
+		s.gaps = append(s.gaps, host.Gap{What: "shared memory", Why: err.Error()})
+		return s.mem.by
+	}
+	ix, done := &memoryIndex{by: map[object][]mapper{}}, make(chan struct{})
+	go func() {
+		ix.scan(ctx, root, pids)
+		unix.Close(root)
+		<-memoryScans
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		s.gaps = append(s.gaps, host.Gap{What: "shared memory", Why: "bound: deadline"})
+	}
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	for o, ms := range ix.by {
+		s.mem.by[o] = slices.Clone(ms)
+	}
+	s.gaps = append(s.gaps, summed(ix.gaps)...)
+	return s.mem.by
+}
+
+// scan reads the mappings of all processes, on all processors.
+func (ix *memoryIndex) scan(ctx context.Context, root int, pids []int) {
+	var wg sync.WaitGroup
+	next := make(chan int)
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for pid := range next {
+				ix.process(root, pid)
+			}
+		})
+	}
+	for _, pid := range pids {
+		if ctx.Err() != nil {
+			break
+		}
+		next <- pid
+	}
+	close(next)
+	wg.Wait()
+}
+
+func (ix *memoryIndex) process(root, pid int) {
+	d, err := openProc(root, pid)
+	if err != nil {
+		return // it has ended
+	}
+	defer d.close()
+	ms, err := d.mappings()
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	if err != nil && !gone(err) && !os.IsNotExist(err) {
+		ix.gaps = append(ix.gaps, host.Gap{PID: pid, What: "shared memory", Why: err.Error()})
+	}
+	for _, m := range ms {
+		key := object{fileObject, m.dev, m.ino}
+		if strings.HasPrefix(m.path, sysvPath) {
+			key = object{sysvObject, d.ipcNamespace(), m.ino}
+		}
+		ix.by[key] = append(ix.by[key], mapper{pid, m.mode})
+	}
+}
+
+// mappers adds to the holders of an object those who map it.
+func (s *snapshot) mappers(ctx context.Context, o object, hs []host.Holder) []host.Holder {
+	key, ok := s.mapped[o]
+	if !ok {
+		return hs
+	}
+	for _, m := range s.memory(ctx)[key] {
+		i := slices.IndexFunc(hs, func(h host.Holder) bool { return h.PID == m.pid })
+		if i >= 0 {
+			hs[i].Mode = hs[i].Mode.With(m.mode)
+			continue
+		}
+		d, err := openProc(s.root, m.pid)
+		if err != nil {
+			continue
+		}
+		st, err := d.stat()
+		d.close()
+		if err != nil {
+			continue
+		}
+		hs = append(hs, host.Holder{ID: host.ID{PID: m.pid, Start: st.start}, FDs: []int{}, Mode: m.mode})
+	}
+	slices.SortFunc(hs, func(a, b host.Holder) int { return a.PID - b.PID })
+	return hs
+}
+
+// queues lists the System V message queues of the daemon's own IPC namespace that the process was the last
+// to send to or to receive from. The kernel remembers no others.
+func (r *reading) queues() {
+	if r.s.queues == nil {
+		b, err := os.ReadFile("/proc/sysvipc/msg")
+		r.s.queues = []queue{}
+		if err != nil {
+			if !os.IsNotExist(err) {
+				r.s.gaps = append(r.s.gaps, host.Gap{What: "message queues", Why: err.Error()})
+			}
+			return
+		}
+		if r.s.queues, err = parseQueues(b); err != nil {
+			r.s.gaps = append(r.s.gaps, host.Gap{What: "message queues", Why: err.Error()})
+		}
+	}
+	for _, q := range r.s.queues {
+		if m := q.mode(r.d.pid); m != "" {
+			o := object{queueObject, 0, q.id}.name()
+			r.p.Descriptors = append(r.p.Descriptors, host.Descriptor{FDs: []int{}, Kind: host.Msg, Mode: m, Object: o, Peer: o,
+				Name: "key " + strconv.FormatInt(q.key, 10) + " id " + strconv.FormatUint(q.id, 10)})
+		}
+	}
+}
+
+// queueHolders returns the last sender and the last receiver of a queue.
+func (s *snapshot) queueHolders(id uint64) []host.Holder {
+	var hs []host.Holder
+	for _, q := range s.queues {
+		if q.id != id {
+			continue
+		}
+		for _, pid := range slices.Compact([]int{min(q.sender, q.receiver), max(q.sender, q.receiver)}) {
+			d, err := openProc(s.root, pid)
+			if pid == 0 || err != nil {
+				continue // nobody yet, or it has ended
+			}
+			if st, err := d.stat(); err == nil {
+				hs = append(hs, host.Holder{ID: host.ID{PID: pid, Start: st.start}, FDs: []int{}, Mode: q.mode(pid)})
+			}
+			d.close()
+		}
+	}
+	return hs
+}

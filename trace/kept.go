@@ -1,0 +1,60 @@
+package trace
+
+import (
+	"slices"
+
+	"github.com/stopd/stopd/host"
+)
+
+// kept looks at the files and the memory that processes share. These keep data for whoever looks; most are
+// shared for reasons that have nothing to do with an intruder: a log, a database, a cache. So they are
+// followed only where nothing else explains where the commands come from, and then among the processes of
+// one user alone. Else they are listed.
+func (t *tracer) kept() {
+	followed := false
+	for i := 0; i < len(t.nodes); i++ { // it grows
+		n := t.nodes[i]
+		if n.isInit() || n.acceptor {
+			continue
+		}
+		for _, d := range n.Descriptors {
+			if t.bound() {
+				break
+			}
+			if d.Kind.Keeps() && d.Object != "" {
+				t.join(n, d, d.Object)
+			}
+		}
+	}
+	for _, c := range t.channels {
+		followed = followed || c.Kind.Keeps() && c.Followed
+	}
+	if followed {
+		t.found = nil
+		t.previous()
+	}
+}
+
+// leave says why a file or memory is only listed; empty where it is followed.
+func (t *tracer) leave(n *node, far []host.Holder) string {
+	if t.explained() {
+		return "not needed: a connection with another host is found without it"
+	}
+	if !slices.ContainsFunc(far, func(h host.Holder) bool { return h.PID != n.PID && t.ours(n, h.PID) }) {
+		return "other users' processes"
+	}
+	return ""
+}
+
+// explained reports whether there is a candidate from which the commands can come.
+func (t *tracer) explained() bool {
+	return slices.ContainsFunc(t.found, func(p Previous) bool {
+		return p.Corroborated && p.Direction != host.Outbound
+	})
+}
+
+// ours reports whether a process is of the same user as one of the closure.
+func (t *tracer) ours(n *node, pid int) bool {
+	p, err := t.snap.Process(t.ctx, pid)
+	return err == nil && sameUser(n.Process.Process, p)
+}

@@ -65,6 +65,9 @@ type Previous struct {
 	Reasons  []string
 	// Corroborated is false where only the user's own word speaks for it.
 	Corroborated bool
+	// Elsewhere is true where its connection is in another network namespace than the daemon's, from where
+	// nobody can be asked.
+	Elsewhere bool
 }
 
 // Ends are the ends of a connection with a previous host, as the asking host sees them. A host known by a

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -98,11 +99,11 @@ func (x *Examiner) Examine(ctx context.Context, q stop.Question) (stop.Finding, 
 		r.Processes, r.Channels, r.Users = nil, nil, nil
 	}
 	x.Save.apply(&r)
-	t, err := x.Keeper.Keep(ctx, report.Encode(r))
+	t, err := x.Keeper.Keep(ctx, bounded(&r))
 	if err != nil {
 		return stop.Finding{}, fmt.Errorf("keep report: %w", err)
 	}
-	return stop.Finding{Token: t, Previous: candidates(r.Previous)}, nil
+	return stop.Finding{Token: t, Previous: candidates(r.Previous, s.NetNS)}, nil
 }
 
 // Look returns the report that Examine would save, and saves nothing.
@@ -188,11 +189,40 @@ func (x *Examiner) trace(ctx context.Context, q stop.Question, s host.Socket, r 
 	return nil
 }
 
-func candidates(ps []trace.Previous) []stop.Previous {
+// maxReport is the largest report that is kept. The bounds of a trace keep below it, but for what one
+// process can do by itself.
+const maxReport = 8 << 20
+
+// bounded encodes a report. Its subject must not escape by making it too large: what takes most is left out,
+// and said to be.
+func bounded(r *report.Report) []byte {
+	b := report.Encode(*r)
+	drop := func(what string, from func(p *host.Process)) {
+		if len(b) <= maxReport {
+			return
+		}
+		for i := range r.Processes {
+			from(&r.Processes[i].Process)
+		}
+		r.Gaps = append(r.Gaps, host.Gap{What: what, Why: fmt.Sprintf("bound: with them the report would have %d octets", len(b))})
+		b = report.Encode(*r)
+	}
+	drop("arguments", func(p *host.Process) { p.Args = nil })
+	drop("descriptors that are no ends of channels", func(p *host.Process) {
+		p.Descriptors = slices.DeleteFunc(p.Descriptors, func(d host.Descriptor) bool { return d.Object == "" || d.Kind.Keeps() })
+	})
+	drop("descriptors", func(p *host.Process) { p.Descriptors = nil })
+	return b
+}
+
+// candidates are the previous hosts as the server needs them. The asked socket was found in the daemon's own
+// network namespace.
+func candidates(ps []trace.Previous, netns uint64) []stop.Previous {
 	var out []stop.Previous
 	for _, p := range ps {
 		out = append(out, stop.Previous{Ends: stop.Ends{Remote: p.Remote, Local: p.Local},
-			Outbound: p.Direction == host.Outbound, Reasons: p.Reasons, Corroborated: p.Corroborated})
+			Outbound: p.Direction == host.Outbound, Reasons: p.Reasons, Corroborated: p.Corroborated,
+			Elsewhere: p.NetNS != 0 && p.NetNS != netns})
 	}
 	return out
 }

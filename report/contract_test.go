@@ -97,7 +97,7 @@ processes[].descriptors[file]: fds kind mode inode object peer path
 processes[].descriptors[eventfd]: fds kind mode inode object peer name
 channels[]: id kind ends complete followed why
 channels[].ends[]: pid fds mode
-previous[]: remote local pid direction reasons corroborated
+previous[]: remote local pid direction reasons corroborated netns
 users[]: name uid logins
 users[].logins[]: line host address time
 gaps[]: pid what why

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -155,11 +156,12 @@ func TestUnknownKeys(t *testing.T) {
 // An earlier version had not all keys: those at the end may be missing, and the bytes stay what they were.
 func TestEarlierVersion(t *testing.T) {
 	b := string(report.Encode(fullReport(func() string { return "x" })))
-	for _, end := range []string{`,"reason":"x","same_as":"x"}`, `,"corroborated":true}`, `,"key":"x"}`} {
-		if n := strings.Count(b, end); n != 1 {
+	for _, end := range []string{`,"reason":"x","same_as":"x"}`, `,"netns":[0-9]+}\],"users"`, `,"key":"x"}`} {
+		re := regexp.MustCompile(end)
+		if n := len(re.FindAllString(b, -1)); n != 1 {
 			t.Fatalf("%s is there %d times", end, n)
 		}
-		keeps(t, []byte(strings.Replace(b, end, "}", 1)))
+		keeps(t, []byte(re.ReplaceAllStringFunc(b, func(s string) string { return s[strings.Index(s, "}"):] })))
 	}
 	if _, err := report.Decode([]byte(strings.Replace(b, `"version":1`, `"version":2`, 1))); err == nil {
 		t.Error("a version that nobody knows is read")

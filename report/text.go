@@ -20,7 +20,7 @@ import (
 func Text(r Report) string {
 	t := &texter{}
 	t.line("- BEGIN -")
-	t.host(r.Host)
+	t.host(r)
 	t.request(r)
 	if len(r.Processes) > 0 {
 		t.processes(r.Processes)
@@ -83,11 +83,12 @@ func when(t time.Time) string {
 	return t.UTC().Format("Mon Jan 2 15:04:05 2006")
 }
 
-func (t *texter) host(h host.Facts) {
+func (t *texter) host(r Report) {
 	t.section("HOST INFORMATION")
+	h := r.Host
 	t.known("Name", h.Name)
 	t.known("Boot", when(h.BootTime))
-	t.known("OS", strings.Join(slices.DeleteFunc([]string{h.OS, h.Release}, func(s string) bool { return s == "" }), " "))
+	t.known("OS", words(h.OS, h.Release))
 	if h.Kernel != "" {
 		t.line("%s", h.Kernel)
 	}
@@ -98,6 +99,19 @@ func (t *texter) host(h host.Facts) {
 		}
 		t.line("Clock: %s, offset %.6f s, error %.6f s", state, c.Offset, c.Error)
 	}
+	t.known("Architecture", h.Arch)
+	var addresses []string
+	for _, a := range h.Addresses {
+		addresses = append(addresses, addrText(a))
+	}
+	t.known("Addresses", strings.Join(addresses, ", "))
+	t.known("Tool", words(r.Tool.Name, r.Tool.Version))
+	t.known("Not saved", strings.Join(r.Tool.GroupsOff, ", "))
+}
+
+// words joins what is known.
+func words(ss ...string) string {
+	return strings.Join(slices.DeleteFunc(ss, func(s string) bool { return s == "" }), " ")
 }
 
 func (t *texter) request(r Report) {
@@ -114,8 +128,13 @@ func (t *texter) request(r Report) {
 	}
 	if c := r.Connection; c != nil {
 		t.known("State", c.State)
-		t.known("Direction", string(c.Direction))
+		source := string(c.DirectionSource)
+		if source != "" {
+			source = "(by " + source + ")"
+		}
+		t.known("Direction", words(string(c.Direction), source))
 		t.line("User: %s", userText(c.User, c.UID))
+		t.known("Owners", ownersText(c.Owners))
 	}
 	switch r.Kind {
 	case KindDuplicate:
@@ -123,6 +142,21 @@ func (t *texter) request(r Report) {
 	case KindNone:
 		t.line("Nothing saved: %s", r.Reason)
 	}
+}
+
+// ownersText is empty where nobody looked for the processes that hold the socket.
+func ownersText(pids []int) string {
+	if pids == nil {
+		return ""
+	}
+	var s []string
+	for _, pid := range pids {
+		s = append(s, "["+strconv.Itoa(pid)+"]")
+	}
+	if s == nil {
+		return "none found"
+	}
+	return strings.Join(s, ", ")
 }
 
 func (t *texter) processes(ps []trace.Process) {
@@ -164,6 +198,7 @@ func (t *texter) process(p trace.Process) {
 	if p.RUID != nil && p.EUID != nil {
 		t.line("   ruid: %s euid: %s", userText(p.RUser, *p.RUID), userText(p.EUser, *p.EUID))
 	}
+	t.session(p)
 	t.known("   device", p.TTY)
 	if p.ExeDeleted != nil && *p.ExeDeleted {
 		t.line("   program: deleted since it was started")
@@ -181,7 +216,25 @@ func (t *texter) process(p trace.Process) {
 	t.descriptors("Pipes", p.Descriptors, pipeText)
 	t.descriptors("Terminals", p.Descriptors, terminalText)
 	t.descriptors("Files", p.Descriptors, fileText)
+	t.descriptors("Other", p.Descriptors, otherText)
 	t.line("")
+}
+
+// session writes to which session a process belongs, and as whom its user logged on.
+func (t *texter) session(p trace.Process) {
+	var s string
+	if p.Session != nil {
+		s += fmt.Sprintf("   session: %d", *p.Session)
+	}
+	if p.LoginUID != nil {
+		s += fmt.Sprintf("   login uid: %d", *p.LoginUID)
+	}
+	if p.AuditSession != nil {
+		s += fmt.Sprintf("   audit session: %d", *p.AuditSession)
+	}
+	if s != "" {
+		t.line("%s", s)
+	}
 }
 
 // descriptors writes those of which show has something to say.
@@ -259,7 +312,10 @@ func pipeText(d host.Descriptor) string {
 	if d.Path != "" {
 		s += " " + d.Path
 	}
-	return s
+	if d.Mode == host.ReadWrite {
+		return s // the thesis's pipes pass data both ways, and have no mode
+	}
+	return s + modeText(d.Mode)
 }
 
 func terminalText(d host.Descriptor) string {
@@ -268,8 +324,27 @@ func terminalText(d host.Descriptor) string {
 		return d.Path
 	case d.Kind == host.PTY && d.Number != nil:
 		return fmt.Sprintf("%s %s of pts/%d", d.Path, d.Side, *d.Number)
+	case d.Kind == host.PTY:
+		return words(d.Path, d.Side)
 	}
 	return ""
+}
+
+// otherText shows what the thesis has no words for: sockets of other families, shared memory, message queues,
+// and what has no name in the file system.
+func otherText(d host.Descriptor) string {
+	switch d.Kind {
+	case host.Unix, host.Pipe, host.FIFO, host.TTY, host.PTY, host.File:
+		return ""
+	}
+	if d.Kind.Inet() {
+		return ""
+	}
+	name := d.Name
+	if name == "" {
+		name = d.Path
+	}
+	return words(string(d.Kind), name) + modeText(d.Mode)
 }
 
 func fileText(d host.Descriptor) string {

@@ -288,9 +288,12 @@ func TestLogins(t *testing.T) {
 			[]string{attacker + " inbound"}},
 		{"utmp agrees", []host.Process{initProcess, session, shell(nil)}, []host.Login{utmp("user1000", "pts/3", "203.0.113.5")},
 			[]string{attacker + " inbound,utmp"}},
-		{"utmp of another terminal, user or host", []host.Process{initProcess, session, shell(nil)},
-			[]host.Login{utmp("user1000", "pts/4", "203.0.113.5"), utmp("user1001", "pts/3", "203.0.113.5"), utmp("user1000", "pts/3", "203.0.113.77")},
+		{"utmp of another terminal or user", []host.Process{initProcess, session, shell(nil)},
+			[]host.Login{utmp("user1000", "pts/4", "203.0.113.5"), utmp("user1001", "pts/3", "203.0.113.5")},
 			[]string{attacker + " inbound"}},
+		{"utmp names a host without a connection", []host.Process{initProcess, session, shell(nil)},
+			[]host.Login{utmp("user1000", "pts/3", "203.0.113.77"), utmp("user1000", "pts/3", "127.0.0.1")},
+			[]string{attacker + " inbound", "203.0.113.77:0 utmp uncorroborated"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -17,10 +17,12 @@ type Options struct {
 	// Processes and Descriptors bound what one trace reads. At a bound the trace ends with a gap.
 	Processes   int
 	Descriptors int
+	// Bytes bounds what their names, arguments and paths may take together.
+	Bytes int
 }
 
 // Defaults are the bounds of a daemon that was told nothing else.
-var Defaults = Options{Hub: 16, Processes: 512, Descriptors: 65536}
+var Defaults = Options{Hub: 16, Processes: 512, Descriptors: 16384, Bytes: 4 << 20}
 
 // A Question is what a trace is about.
 type Question struct {
@@ -69,10 +71,13 @@ type tracer struct {
 	channels []*Channel
 	byKey    map[string]*Channel
 	found    []Previous
-	names    []User
-	gaps     []host.Gap
+	// commanded is whose commands can have come to the asked socket.
+	commanded map[*node]bool
+	names     []User
+	gaps      []host.Gap
 
 	descriptors int
+	bytes       int
 	full        bool
 }
 
@@ -93,6 +98,8 @@ func (t *tracer) bound() bool {
 		why = strconv.Itoa(t.opt.Processes) + " processes"
 	case t.descriptors >= t.opt.Descriptors:
 		why = strconv.Itoa(t.opt.Descriptors) + " descriptors"
+	case t.opt.Bytes > 0 && t.bytes >= t.opt.Bytes:
+		why = strconv.Itoa(t.opt.Bytes) + " bytes"
 	default:
 		return false
 	}
@@ -196,6 +203,7 @@ func (t *tracer) add(pid int, via Via) *node {
 	t.nodes = append(t.nodes, n)
 	t.byPID[pid] = n
 	t.descriptors += len(p.Descriptors)
+	t.bytes += size(p)
 	return n
 }
 
@@ -204,6 +212,19 @@ func (t *tracer) drop(n *node) {
 	t.nodes = t.nodes[:len(t.nodes)-1]
 	delete(t.byPID, n.PID)
 	t.descriptors -= len(n.Descriptors)
+	t.bytes -= size(n.Process.Process)
+}
+
+// size is what the strings of a process take.
+func size(p host.Process) int {
+	n := len(p.Name) + len(p.Exe) + len(p.CWD) + len(p.Cgroup)
+	for _, a := range p.Args {
+		n += len(a)
+	}
+	for _, d := range p.Descriptors {
+		n += len(d.Path) + len(d.PeerPath) + len(d.Name)
+	}
+	return n
 }
 
 // expand follows every channel of the given processes, depth first (thesis Appendix B.2).

@@ -10,6 +10,7 @@ import (
 // previous finds the candidates for the previous host.
 func (t *tracer) previous() {
 	fed, commanded, reached, served := t.flow()
+	t.commanded = commanded
 	asked := t.q.Socket.Flow()
 	reverse := false
 	for _, n := range t.nodes {
@@ -20,8 +21,12 @@ func (t *tracer) previous() {
 			if !t.remote(d) || d.Local == asked.Local && d.Remote == asked.Remote && t.q.Socket.Direction != host.Inbound {
 				continue
 			}
-			if served[n] && d.Direction != host.Outbound && n.accepts(d) {
-				continue // another client of the service
+			if n.acceptor && d.Direction != host.Outbound && n.accepts(d) {
+				continue // just accepted, for another child
+			}
+			if served[n] && (d.Direction == host.Outbound || n.accepts(d)) {
+				t.passOver(n)
+				continue
 			}
 			reason := ReasonInbound
 			switch d.Direction {
@@ -35,16 +40,25 @@ func (t *tracer) previous() {
 			default:
 				reason = ReasonUnknownDirection
 			}
-			t.candidate(Previous{Remote: d.Remote, Local: d.Local, PID: n.PID, Direction: d.Direction, Corroborated: true}, reason)
+			t.candidate(Previous{Remote: d.Remote, Local: d.Local, PID: n.PID, Direction: d.Direction, Corroborated: true, NetNS: d.NetNS}, reason)
 		}
 	}
 	// Two joined connections out to one host are how a reverse telnet looks (thesis section 3.5.3): then
 	// the asked one may be the way in as well.
 	if reverse && t.q.OnBehalf && t.q.Socket.Direction != host.Inbound && len(t.nodes) > 0 {
 		t.candidate(Previous{Remote: asked.Remote, Local: asked.Local, PID: t.nodes[0].PID,
-			Direction: t.q.Socket.Direction, Corroborated: true}, ReasonJoinedOutbound)
+			Direction: t.q.Socket.Direction, Corroborated: true, NetNS: t.q.Socket.NetNS}, ReasonJoinedOutbound)
 	}
 	t.logins(commanded)
+}
+
+// passOver notes that connections of a service are not candidates: it serves others as well as the process
+// that leads to it, and nothing tells whom each belongs to.
+func (t *tracer) passOver(n *node) {
+	g := host.Gap{PID: n.PID, What: "connections", Why: "not considered: the process serves others' processes, and which of its connections is theirs cannot be told"}
+	if !slices.Contains(t.gaps, g) {
+		t.gaps = append(t.gaps, g)
+	}
 }
 
 // candidate adds a candidate, or a reason to one that is known.
@@ -184,7 +198,7 @@ func reach(start []*node, next func(*node) []step) (seen, served map[*node]bool)
 		been[at], seen[at.n] = true, true
 		for _, s := range next(at.n) {
 			if s.leave == "" || s.leave != at.service || sameUser(at.n.Process.Process, s.to.Process.Process) {
-				todo = append(todo, place{s.to, s.enter, s.enter == clients && !sameUser(at.n.Process.Process, s.to.Process.Process)})
+				todo = append(todo, place{s.to, s.enter, at.foreign || s.enter == clients && !sameUser(at.n.Process.Process, s.to.Process.Process)})
 			}
 		}
 	}

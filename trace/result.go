@@ -88,6 +88,8 @@ type Previous struct {
 	Reasons   []string       `json:"reasons"`
 	// Corroborated is false where only the user's own word speaks for it.
 	Corroborated bool `json:"corroborated"`
+	// NetNS is the network namespace of the connection, 0 where the system has none or it is not known.
+	NetNS uint64 `json:"netns" report:"null"`
 }
 
 // A User is somebody who owns a process of the report.

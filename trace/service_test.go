@@ -101,6 +101,33 @@ func TestServiceKeepsClientsApart(t *testing.T) {
 	}
 }
 
+// What the reviewers of a busy login host would object to: connections of services and listeners that belong
+// to others.
+func TestOthersConnections(t *testing.T) {
+	c, s := unix("nss", "/run/nss")
+	up, down := unix("backend", "/run/backend")
+	session := process(50, 40, in(22, attacker), number(9, asked()))
+	tests := []struct {
+		name string
+		ps   []host.Process
+		want []string
+	}{
+		{"a listener that has just accepted somebody else", []host.Process{session, process(40, 1, listen(22), in(22, other))}, []string{attacker + " inbound"}},
+		{"the directory behind a name service", []host.Process{as(1000, process(70, 1, asked(), c)), process(60, 1, s, up),
+			process(61, 1, down, out(50000, "203.0.113.5:636", "ldap"))}, none},
+		{"the clients behind a front end", []host.Process{as(1000, process(70, 1, asked(), c)), process(60, 1, s, up),
+			process(61, 1, down, listen(80), in(80, other))}, none},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			want := summary{Previous: tt.want}
+			if d := cmp.Diff(want, summarize(run(t, recording(append(tt.ps, initProcess)...)), want)); d != "" {
+				t.Errorf("(-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
 // A local user may ask the daemon as well: those who ask it from other hosts are no suspects for that.
 func TestDaemonItself(t *testing.T) {
 	c, s := local(host.TCP, 41001, 113)

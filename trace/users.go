@@ -5,8 +5,7 @@ import (
 )
 
 // users lists everybody who owns a process of the closure, in the order of finding, with their entries in
-// utmp (thesis table 3.2). A login on the terminal of a process that commands the asked socket, from a
-// host that is a candidate, is a reason more.
+// utmp (thesis table 3.2).
 func (t *tracer) users() {
 	logins, err := t.snap.Logins(t.ctx)
 	if err != nil {
@@ -40,16 +39,23 @@ func (t *tracer) users() {
 	t.utmp(logins)
 }
 
+// utmp adds utmp's word to the candidates on whose terminals the commands come. A login of which no
+// connection is held any more is one of its own, without a port.
 func (t *tracer) utmp(logins []host.Login) {
 	for _, n := range t.nodes {
 		for _, l := range logins {
-			if n.TTY == "" || l.Line != n.TTY || !l.Remote.IsValid() || l.User != n.RUser {
+			if n.TTY == "" || l.Line != n.TTY || !l.Remote.IsValid() || l.User != n.RUser || t.own(l.Remote.Addr()) {
 				continue
 			}
-			for i, p := range t.found {
+			known := false
+			for _, p := range t.found {
 				if p.Remote.Addr() == l.Remote.Addr() && p.Direction == host.Inbound {
-					t.candidate(t.found[i], ReasonUtmp)
+					t.candidate(p, ReasonUtmp)
+					known = true
 				}
+			}
+			if !known && t.commanded[n] {
+				t.candidate(Previous{Remote: l.Remote, PID: n.PID, Direction: host.Inbound}, ReasonUtmp)
 			}
 		}
 	}

@@ -6,10 +6,20 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+
+	"github.com/stopd/stopd/evidence"
 )
 
-// Check says what a daemon with this configuration would do and see on this machine.
-func Check(cfg Config, w io.Writer) {
+// Check says what a daemon with this configuration would do and see on this machine. The error, before a word
+// is written, is why it would not start.
+func Check(cfg Config, w io.Writer) error {
+	c, err := storeConfig(cfg, nil)
+	if err != nil {
+		return err
+	}
+	if err := evidence.Check(cfg.Store, c); err != nil {
+		return err
+	}
 	fmt.Fprintf(w, "listen: %s\n", list(cfg.Listen))
 	fmt.Fprintf(w, "store: %s, sealed to %d recipient(s), at most %d octets\n", cfg.Store, len(cfg.Recipients), cfg.Limits.StoreBytes)
 	if _, err := os.Stat(filepath.Dir(filepath.Clean(cfg.Store))); err != nil {
@@ -21,6 +31,7 @@ func Check(cfg Config, w io.Writer) {
 	for _, a := range abilities() {
 		fmt.Fprintln(w, a)
 	}
+	return nil
 }
 
 func whom(ps []netip.Prefix, none string) string {

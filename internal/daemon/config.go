@@ -56,6 +56,7 @@ type Limits struct {
 	Deadline             Duration `toml:"deadline"`
 	Processes            int      `toml:"processes"`
 	Descriptors          int      `toml:"descriptors"`
+	Bytes                int      `toml:"bytes"`
 	Hub                  int      `toml:"hub"`
 	StoreBytes           int64    `toml:"store_bytes"`
 }
@@ -105,7 +106,7 @@ func Defaults() Config {
 			Connections: 1024, ConnectionsPerSource: 128, RequestsPerConn: 100, Idle: Duration{30 * time.Second},
 			Lookups: 64, PerSourcePerSecond: 200, Burst: 400, PerUserPerSecond: 50, UserBurst: 200,
 			AskersPerSID: 64, Table: 65536, Over: server.OverDecoy,
-			Deadline: Duration{time.Second}, Processes: trace.Defaults.Processes, Descriptors: trace.Defaults.Descriptors,
+			Deadline: Duration{2 * time.Second}, Processes: trace.Defaults.Processes, Descriptors: trace.Defaults.Descriptors, Bytes: trace.Defaults.Bytes,
 			Hub: trace.Defaults.Hub, StoreBytes: 10 << 30,
 		},
 		Traceback: Traceback{
@@ -195,7 +196,7 @@ func (c *Config) check() error {
 		{"limits.burst", int64(c.Limits.Burst)}, {"limits.per_user_per_second", int64(c.Limits.PerUserPerSecond)},
 		{"limits.user_burst", int64(c.Limits.UserBurst)}, {"limits.askers_per_sid", int64(c.Limits.AskersPerSID)},
 		{"limits.table", int64(c.Limits.Table)}, {"limits.deadline", int64(c.Limits.Deadline.Duration)},
-		{"limits.processes", int64(c.Limits.Processes)}, {"limits.descriptors", int64(c.Limits.Descriptors)},
+		{"limits.processes", int64(c.Limits.Processes)}, {"limits.descriptors", int64(c.Limits.Descriptors)}, {"limits.bytes", int64(c.Limits.Bytes)},
 		{"limits.hub", int64(c.Limits.Hub)}, {"limits.store_bytes", c.Limits.StoreBytes},
 		{"traceback.window", int64(c.Traceback.Window.Duration)}, {"traceback.max_previous", int64(c.Traceback.MaxPrevious)},
 		{"traceback.timeout", int64(c.Traceback.Timeout.Duration)}, {"traceback.parallel", int64(c.Traceback.Parallel)},
@@ -289,6 +290,7 @@ func Template(c Config) []byte {
 	w("deadline                = \"%s\"  # of one trace", l.Deadline.Duration)
 	w("processes               = %d  # of one trace", l.Processes)
 	w("descriptors             = %d  # of one trace", l.Descriptors)
+	w("bytes                   = %d  # of the names, arguments and paths of one trace", l.Bytes)
 	w("hub                     = %d  # local peers that make a channel a hub, which is not followed", l.Hub)
 	w("store_bytes             = %d", l.StoreBytes)
 	t := c.Traceback

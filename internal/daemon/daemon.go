@@ -80,7 +80,7 @@ type daemon struct {
 }
 
 func open(cfg Config, log *slog.Logger) (*daemon, error) {
-	rs, err := cfg.AgeRecipients()
+	c, err := storeConfig(cfg, log)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +88,7 @@ func open(cfg Config, log *slog.Logger) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := evidence.Open(cfg.Store, evidence.Config{Recipients: rs, MaxBytes: cfg.Limits.StoreBytes, AllowVolatile: cfg.Volatile, Logger: log})
+	store, err := evidence.Open(cfg.Store, c)
 	if err != nil {
 		sys.close()
 		return nil, err
@@ -103,6 +103,14 @@ func open(cfg Config, log *slog.Logger) (*daemon, error) {
 	d.answerer.now.Store(examiner(cfg, sys, d.keeper))
 	d.server = server.New(d.answerer, serverConfig(cfg, log))
 	return d, nil
+}
+
+func storeConfig(cfg Config, log *slog.Logger) (evidence.Config, error) {
+	rs, err := cfg.AgeRecipients()
+	if err != nil {
+		return evidence.Config{}, err
+	}
+	return evidence.Config{Recipients: rs, MaxBytes: cfg.Limits.StoreBytes, AllowVolatile: cfg.Volatile, Logger: log}, nil
 }
 
 func (d *daemon) close() {
@@ -132,6 +140,7 @@ func (d *daemon) serve(ctx context.Context, ls []net.Listener, background func()
 			err = fmt.Errorf("accept connections: %w", e)
 		}
 	}
+	d.log.Info("stopping")
 	if e := notify("STOPPING=1"); e != nil {
 		d.log.Warn("tell the service manager", "error", e)
 	}
@@ -140,13 +149,20 @@ func (d *daemon) serve(ctx context.Context, ls []net.Listener, background func()
 	if e := d.server.Wait(finish); e != nil {
 		d.log.Warn("stopped before all trace-backs had ended")
 	}
+	d.count()
 	endCtl()
 	return errors.Join(err, <-ctlDone)
+}
+
+// count logs what was counted since the start, on one line.
+func (d *daemon) count() {
+	d.log.Info("counted since the start", slog.Any("", &d.server.Counters)) // a group without a name is inlined
 }
 
 // reload replaces the configuration. A bad one is refused and the old one stays; so does what cannot be
 // changed while the daemon runs.
 func (d *daemon) reload(path string) {
+	d.count()
 	cfg, err := Load(path)
 	if err != nil {
 		d.log.Error("reload refused", "error", err)
@@ -170,7 +186,7 @@ func examiner(cfg Config, sys system, k examine.Keeper) *examine.Examiner {
 	return &examine.Examiner{
 		Host: sys.Host, Keeper: k, Name: "stopd", Version: Version, Sources: sys.sources, PID: os.Getpid(), UserName: sys.userName,
 		Deadline: cfg.Limits.Deadline.Duration,
-		Trace:    trace.Options{Hub: cfg.Limits.Hub, Processes: cfg.Limits.Processes, Descriptors: cfg.Limits.Descriptors},
+		Trace:    trace.Options{Hub: cfg.Limits.Hub, Processes: cfg.Limits.Processes, Descriptors: cfg.Limits.Descriptors, Bytes: cfg.Limits.Bytes},
 		Save: examine.Groups{Arguments: s.Arguments, Host: s.Host, CWD: s.CWD, ExeHash: s.ExeHash, Login: s.Login,
 			Files: s.Files, Users: s.Users, Environ: s.Environment},
 	}

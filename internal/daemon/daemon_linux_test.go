@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -177,6 +178,11 @@ func TestDaemon(t *testing.T) {
 	if _, err := os.Stat(s.cfg.Store + ".sock"); !os.IsNotExist(err) {
 		t.Errorf("the control socket is still there: %v", err)
 	}
+	// Five requests, two of them refused. Each reload counted, and the end did.
+	last := "level=INFO msg=\"counted since the start\" requests=5 malformed=0 errors=2 tokens=3 decoys=0 duplicates=0 over_bound=0 asked=0 evicted=0 refused=0 failed=0\n"
+	if got := s.log.String(); !strings.HasSuffix(got, last) || strings.Count(got, "counted since the start") != 3 || !strings.Contains(got, "msg=stopping\n") {
+		t.Errorf("the log has %q", got)
+	}
 }
 
 // What keeps the daemon from starting leaves nothing behind, and says what it was.
@@ -312,10 +318,37 @@ func TestExplain(t *testing.T) {
 func TestCheck(t *testing.T) {
 	s := newSite(t)
 	var b bytes.Buffer
-	Check(s.cfg, &b)
+	if err := Check(s.cfg, &b); err != nil {
+		t.Fatal(err)
+	}
 	for _, want := range []string{s.cfg.Store + ", sealed to 1 recipient(s)", "nobody may ask", "asked on port 113", "where this host connected itself: never"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in %s", want, b.String())
+		}
+	}
+	if left, err := os.ReadDir(s.dir); err != nil || len(left) != 1 {
+		t.Errorf("it made %v, %v", left, err)
+	}
+
+	// Where the daemon would not start, for whatever reason that its configuration has.
+	mixed, other := s.cfg, s.cfg
+	hybrid, err := age.GenerateHybridIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mixed.Recipients = append(slices.Clone(mixed.Recipients), hybrid.Recipient().String())
+	other.Store = filepath.Join(s.dir, "other")
+	if err := os.MkdirAll(filepath.Join(other.Store, "something"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, cfg := range map[string]Config{"recipients that do not mix": mixed, "a directory that is no store": other} {
+		b.Reset()
+		err := Check(cfg, &b)
+		if _, openErr := open(cfg, s.logger()); openErr == nil {
+			t.Errorf("%s: the daemon starts", name)
+		}
+		if err == nil || b.Len() > 0 {
+			t.Errorf("%s: %v, and it prints %q", name, err, b.String())
 		}
 	}
 }

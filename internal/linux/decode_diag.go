@@ -147,6 +147,25 @@ func attributes(b []byte, yield func(typ uint16, value []byte)) error {
 	return nil
 }
 
+// parseAddress parses a struct ifaddrmsg and its attributes (rtnetlink(7)): a local address, and the index of
+// the link that has it.
+func parseAddress(b []byte) (netip.Addr, uint32, bool) {
+	const header, address, local = 8, 1, 2
+	if len(b) < header {
+		return netip.Addr{}, 0, false
+	}
+	var a netip.Addr
+	err := attributes(b[header:], func(typ uint16, v []byte) {
+		// On a link to one other host the address is that host's, and only the local one ours.
+		if typ == local || typ == address && !a.IsValid() {
+			if x, ok := netip.AddrFromSlice(v); ok {
+				a = x.Unmap()
+			}
+		}
+	})
+	return a, binary.NativeEndian.Uint32(b[4:]), err == nil && a.IsValid()
+}
+
 // A tcpInfo is the part of struct tcp_info (linux/tcp.h, 4.19 and later) that tells the direction.
 type tcpInfo struct {
 	state                      uint8

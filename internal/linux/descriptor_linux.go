@@ -2,9 +2,11 @@ package linux
 
 import (
 	"context"
+	"fmt"
 	"path"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +21,7 @@ type table struct {
 	tid   int // of the thread whose table it is; 0 is the process
 	pidfd int
 	known map[tableKey]int // index in the process's descriptors
+	paths int              // octets of them so far
 }
 
 type tableKey struct {
@@ -131,13 +134,38 @@ func linkMode(dir int, name string) host.Mode {
 	return "" // O_PATH
 }
 
-// mode reads the mode of one descriptor of the process, or of one of its threads.
-func (d procDir) mode(r ref) host.Mode {
+// path returns the path of one descriptor of a process, or of one of its threads, below the process's.
+func (r ref) path() string {
 	name := "fd/" + strconv.Itoa(int(r.fd))
 	if r.tid != 0 {
 		name = "task/" + strconv.Itoa(int(r.tid)) + "/" + name
 	}
-	return linkMode(d.fd, name)
+	return name
+}
+
+// mode reads the mode of one descriptor.
+func (d procDir) mode(r ref) host.Mode { return linkMode(d.fd, r.path()) }
+
+// holds reports whether a descriptor still refers to an object.
+func (d procDir) holds(r ref, o object, pipeDev uint64) bool {
+	var st unix.Statx_t
+	err := statFD(d.fd, append([]byte(r.path()), 0), &st)
+	return err == nil && objectOf(&st, pipeDev) == o
+}
+
+// maxPaths is how much the paths of one process's descriptors may take in a report.
+const maxPaths = 512 << 10
+
+// path reads what a descriptor of the table is called.
+func (t *table) path(dir int, name string) string {
+	s := readLink(dir, name)
+	if t.paths += len(s); t.paths > maxPaths {
+		if t.paths-len(s) <= maxPaths {
+			t.r.gap("paths of descriptors", fmt.Sprintf("bound: %d octets", maxPaths))
+		}
+		return ""
+	}
+	return s
 }
 
 func readLink(dir int, name string) string {
@@ -159,17 +187,17 @@ func (t *table) kind(ctx context.Context, d *host.Descriptor, o object, dir int,
 		d.Kind = host.Pipe
 		return
 	case fifoObject:
-		d.Kind, d.Path = host.FIFO, readLink(dir, name)
+		d.Kind, d.Path = host.FIFO, t.path(dir, name)
 		return
 	case masterObject, slaveObject:
 		d.Kind, d.Side, d.Number = host.PTY, host.Slave, new(int(o.n))
 		if o.class == masterObject {
 			d.Side = host.Master
 		}
-		d.Path = readLink(dir, name)
+		d.Path = t.path(dir, name)
 		return
 	}
-	target := readLink(dir, name)
+	target := t.path(dir, name)
 	if o.class == fileObject {
 		d.Kind, d.Path = memoryKind(target), target
 		if d.Kind != host.File {
@@ -206,6 +234,8 @@ func (t *table) isQueue(n int, dev uint64) bool {
 	if known {
 		return is
 	}
+	copies.RLock()
+	defer copies.RUnlock()
 	fd, err := t.copyOf(n)
 	if err != nil {
 		return false
@@ -224,6 +254,8 @@ func (t *table) isQueue(n int, dev uint64) bool {
 // host does. Where it is not allowed, the socket is looked for among all of the host's own namespace.
 func (t *table) socket(ctx context.Context, d *host.Descriptor) {
 	d.Kind = "socket"
+	copies.RLock()
+	defer copies.RUnlock()
 	fd, err := t.copyOf(d.FDs[0])
 	if err != nil {
 		t.r.s.listed(ctx, d, t.r)
@@ -237,6 +269,10 @@ func (t *table) socket(ctx context.Context, d *host.Descriptor) {
 	}
 	t.r.s.copied(ctx, d, fd, t.r)
 }
+
+// copies is held to read by who has a copy of somebody's descriptor, and to write by who looks for holders
+// among the daemon's own: a copy does not make it one.
+var copies sync.RWMutex
 
 // copyOf takes a copy of a descriptor of the process, or of the thread whose table is read.
 func (t *table) copyOf(n int) (int, error) {

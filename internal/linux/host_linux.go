@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,7 +31,7 @@ type Host struct {
 	facts     host.Facts // what does not change
 	gaps      []host.Gap
 	addrs     []netip.Addr
-	links     []uint32
+	links     map[netip.Addr][]uint32 // those that have an address
 	addrsRead time.Time
 }
 
@@ -134,29 +134,27 @@ func clock() (*host.Clock, error) {
 	}, nil
 }
 
-// addresses returns the host's own addresses, ascending, and the indexes of its links.
-func (h *Host) addresses() ([]netip.Addr, []uint32, error) {
+// addresses returns the host's own addresses, ascending, and the indexes of the links that have each.
+func (h *Host) addresses() ([]netip.Addr, map[netip.Addr][]uint32, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if time.Since(h.addrsRead) < addressesAge {
 		return h.addrs, h.links, nil
 	}
-	nets, err := net.InterfaceAddrs()
+	b, err := syscall.NetlinkRIB(syscall.RTM_GETADDR, syscall.AF_UNSPEC)
 	if err != nil {
 		return nil, nil, fmt.Errorf("list addresses: %w", err)
 	}
-	links, err := net.Interfaces()
+	ms, err := syscall.ParseNetlinkMessage(b)
 	if err != nil {
-		return nil, nil, fmt.Errorf("list links: %w", err)
+		return nil, nil, fmt.Errorf("list addresses: %w", err)
 	}
-	h.addrs, h.links = nil, nil
-	for _, n := range nets {
-		if p, err := netip.ParsePrefix(n.String()); err == nil {
-			h.addrs = append(h.addrs, p.Addr().Unmap())
+	h.addrs, h.links = nil, map[netip.Addr][]uint32{}
+	for _, m := range ms {
+		if a, link, ok := parseAddress(m.Data); ok && m.Header.Type == syscall.RTM_NEWADDR {
+			h.addrs = append(h.addrs, a)
+			h.links[a] = append(h.links[a], link)
 		}
-	}
-	for _, l := range links {
-		h.links = append(h.links, uint32(l.Index))
 	}
 	slices.SortFunc(h.addrs, netip.Addr.Compare)
 	h.addrs = slices.Compact(h.addrs)
@@ -190,7 +188,8 @@ func (h *Host) findAnywhere(ctx context.Context, f host.Flow) (host.Socket, erro
 	return host.Socket{}, host.ErrNotFound
 }
 
-// find looks a flow up, first among sockets that are bound to no link, then among those of each.
+// find looks a flow up, first among sockets that are bound to no link, then among those bound to a link that
+// has the local address.
 func (h *Host) find(ctx context.Context, f host.Flow) (host.Socket, error) {
 	s, dir, err := h.diag.settled(ctx, f, 0)
 	if errors.Is(err, host.ErrNotFound) {
@@ -198,7 +197,7 @@ func (h *Host) find(ctx context.Context, f host.Flow) (host.Socket, error) {
 		if lerr != nil {
 			return host.Socket{}, lerr
 		}
-		for _, l := range links {
+		for _, l := range links[f.Local.Addr().WithZone("")] {
 			if s, dir, err = h.diag.settled(ctx, f, l); !errors.Is(err, host.ErrNotFound) {
 				break
 			}

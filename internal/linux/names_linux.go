@@ -52,7 +52,16 @@ func (n *names) of(ctx context.Context, uid uint32) string {
 	return k.name
 }
 
+// lookUps bounds how many look-ups wait for a directory service that does not answer.
+var lookUps = make(chan struct{}, 8)
+
 func lookUp(ctx context.Context, uid uint32) string {
+	select {
+	case lookUps <- struct{}{}:
+		defer func() { <-lookUps }()
+	default:
+		return ""
+	}
 	ctx, cancel := context.WithTimeout(ctx, nameTimeout)
 	defer cancel()
 	id := strconv.FormatUint(uint64(uid), 10)

@@ -285,9 +285,9 @@ func (r *reading) memory(ctx context.Context, done <-chan fromMemory) {
 
 func (d procDir) memory(exes *executables, st stat) fromMemory {
 	m := fromMemory{gaps: map[string]error{}}
-	b, err := d.area("cmdline", st.args)
+	b, err := d.area("cmdline", st.args, maxArguments)
 	m.args, m.gaps["arguments"] = parseStrings(b), err
-	b, err = d.area("environ", st.environ)
+	b, err = d.area("environ", st.environ, maxProcFile)
 	m.environ, m.gaps["environment"] = parseStrings(b), err
 	m.maps, m.gaps["shared memory"] = d.mappings()
 	if m.exe, err = d.link("exe"); err != nil {
@@ -309,12 +309,18 @@ func (d procDir) memory(exes *executables, st stat) fromMemory {
 	return m
 }
 
-// area reads a part of the process's memory. Where the process does not let it be read, the kernel shows less
-// of it, or nothing, without an error.
-func (d procDir) area(name string, a area) ([]byte, error) {
-	b, err := d.read(name)
+// maxArguments is how much of a process's arguments a report takes. The kernel lets a user have megabytes.
+const maxArguments = 32 << 10
+
+// area reads a part of the process's memory, at most so much. Where the process does not let it be read, the
+// kernel shows less of it, or nothing, without an error.
+func (d procDir) area(name string, a area, limit int) ([]byte, error) {
+	b, err := d.readAtMost(name, maxProcFile)
 	if err == nil && len(b) < a.size() {
-		err = fmt.Errorf("%d of %d octets can be read: the process hides or changes them", len(b), a.size())
+		return b, fmt.Errorf("%d of %d octets can be read: the process hides or changes them", len(b), a.size())
+	}
+	if len(b) > limit {
+		return b[:limit], fmt.Errorf("bound: the first %d of %d octets", limit, len(b))
 	}
 	return b, err
 }

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -54,18 +55,27 @@ type position struct {
 }
 
 // scan reads the descriptors of all processes, on all processors. At the context's deadline it ends with a
-// gap for each process that was not read whole.
+// gap for each process that was not read whole. Once each has had a turn, those with very many descriptors
+// have half of the time: the rest is for whoever is found.
 func scan(ctx context.Context, root int, pipeDev uint64) *index {
 	pids, err := listPIDs(root)
 	ix := &index{first: map[object]int32{}, threads: map[int][]int{}}
 	if err != nil {
 		ix.gaps = append(ix.gaps, host.Gap{What: "processes", Why: err.Error()})
 	}
+	slices.Reverse(pids) // the newest first: should the time not suffice, they are the likelier ones
 	todo := make([]position, len(pids))
 	for i, pid := range pids {
 		todo[i] = position{pid: int32(pid)}
 	}
+	half := part(ctx, 2)
 	for first := true; len(todo) > 0; first = false {
+		if !first && !half.IsZero() {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithDeadline(ctx, half)
+			defer cancel()
+			half = time.Time{}
+		}
 		if ctx.Err() != nil {
 			for _, p := range todo {
 				ix.gaps = append(ix.gaps, host.Gap{PID: int(p.pid), What: "descriptors", Why: "bound: deadline"})
@@ -119,6 +129,10 @@ func (ix *index) round(ctx context.Context, root int, pipeDev uint64, todo []pos
 
 // table reads one turn of one table of descriptors.
 func (s *share) table(root int, pipeDev uint64, p position) {
+	if int(p.pid) == os.Getpid() {
+		copies.Lock()
+		defer copies.Unlock()
+	}
 	dir := fdPath(p)
 	fd, err := unix.Openat(root, dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {

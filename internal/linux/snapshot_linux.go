@@ -17,6 +17,7 @@ type snapshot struct {
 	h       *Host
 	root    int // /proc
 	pipeDev uint64
+	shmDev  uint64
 	home    *namespace
 	others  map[uint64]*namespace
 	ix      *index
@@ -47,8 +48,14 @@ func (h *Host) Snapshot(context.Context) (host.Snapshot, error) {
 		unix.Close(root)
 		return nil, err
 	}
-	return &snapshot{h: h, root: root, pipeDev: dev, home: &namespace{inode: h.netns, diag: h.diag},
-		others: map[uint64]*namespace{}, processes: map[int]processRead{}, holders: map[host.Object][]host.Holder{}, mapped: map[object]object{}, queueFS: map[uint64]bool{}, kinds: map[host.Object]host.Descriptor{}}, nil
+	memory, err := memoryDevice()
+	if err != nil {
+		unix.Close(root)
+		return nil, err
+	}
+	return &snapshot{h: h, root: root, pipeDev: dev, shmDev: memory, home: &namespace{inode: h.netns, diag: h.diag},
+		others: map[uint64]*namespace{}, processes: map[int]processRead{}, holders: map[host.Object][]host.Holder{}, mapped: map[object]object{},
+		queueFS: map[uint64]bool{}, kinds: map[host.Object]host.Descriptor{}}, nil
 }
 
 // pipeDevice returns the device number of the kernel's file system of pipes, which tells them from FIFOs.
@@ -98,14 +105,9 @@ func (s *snapshot) Gaps() []host.Gap {
 	return append(gaps, summed(others)...)
 }
 
-// index returns who holds what, read at the first call. It leaves half of the time to those who are found.
+// index returns who holds what, read at the first call.
 func (s *snapshot) index(ctx context.Context) *index {
 	if s.ix == nil {
-		if until := part(ctx, 2); !until.IsZero() {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithDeadline(ctx, until)
-			defer cancel()
-		}
 		s.ix = scan(ctx, s.root, s.pipeDev)
 	}
 	return s.ix
@@ -187,6 +189,11 @@ func (s *snapshot) holder(ctx context.Context, refs []ref, o object, name host.O
 		return host.Holder{}, false
 	}
 	if o.class == socketObject {
+		// Another daemon may have had a copy for a moment (see socket), as may whoever was just closing it.
+		if !slices.ContainsFunc(refs, func(r ref) bool { return d.holds(r, o, s.pipeDev) }) {
+			s.gaps = append(s.gaps, host.Gap{PID: h.PID, What: "descriptors", Why: "they changed while the host was looked at"})
+			return host.Holder{}, false
+		}
 		h.Mode = s.socketMode(o, name)
 		return h, true
 	}

@@ -67,8 +67,10 @@ var errClosed = errors.New("closed without a reply")
 // Ask asks host, whose port is mostly 113, and returns its answer; an error word is an answer, not an
 // error. Daemons that know RFC 1413 alone answer INVALID-PORT to what stands after the ports, or close
 // the connection: they are asked once more in the form of RFC 1413, unless the request has For, which
-// that form cannot say; without it, it would be a question about another connection. On failure the
-// Answer is zero, and the error wraps that of the network, ctx's, or a [*SyntaxError].
+// that form cannot say; without it, it would be a question about another connection. Where an INVALID-PORT
+// is all that came, because the second try failed, it is the answer. On failure the Answer is zero, and the
+// error wraps that of the network, ctx's, or a [*SyntaxError]; it wraps [syscall.EADDRNOTAVAIL] only where
+// the host was not asked at all, since Source is no address of this host or has no port left.
 func (c *Client) Ask(ctx context.Context, host netip.AddrPort, r Request) (Answer, error) {
 	timeout := c.Timeout
 	if timeout == 0 {
@@ -80,7 +82,13 @@ func (c *Client) Ask(ctx context.Context, host netip.AddrPort, r Request) (Answe
 	answer, err := c.ask(ctx, host, r)
 	again := errors.Is(err, errClosed) || answer.Reply.Error == InvalidPort
 	if again && !r.For.IsValid() && r.Type != ID {
-		answer, err = c.ask(ctx, host, Request{Local: r.Local, Remote: r.Remote})
+		second, failed := c.ask(ctx, host, Request{Local: r.Local, Remote: r.Remote})
+		switch {
+		case failed == nil:
+			answer, err = second, nil
+		case err != nil && !errors.Is(failed, syscall.EADDRNOTAVAIL):
+			err = failed
+		}
 	}
 	if err != nil {
 		return Answer{}, fmt.Errorf("ask %s: %w", host, err)

@@ -229,6 +229,61 @@ func TestAskErrors(t *testing.T) {
 	}
 }
 
+// An answer that came is kept, whatever becomes of the second try.
+func TestAskAgainFails(t *testing.T) {
+	const invalidLine = "968 , 23 : ERROR : INVALID-PORT"
+	want := Answer{Sent: svRec.String(), Reply: invalidPort, Line: invalidLine, Kind: KindError}
+	for name, second := range map[string]string{
+		"closed":      "",
+		"not a reply": "SSH-2.0-OpenSSH_9.2\r\n",
+		"too long":    strings.Repeat("x", MaxReply+1) + "\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := serve(t, sayByForm(second, invalidLine+"\r\n"))
+			got, err := new(Client).Ask(t.Context(), d.addr, svRec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("answer differs (-want +got):\n%s", diff)
+			}
+			if got := d.sent(); len(got) != 2 {
+				t.Errorf("sent are %q", got)
+			}
+		})
+	}
+	// It may have no time left, or nowhere to ask from.
+	for name, fail := range map[string]func(context.Context) error{
+		"silence":    func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
+		"no address": func(context.Context) error { return syscall.EADDRNOTAVAIL },
+	} {
+		for _, first := range []string{invalidLine + "\r\n", ""} {
+			t.Run(name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					asked := 0
+					speaks := pipeDial(func(conn net.Conn) {
+						bufio.NewReader(conn).ReadString('\n')
+						io.WriteString(conn, first)
+					})
+					c := &Client{Dial: func(ctx context.Context, network string, local, remote netip.AddrPort) (net.Conn, error) {
+						if asked++; asked > 1 {
+							return nil, fail(ctx)
+						}
+						return speaks(ctx, network, local, remote)
+					}}
+					got, err := c.Ask(t.Context(), netip.MustParseAddrPort("192.0.2.1:113"), svRec)
+					switch {
+					case first != "" && (err != nil || got != want):
+						t.Errorf("Ask gives %+v, %v", got, err)
+					case first == "" && (got != (Answer{}) || err == nil || errors.Is(err, syscall.EADDRNOTAVAIL)):
+						t.Errorf("without an answer Ask gives %+v, %v", got, err)
+					}
+				})
+			})
+		}
+	}
+}
+
 func TestAskNobody(t *testing.T) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {

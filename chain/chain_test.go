@@ -30,7 +30,7 @@ func redeemed(token, name, from, to string, asked ...stop.Traceback) report.Rede
 		Host: host.Facts{Name: name, OS: "Linux"},
 		Request: report.Request{Time: time.Date(2001, 4, 1, 12, 0, 0, 123e6, time.UTC), Type: "SV_REC", SID: "92847523456",
 			Local: l, Remote: r, Requester: r.Addr()},
-		Connection: &report.Connection{Protocol: host.TCP, Direction: host.Outbound, UID: 1000, User: "intruder"},
+		Connection: &report.Connection{Protocol: host.TCP, Direction: host.Outbound, UID: 1000, User: "intruder", Owners: []int{300}},
 		Processes: []trace.Process{
 			{Index: 1, Via: trace.Via{By: trace.ByOwner}, Process: host.Process{PID: 300, Name: "nc", Args: []string{"nc", r.Addr().String()}}},
 			{Index: 2, Via: trace.Via{By: trace.ByParent}, Process: host.Process{PID: 200, Name: "sh"}},
@@ -127,6 +127,19 @@ func TestChains(t *testing.T) {
 			r.Report.Gaps = []host.Gap{{What: "\x1b", Why: "\x1b"}}
 			r.Report.Previous[0].Reasons = []string{"\x1b[0m"}
 		})},
+		"begins":   {a},
+		"no-owner": {with(redeemed("sa", "a", aToB, bIn), func(r *report.Redeemed) { r.Report.Connection.Owners, r.Report.Processes = nil, nil })},
+		"owners-hidden": {with(redeemed("sa", "a", aToB, bIn), func(r *report.Redeemed) {
+			r.Report.Gaps = []host.Gap{{What: "owners", Why: "other users' processes"}, {What: "clock", Why: "operation not permitted"}}
+		})},
+		"bound": {with(redeemed("sa", "a", aToB, bIn), func(r *report.Redeemed) {
+			r.Report.Gaps = []host.Gap{{What: "trace", Why: "bound: 512 processes"}, {What: "clock", Why: "operation not permitted"}}
+		})},
+		"many-bounds": {with(redeemed("sb", "b", bToC, cIn, previous(aToB, bIn, "token", "sa")), func(r *report.Redeemed) {
+			for i := range maxGaps + 3 {
+				r.Report.Gaps = append(r.Report.Gaps, host.Gap{PID: 100 + i, What: "descriptors", Why: "bound: deadline"})
+			}
+		}), a},
 		"nothing": nil,
 	} {
 		t.Run(name, func(t *testing.T) {

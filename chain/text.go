@@ -3,6 +3,7 @@ package chain
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -119,7 +120,35 @@ func drawReport(b *strings.Builder, h *Hop) {
 	if n := len(r.Gaps); n > 0 {
 		line(b, "gaps", "%d: what could not be seen is in the report", n)
 	}
+	breaks := breaking(r)
+	for _, g := range breaks[:min(len(breaks), maxGaps)] {
+		what := g.What
+		if g.PID != 0 {
+			what = fmt.Sprintf("[%d] %s", g.PID, g.What)
+		}
+		line(b, "gap", "%s: %s", what, g.Why)
+	}
+	if n := len(breaks) - maxGaps; n > 0 {
+		line(b, "gap", "and %d more like these", n)
+	}
 }
+
+// maxGaps is how many gaps of a host are drawn.
+const maxGaps = 10
+
+// breaking returns the gaps behind which a way further back may lie.
+func breaking(r *report.Report) []host.Gap {
+	var gaps []host.Gap
+	for _, g := range r.Gaps {
+		if bounded(g) || g.What == "owners" || g.What == "trace" {
+			gaps = append(gaps, g)
+		}
+	}
+	return gaps
+}
+
+// bounded reports whether a gap is what a bound left out.
+func bounded(g host.Gap) bool { return strings.HasPrefix(g.Why, "bound: ") }
 
 // drawNotAsked lists the candidates that were not asked, and why.
 func drawNotAsked(b *strings.Builder, h *Hop) {
@@ -136,6 +165,10 @@ func drawBeginning(b *strings.Builder, h *Hop) {
 	switch {
 	case r.Report.Request.SID == "":
 		line(b, "begins", "here, as nobody asked the host to follow the connection back (%s)", r.Report.Request.Type)
+	case len(r.Report.Previous) == 0 && blind(&r.Report):
+		line(b, "breaks", "off here: the host could not see who holds the connection")
+	case len(r.Report.Previous) == 0 && len(breaking(&r.Report)) > 0:
+		line(b, "breaks", "off here: the trace stopped at a bound")
 	case len(r.Report.Previous) == 0:
 		line(b, "begins", "here, as far as the host could see: no connection leads further back")
 	case len(r.Traceback) == 0:
@@ -144,6 +177,12 @@ func drawBeginning(b *strings.Builder, h *Hop) {
 		}
 		line(b, "begins", "here, as the host has no record of whom it asked")
 	}
+}
+
+// blind reports whether the host does not know who holds the connection.
+func blind(r *report.Report) bool {
+	return r.Connection == nil || len(r.Connection.Owners) == 0 ||
+		slices.ContainsFunc(r.Gaps, func(g host.Gap) bool { return g.What == "owners" })
 }
 
 // endText writes an end of a connection; a host known by a login alone has no port.

@@ -106,20 +106,42 @@ func Open(dir string, c Config) (*Store, error) {
 	return s, nil
 }
 
-// openStore opens a store for appending. With create unset it makes nothing, and opens a damaged
-// store too, with [Store.damage] set. With create set a damaged store is the error.
-func openStore(ctx context.Context, dir string, c Config, create bool) (s *Store, err error) {
+// Check reports what [Open] would refuse by its configuration or by what is in dir, and makes nothing. A store
+// that another program has open, or that is damaged, is not found out.
+func Check(dir string, c Config) error {
+	dir, err := check(dir, c)
+	if err == nil {
+		_, err = segmentPath(dir)
+	}
+	if err != nil {
+		return fmt.Errorf("check store: %w", err)
+	}
+	return nil
+}
+
+// check returns the path of a store that may be opened with a configuration, as [resolve] gives it.
+func check(dir string, c Config) (string, error) {
 	// That the recipients cannot be sealed to is to be known now, not at the first report.
 	if _, err := seal(c.Recipients); err != nil {
-		return nil, err
+		return "", err
 	}
-	if dir, err = resolve(dir); err != nil {
-		return nil, err
+	dir, err := resolve(dir)
+	if err != nil {
+		return "", err
 	}
 	if !c.AllowVolatile {
 		if err := refuseVolatile(dir); err != nil {
-			return nil, err
+			return "", err
 		}
+	}
+	return dir, nil
+}
+
+// openStore opens a store for appending. With create unset it makes nothing, and opens a damaged
+// store too, with [Store.damage] set. With create set a damaged store is the error.
+func openStore(ctx context.Context, dir string, c Config, create bool) (s *Store, err error) {
+	if dir, err = check(dir, c); err != nil {
+		return nil, err
 	}
 	if create {
 		if err := makeDir(filepath.Dir(dir)); err != nil {

@@ -30,10 +30,16 @@ func TestVolatileRefused(t *testing.T) {
 		s.Close()
 		t.Errorf("Open on tmpfs: %v", err)
 	}
+	if err := Check(dir, c); err == nil || !strings.Contains(err.Error(), "tmpfs") {
+		t.Errorf("Check on tmpfs: %v", err)
+	}
 	if left, err := os.ReadDir(parent); err != nil || len(left) > 0 {
 		t.Errorf("a refused Open made %v, %v", left, err)
 	}
 	c.AllowVolatile = true
+	if err := Check(dir, c); err != nil {
+		t.Errorf("Check on tmpfs where it is allowed: %v", err)
+	}
 	s, err := Open(dir, c)
 	if err != nil {
 		t.Fatalf("Open on tmpfs where it is allowed: %v", err)

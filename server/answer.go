@@ -11,11 +11,12 @@ import (
 )
 
 // A repeat is what makes a request with a SID a duplicate: same requester, SID and connection (thesis
-// section 3.2.2), whatever the type.
+// section 3.2.2). Whole reports are apart from names, which whoever asks first would else be left with.
 type repeat struct {
 	requester netip.Addr
 	sid       uint64
 	flow
+	full bool
 }
 
 // A flow is the ends of a connection, as the look-up found them: a host with several addresses can be
@@ -113,7 +114,7 @@ func (s *Server) recursive(ctx context.Context, cfg *Config, q stop.Question, f 
 	if !room {
 		return s.over(cfg, q), nil
 	}
-	k := repeat{q.Requester, q.SID, f}
+	k := repeat{q.Requester, q.SID, f, q.Type.Full()}
 	mine := &asking{done: make(chan struct{})}
 	for {
 		first := mine

@@ -134,8 +134,8 @@ func TestDuplicates(t *testing.T) {
 		cfg := testConfig()
 		s := New(f, cfg)
 		first := tokenIn(t, ports, once(t, s, "127.0.0.9", line))
-		// A duplicate is a token, a record and nothing else, whatever the type.
-		for i, again := range []string{line, "968,23:ID_REC:7"} {
+		// A duplicate is a token, a record and nothing else.
+		for i, again := range []string{line, "968,23:sv_rec:7"} {
 			if got := tokenIn(t, ports, once(t, s, "127.0.0.9", again)); got == first {
 				t.Error("two requests have one token")
 			}
@@ -152,6 +152,7 @@ func TestDuplicates(t *testing.T) {
 			{"127.0.0.9", "968 , 23 : SV_REC : 8"},
 			{"127.0.0.9", "969 , 23 : SV_REC : 7"},
 			{"127.0.0.9", "968 , 24 : SV_REC : 7"},
+			{"127.0.0.9", "968 , 23 : ID_REC : 7"},
 			{"127.0.0.9", "968 , 23 : SV"}, // no SID, no duplicate
 			{"127.0.0.9", "968 , 23 : SV"},
 			{"127.0.0.9", "968 , 23"},
@@ -167,6 +168,29 @@ func TestDuplicates(t *testing.T) {
 		once(t, s, "127.0.0.9", line)
 		if _, after, _ := f.seen(); after != examined+1 {
 			t.Error("after the window a request is still a duplicate")
+		}
+		s.under.Wait()
+	})
+}
+
+// Names that were asked for first do not keep the report from being saved, and are no second time asked for.
+func TestNamesFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		s := New(f, testConfig())
+		for _, c := range []struct {
+			line               string
+			examined, declined int
+		}{
+			{"968 , 23 : ID_REC : 7", 1, 0},
+			{"968 , 23 : SV_REC : 7", 2, 0},
+			{"968 , 23 : ID_REC : 7", 2, 1},
+			{"968 , 23 : SV_REC : 7", 2, 2},
+		} {
+			tokenIn(t, "968 , 23", once(t, s, "127.0.0.9", c.line))
+			if _, examined, declined := f.seen(); examined != c.examined || declined != c.declined {
+				t.Errorf("after %q: examined %d, declined %d", c.line, examined, declined)
+			}
 		}
 		s.under.Wait()
 	})

@@ -42,6 +42,17 @@ type Counters struct {
 	Asked, Evicted, Refused, Failed                                    atomic.Uint64
 }
 
+// LogValue gives every counter by its name. None tells of a user or a connection.
+func (c *Counters) LogValue() slog.Value {
+	return slog.GroupValue(
+		slog.Uint64("requests", c.Requests.Load()), slog.Uint64("malformed", c.Malformed.Load()),
+		slog.Uint64("errors", c.Errors.Load()), slog.Uint64("tokens", c.Tokens.Load()),
+		slog.Uint64("decoys", c.Decoys.Load()), slog.Uint64("duplicates", c.Duplicates.Load()),
+		slog.Uint64("over_bound", c.OverBound.Load()), slog.Uint64("asked", c.Asked.Load()),
+		slog.Uint64("evicted", c.Evicted.Load()), slog.Uint64("refused", c.Refused.Load()),
+		slog.Uint64("failed", c.Failed.Load()))
+}
+
 // New returns a server that answers by an Answerer. The bounds Lookups, Table and Parallel are those of the
 // first configuration.
 func New(a Answerer, c *Config) *Server {

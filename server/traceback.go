@@ -2,10 +2,13 @@ package server
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/stopd/stopd"
@@ -76,13 +79,8 @@ func (s *Server) follow(ctx context.Context, cfg *Config, q stop.Question, f flo
 		s.refer(ctx, first, later{found.Token, records})
 		return
 	}
-	if len(plan) > 0 {
-		if room {
-			s.keep(ctx, found.Token, records) // under way
-		}
-		if !s.ask(ctx, cfg, q, records, plan, room) {
-			s.followed.drop(p) // nobody was asked, so the next may be
-		}
+	if len(plan) > 0 && !s.ask(ctx, cfg, q, found.Token, records, plan, room) {
+		s.followed.drop(p) // nobody was asked, so the next may be
 	}
 	s.keep(ctx, found.Token, records)
 	for _, l := range mine.end(records) {
@@ -155,37 +153,62 @@ func (s *Server) keep(ctx context.Context, t stop.Token, records []stop.Tracebac
 	}
 }
 
+// maxNotAsked bounds the records of candidates that are not asked. The report names them all.
+const maxNotAsked = 256
+
 // plan chooses whom to ask. It returns a record for every candidate, and the indexes of those to be asked.
+// Of those not asked beyond the bound, the last record has the number.
 func (s *Server) plan(cfg *Config, q stop.Question, ps []stop.Previous) ([]stop.Traceback, []int) {
 	records := []stop.Traceback{}
 	var ask []int
+	last, left := 0, 0
 	for _, p := range ps {
 		r := stop.Traceback{Previous: p.Ends}
 		if len(p.Reasons) > 0 {
 			r.SelectedBy = p.Reasons[0]
 		}
+		why := whyNot(cfg, p)
+		if why == "" && len(ask) >= cfg.Traceback.MaxPrevious {
+			r.SelectedBy, why = "bound", "too many candidates"
+		}
 		switch {
-		case !p.Corroborated:
-			r.Error = "not asked: only the user's own word speaks for it"
-		case p.Remote.Port() == 0 || !p.Local.IsValid():
-			r.Error = "not asked: its connection is not known"
-		case p.Outbound && !within(p.Remote.Addr(), cfg.Traceback.OutboundTo):
-			r.Error = "not asked: this host opened the connection, and asking would tell the other end"
-		case !within(p.Remote.Addr(), cfg.Traceback.To):
-			r.Error = "not asked: policy"
-		case len(ask) >= cfg.Traceback.MaxPrevious:
-			r.SelectedBy, r.Error = "bound", "not asked: too many candidates"
-		default:
+		case why == "":
 			req := requestTo(q, p)
 			r.Asked, r.Request, r.Sent = true, req.String(), time.Now().UTC()
 			ask = append(ask, len(records))
-		}
-		if !r.Asked {
-			r.Kind = "none"
+		case len(records)-len(ask) >= maxNotAsked:
+			left++
+			continue
+		default:
+			r.Kind, r.Error = "none", "not asked: "+why
+			last = len(records)
 		}
 		records = append(records, r)
 	}
+	if left > 0 {
+		records[last].Error += fmt.Sprintf("; and %d more candidates, not asked", left)
+	}
 	return records, ask
+}
+
+// whyNot says why a candidate is not to be asked; empty where it may be.
+func whyNot(cfg *Config, p stop.Previous) string {
+	remote := p.Remote.Addr()
+	switch {
+	case !p.Corroborated:
+		return "only the user's own word speaks for it"
+	case p.Remote.Port() == 0 || !p.Local.IsValid():
+		return "its connection is not known"
+	case p.Elsewhere:
+		return "its connection is in another network namespace"
+	case remote.Is6() && remote.IsLinkLocalUnicast() && remote.Zone() == "":
+		return "link-local" // on which link is not known
+	case p.Outbound && !within(remote, cfg.Traceback.OutboundTo):
+		return "this host opened the connection, and asking would tell the other end"
+	case !within(remote, cfg.Traceback.To):
+		return "policy"
+	}
+	return ""
 }
 
 // requestTo is the question for a previous host: same type and SID, about the connection as that host sees
@@ -194,9 +217,9 @@ func requestTo(q stop.Question, p stop.Previous) stop.Request {
 	return stop.Request{Local: uint64(p.Remote.Port()), Remote: uint64(p.Local.Port()), Type: q.Type, SID: q.SID}
 }
 
-// ask asks the chosen hosts, all at once, and fills in their records. It returns false where there was no
-// room to ask.
-func (s *Server) ask(ctx context.Context, cfg *Config, q stop.Question, records []stop.Traceback, plan []int, room bool) bool {
+// ask asks the chosen hosts, all at once, and fills in their records; first it keeps them, as they are while
+// it is under way. It returns false where there was no room to ask.
+func (s *Server) ask(ctx context.Context, cfg *Config, q stop.Question, t stop.Token, records []stop.Traceback, plan []int, room bool) bool {
 	if room {
 		select {
 		case s.tracebacks <- struct{}{}:
@@ -213,6 +236,7 @@ func (s *Server) ask(ctx context.Context, cfg *Config, q stop.Question, records 
 		}
 		return false
 	}
+	s.keep(ctx, t, records)
 	var wg sync.WaitGroup
 	for _, i := range plan {
 		wg.Go(func() { s.askOne(ctx, cfg, q, &records[i]) })
@@ -223,12 +247,16 @@ func (s *Server) ask(ctx context.Context, cfg *Config, q stop.Question, records 
 
 // askOne asks one previous host, from this host's own end of the connection with it.
 func (s *Server) askOne(ctx context.Context, cfg *Config, q stop.Question, r *stop.Traceback) {
-	s.Counters.Asked.Add(1)
 	c := stop.Client{Source: r.Previous.Local.Addr(), Timeout: cfg.Traceback.Timeout}
 	to := netip.AddrPortFrom(r.Previous.Remote.Addr(), cfg.Traceback.Port)
 	r.Sent = time.Now().UTC()
 	a, err := c.Ask(ctx, to, requestTo(q, stop.Previous{Ends: r.Previous}))
 	r.Answered = time.Now().UTC()
+	if errors.Is(err, syscall.EADDRNOTAVAIL) {
+		*r = stop.Traceback{Previous: r.Previous, SelectedBy: r.SelectedBy, Kind: "none", Error: "not asked: " + stop.Printable(err.Error())}
+		return
+	}
+	s.Counters.Asked.Add(1)
 	if err != nil {
 		r.Kind, r.Error = "none", stop.Printable(err.Error())
 		return

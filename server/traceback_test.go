@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -90,6 +91,9 @@ func TestPlan(t *testing.T) {
 		{"outbound, allowed", []stop.Previous{with(candidate("192.0.2.200:616", local), outbound)}, []stop.Traceback{ask("616 , 22 : SV_REC : 92847523456")}},
 		{"outbound, allowed, but nobody may be asked there", []stop.Previous{with(candidate("203.0.113.7:616", local), outbound)}, []stop.Traceback{not("policy")}},
 		{"policy", []stop.Previous{candidate("198.51.100.7:616", local)}, []stop.Traceback{not("policy")}},
+		{"elsewhere", []stop.Previous{with(candidate("192.0.2.7:616", local), func(p *stop.Previous) { p.Elsewhere = true })},
+			[]stop.Traceback{not("its connection is in another network namespace")}},
+		{"link-local", []stop.Previous{candidate("[fe80::7]:616", "[fe80::1]:22")}, []stop.Traceback{not("link-local")}},
 		{"bound", []stop.Previous{candidate("198.51.100.7:1", local), candidate("192.0.2.7:1", local), candidate("192.0.2.7:2", local), candidate("192.0.2.7:3", local)},
 			[]stop.Traceback{not("policy"), ask("1 , 22 : SV_REC : 92847523456"), ask("2 , 22 : SV_REC : 92847523456"),
 				{SelectedBy: "bound", Kind: "none", Error: "not asked: too many candidates"}}},
@@ -110,6 +114,18 @@ func TestPlan(t *testing.T) {
 				t.Error(d)
 			}
 		})
+	}
+	var many []stop.Previous
+	for i := range 1000 {
+		many = append(many, candidate(fmt.Sprintf("198.51.100.7:%d", i+1), local))
+	}
+	many = append(many, candidate("192.0.2.7:1", local), candidate("192.0.2.7:2", local), candidate("192.0.2.7:3", local))
+	records, plan := New(&fake{}, cfg).plan(cfg, q, many)
+	if len(records) != maxNotAsked+2 || len(plan) != 2 || !records[plan[0]].Asked || !records[plan[1]].Asked {
+		t.Errorf("%d records, asked are %v", len(records), plan)
+	}
+	if got, want := records[maxNotAsked-1].Error, "not asked: policy; and 745 more candidates, not asked"; got != want {
+		t.Errorf("the last that is not asked says %q", got)
 	}
 	if got := requestTo(stop.Question{Request: stop.Request{Type: stop.IDRec, SID: 7}}, candidate("192.0.2.7:616", local)); got.String() != "616 , 22 : ID_REC : 7" {
 		t.Errorf("type and session are not kept: %s", got)
@@ -180,6 +196,32 @@ func TestTraceback(t *testing.T) {
 		t.Errorf("%d records, the first of them %+v", len(f.kept[token]), first[0])
 	}
 	if n := s.Counters.Asked.Load(); n != 4 {
+		t.Errorf("%d asked", n)
+	}
+}
+
+// Whoever cannot be asked from the connection's own end was not asked, and the record says so.
+func TestNotAskedFromElsewhere(t *testing.T) {
+	port := previousHosts(t, []string{"127.0.0.21"}, func(_, _, _ string) string { return "" })
+	f := &fake{previous: func() []stop.Previous { return []stop.Previous{candidate("127.0.0.21:616", "192.0.2.1:22")} }}
+	cfg := testConfig()
+	cfg.Traceback.Port = port
+	s := New(f, cfg)
+	token := tokenIn(t, "1 , 2", once(t, s, "127.0.0.9", "1 , 2 : SV_REC : 7"))
+	s.under.Wait()
+	got, _ := f.lastKept(token)
+	if len(got) != 1 {
+		t.Fatalf("records are %+v", got)
+	}
+	r := got[0]
+	if !strings.HasPrefix(r.Error, "not asked: ask 127.0.0.21") || !strings.HasSuffix(r.Error, syscall.EADDRNOTAVAIL.Error()) {
+		t.Errorf("the error is %q", r.Error)
+	}
+	r.Error = ""
+	if want := (stop.Traceback{Previous: r.Previous, SelectedBy: "inbound", Kind: "none"}); r != want {
+		t.Errorf("the record is %+v", r)
+	}
+	if n := s.Counters.Asked.Load(); n != 0 {
 		t.Errorf("%d asked", n)
 	}
 }
@@ -295,15 +337,7 @@ func waitFor(t *testing.T, state func() bool) {
 // However many requests come, only so many trace-backs are under way, and those beyond say so.
 func TestTracebackBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		hold := make(chan struct{})
 		f := &fake{previous: func() []stop.Previous { return []stop.Previous{candidate("192.0.2.7:616", "127.0.0.1:22")} }}
-		// Before anybody is asked the record says so: there each is held up.
-		f.keepErr = func(ts []stop.Traceback) error {
-			if ts[0].Asked {
-				<-hold
-			}
-			return nil
-		}
 		cfg := testConfig()
 		cfg.Traceback.Parallel = 1
 		s := New(f, cfg)
@@ -325,7 +359,6 @@ func TestTracebackBounds(t *testing.T) {
 		if over != 3 {
 			t.Errorf("%d say that they were over the bound", over)
 		}
-		close(hold)
 		start := time.Now()
 		s.under.Wait()
 		if got := time.Since(start); got != cfg.Traceback.Timeout {
@@ -335,6 +368,9 @@ func TestTracebackBounds(t *testing.T) {
 			r, _ := f.lastKept(token)
 			if r[0].Asked || r[0].SelectedBy != "bound" || r[0].Request != "" || r[0].Error != "not asked: too many trace-backs are under way" {
 				t.Errorf("%+v", r[0])
+			}
+			if n := len(f.kept[token]); n != 1 {
+				t.Errorf("where nobody was asked it is on record %d times", n)
 			}
 		}
 		if s.Counters.Asked.Load() != 0 {

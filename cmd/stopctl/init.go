@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"filippo.io/age"
@@ -70,8 +71,9 @@ func placesOf(dir string) (places, error) {
 	return places{j("stopd.toml"), j("store"), j("log.key"), j("admin.key")}, nil
 }
 
-// write makes all files, or none: it looks first whether one is there already. It returns the path of the
-// private key, if there is a new one.
+// write makes all files, or none: it looks first whether one is there already, and removes what it made where
+// one fails. The keys come first, and the store, which is of no use without the rest, last. It returns the path
+// of the private key, if there is a new one.
 func (p places) write(c daemon.Config) (string, error) {
 	made := []string{p.config, p.store, p.logKey}
 	fresh := len(c.Recipients) == 0
@@ -114,21 +116,15 @@ func (p places) write(c daemon.Config) (string, error) {
 		{p.logKey, fmt.Sprintf("%s\n%s\n", logKey, public), 0o600},
 		{p.config, string(text), 0o600},
 	}
-	for _, f := range []string{p.config, p.store} {
-		if err := os.MkdirAll(filepath.Dir(f), 0o700); err != nil {
-			return "", fmt.Errorf("make directory: %w", err)
-		}
-	}
-	if err := evidence.Create(p.store); err != nil {
-		return "", err
-	}
+	var w writing
 	for _, f := range files {
-		if f.text == "" {
-			continue
+		if f.text != "" {
+			w.file(f.path, f.text, f.mode)
 		}
-		if err := writeNew(f.path, f.text, f.mode); err != nil {
-			return "", err
-		}
+	}
+	w.store(p.store)
+	if w.err != nil {
+		return "", w.undo()
 	}
 	if fresh {
 		return p.adminKey, nil
@@ -136,11 +132,68 @@ func (p places) write(c daemon.Config) (string, error) {
 	return "", nil
 }
 
-func writeNew(path, text string, mode os.FileMode) error {
+// A writing makes files until one fails, and remembers them.
+type writing struct {
+	made []string // the last is to be removed first
+	err  error
+}
+
+// directory makes a directory and the parents that it lacks.
+func (w *writing) directory(path string) {
+	if w.err != nil {
+		return
+	}
+	err := os.Mkdir(path, 0o700)
+	if parent := filepath.Dir(path); errors.Is(err, fs.ErrNotExist) && parent != path {
+		if w.directory(parent); w.err != nil {
+			return
+		}
+		err = os.Mkdir(path, 0o700)
+	}
+	switch {
+	case err == nil:
+		w.made = append(w.made, path)
+	case !errors.Is(err, fs.ErrExist):
+		w.err = fmt.Errorf("make directory: %w", err)
+	}
+}
+
+func (w *writing) file(path, text string, mode os.FileMode) {
+	if w.directory(filepath.Dir(path)); w.err != nil {
+		return
+	}
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
-		return fmt.Errorf("write: %w", err)
+		w.err = fmt.Errorf("write: %w", err)
+		return
 	}
+	w.made = append(w.made, path)
 	_, err = f.WriteString(text)
-	return errors.Join(err, f.Close())
+	w.err = errors.Join(err, f.Close())
+}
+
+// store makes the store, which was not there, and its lock, which may have been.
+func (w *writing) store(path string) {
+	if w.directory(filepath.Dir(path)); w.err != nil {
+		return
+	}
+	lock := path + ".lock"
+	if _, err := os.Lstat(lock); errors.Is(err, fs.ErrNotExist) {
+		w.made = append(w.made, lock)
+	}
+	if w.err = evidence.Create(path); w.err != nil {
+		w.made = append(w.made, path)
+		os.RemoveAll(path) // what it holds; undo says what could not be removed
+	}
+}
+
+// undo removes what was made, and returns why, with what could not be removed.
+func (w *writing) undo() error {
+	for _, path := range slices.Backward(w.made) {
+		err := os.Remove(path)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			w.err = fmt.Errorf("%w (%w)", w.err, err)
+		}
+	}
+	return w.err
 }

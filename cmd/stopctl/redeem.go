@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -213,9 +214,21 @@ func setupExport(fs *flag.FlagSet) func(context.Context, stdio, []string) error 
 	}
 }
 
+// listTime is as in reports.
+const listTime = "2006-01-02T15:04:05.000000000Z"
+
+// A listed is a record as list -json prints it. The names are those of the table, and a contract.
+type listed struct {
+	Time     string `json:"time"`
+	Type     string `json:"type"`
+	Size     int    `json:"size"` // octets, as stored
+	Redeemed bool   `json:"redeemed"`
+}
+
 func setupList(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 	store := fs.String("store", "", "the store `directory` (default that of the configuration)")
 	config := fs.String("config", defaultConfig, "the daemon's configuration `file`")
+	asJSON := fs.Bool("json", false, "print each record as a JSON object, one a line")
 	return func(_ context.Context, std stdio, _ []string) error {
 		dir := *store
 		if dir == "" {
@@ -225,6 +238,12 @@ func setupList(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 			}
 			dir = cfg.Store
 		}
+		if *asJSON {
+			lines := json.NewEncoder(std.out)
+			return coded(evidence.List(dir, func(e evidence.Entry) error {
+				return lines.Encode(listed{e.Time.UTC().Format(listTime), e.Type, e.Size, e.Redeemed})
+			}))
+		}
 		if isTerminal(std.out) {
 			fmt.Fprintf(std.out, "%-30s %-10s %8s %s\n", "TIME", "TYPE", "SIZE", "REDEEMED")
 		}
@@ -233,7 +252,7 @@ func setupList(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 			if e.Redeemed {
 				redeemed = "yes"
 			}
-			_, err := fmt.Fprintf(std.out, "%-30s %-10s %8d %s\n", e.Time.UTC().Format("2006-01-02T15:04:05.000000000Z"), e.Type, e.Size, redeemed)
+			_, err := fmt.Fprintf(std.out, "%-30s %-10s %8d %s\n", e.Time.UTC().Format(listTime), e.Type, e.Size, redeemed)
 			return err
 		}))
 	}

@@ -76,8 +76,14 @@ func requestOf(typ, sid, behalf, local, remote string) (stop.Request, error) {
 	if r.Local, err = port(local); err != nil {
 		return stop.Request{}, err
 	}
-	r.Remote, err = port(remote)
-	return r, err
+	if r.Remote, err = port(remote); err != nil {
+		return stop.Request{}, err
+	}
+	// A zone or a mapped address would make a line that no host takes.
+	if _, err = stop.ParseRequest([]byte(r.String())); err != nil {
+		return stop.Request{}, err
+	}
+	return r, nil
 }
 
 func port(s string) (uint64, error) {

@@ -47,7 +47,9 @@ func run(args []string) int {
 		if err != nil {
 			return fail(err)
 		}
-		daemon.Check(cfg, os.Stdout)
+		if err := daemon.Check(cfg, os.Stdout); err != nil {
+			return fail(err)
+		}
 		return 0
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))

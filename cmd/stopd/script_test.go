@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"fmt"
 	"os"
 	"testing"
 
@@ -11,6 +13,15 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"stopd": main})
 }
 
+// condition knows [tmpfs]: whether /dev/shm is one, as it is nearly everywhere on Linux.
+func condition(name string) (bool, error) {
+	if name != "tmpfs" {
+		return false, fmt.Errorf("unknown condition %q", name)
+	}
+	b, err := os.ReadFile("/proc/mounts")
+	return err == nil && bytes.Contains(b, []byte(" /dev/shm tmpfs ")), nil
+}
+
 func TestScripts(t *testing.T) {
 	// The store refuses a file system in memory, as /tmp may be.
 	root, err := os.MkdirTemp("/var/tmp", "stopd-test-")
@@ -18,7 +29,7 @@ func TestScripts(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(root) })
-	testscript.Run(t, testscript.Params{Dir: "testdata/script", WorkdirRoot: root, RequireExplicitExec: true, Setup: func(e *testscript.Env) error {
+	testscript.Run(t, testscript.Params{Dir: "testdata/script", WorkdirRoot: root, RequireExplicitExec: true, Condition: condition, Setup: func(e *testscript.Env) error {
 		e.Setenv("GORACE", "atexit_sleep_ms=0")
 		return nil
 	}})

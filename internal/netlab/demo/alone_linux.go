@@ -63,6 +63,7 @@ func runAlone(ctx context.Context, w io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(w, "\n%s\n", text)
+	fmt.Fprintln(w, "\nWhat the report holds of other users, such as the arguments of their programs, this user could see anyway.")
 	fmt.Fprintln(w, "\nRoot adds: other users' processes, port 113, and the demonstration with three hosts, ssh between\nthem and the chain that leads back (run it as root).")
 	return nil
 }

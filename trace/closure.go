@@ -43,6 +43,7 @@ func Run(ctx context.Context, snap host.Snapshot, q Question, o Options) Result 
 	t.owners()
 	t.previous()
 	t.kept()
+	t.datagrams()
 	t.users()
 	t.gaps = append(t.gaps, snap.Gaps()...)
 	return t.result()

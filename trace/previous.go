@@ -18,7 +18,7 @@ func (t *tracer) previous() {
 			continue
 		}
 		for _, d := range n.Descriptors {
-			if !t.remote(d) || d.Local == asked.Local && d.Remote == asked.Remote && t.q.Socket.Direction != host.Inbound {
+			if !t.remote(d) || t.asked(d) && t.q.Socket.Direction != host.Inbound {
 				continue
 			}
 			if n.acceptor && d.Direction != host.Outbound && n.accepts(d) {
@@ -52,12 +52,33 @@ func (t *tracer) previous() {
 	t.logins(commanded)
 }
 
+// asked reports whether a descriptor is the asked socket. One socket may have several connections (MPTCP).
+func (t *tracer) asked(d host.Descriptor) bool {
+	s := t.q.Socket
+	return d.Local == s.Local && d.Remote == s.Remote || s.Object != "" && d.Object == s.Object
+}
+
 // passOver notes that connections of a service are not candidates: it serves others as well as the process
 // that leads to it, and nothing tells whom each belongs to.
 func (t *tracer) passOver(n *node) {
 	g := host.Gap{PID: n.PID, What: "connections", Why: "not considered: the process serves others' processes, and which of its connections is theirs cannot be told"}
 	if !slices.Contains(t.gaps, g) {
 		t.gaps = append(t.gaps, g)
+	}
+}
+
+// datagrams notes where commands may have come in datagrams from other hosts (mosh): of a socket that is not
+// connected the system does not keep who sends to it.
+func (t *tracer) datagrams() {
+	if t.explained() {
+		return
+	}
+	for _, n := range t.nodes {
+		for _, d := range n.Descriptors {
+			if t.commanded[n] && d.Kind == host.UDP && !d.Remote.IsValid() && d.Local.Port() != 0 && !d.Local.Addr().IsLoopback() {
+				t.gap(n.PID, "senders to "+describe(d), "the system does not keep who sends to a socket that is not connected")
+			}
+		}
 	}
 }
 

@@ -137,7 +137,7 @@ func run() error {
 			return fmt.Errorf("measure %s: %w", m.name, err)
 		}
 	}
-	text := kind + ".\n\n" + b.text.String()
+	text := kind + ".\n\n" + strings.TrimSuffix(b.text.String(), "\n")
 	fmt.Print("\n", text)
 	if *update == "" {
 		return nil

@@ -21,8 +21,8 @@ import (
 const victimPort = 7000
 
 // packages are what the hosts of the lab run, besides what every Debian system has.
-var packages = append([]string{"inetutils-telnet", "netcat-openbsd", "netcat-traditional", "openbsd-inetd", "procps", "python3",
-	"socat"}, netlab.SSHPackages...)
+var packages = append([]string{"at", "cron", "inetutils-telnet", "mosh", "netcat-openbsd", "netcat-traditional", "oidentd",
+	"openbsd-inetd", "procps", "python3", "screen", "socat", "sudo", "tmux"}, netlab.SSHPackages...)
 
 //go:embed testdata/*.py
 var programs embed.FS

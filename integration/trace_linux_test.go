@@ -53,11 +53,17 @@ func scenario(t *testing.T, typ string, intrude func(*stage) trail) {
 // unlink takes the attacker's host off the network until the stage ends. Its connections stay.
 func (s *stage) unlink() {
 	s.t.Helper()
-	s.must(s.a.Host.Unlink(s.ctx))
+	s.unlinkOf(s.a)
+}
+
+// unlinkOf is unlink for another site.
+func (s *stage) unlinkOf(at *site.Site) {
+	s.t.Helper()
+	s.must(at.Host.Unlink(s.ctx))
 	s.t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), stageLimit)
 		defer cancel()
-		if err := s.a.Host.Link(ctx); err != nil {
+		if err := at.Host.Link(ctx); err != nil {
 			s.t.Error(err)
 		}
 	})

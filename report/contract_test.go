@@ -94,6 +94,10 @@ processes[].descriptors[fifo]: fds kind mode inode object peer path
 processes[].descriptors[pty]: fds kind mode inode object peer path side number
 processes[].descriptors[tty]: fds kind mode inode object peer path
 processes[].descriptors[file]: fds kind mode inode object peer path
+processes[].descriptors[shm]: fds kind mode inode object peer path
+processes[].descriptors[memfd]: fds kind mode inode object peer path
+processes[].descriptors[mqueue]: fds kind mode inode object peer path
+processes[].descriptors[msg]: fds kind mode inode object peer name
 processes[].descriptors[eventfd]: fds kind mode inode object peer name
 channels[]: id kind ends complete followed why
 channels[].ends[]: pid fds mode

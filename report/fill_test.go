@@ -13,8 +13,9 @@ import (
 	"github.com/stopd/stopd/report"
 )
 
-// kinds are the kinds of descriptors that have keys of their own, and one that has none.
-var kinds = []host.Kind{host.TCP, host.UDP, host.Raw, host.Unix, host.Pipe, host.FIFO, host.PTY, host.TTY, host.File, "eventfd"}
+// kinds are the kinds of descriptors that have keys of their own, and two that have none.
+var kinds = []host.Kind{host.TCP, host.UDP, host.Raw, host.Unix, host.Pipe, host.FIFO, host.PTY, host.TTY, host.File,
+	host.SHM, host.Memfd, host.MQueue, host.Msg, "eventfd"}
 
 // A filler makes up reports of which every key has a value, or may have none. Fields that are not written
 // (report:"-") it leaves alone, and those that a kind of descriptor does not have.

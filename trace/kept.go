@@ -53,8 +53,9 @@ func (t *tracer) explained() bool {
 	})
 }
 
-// ours reports whether a process is of the same user as one of the closure.
+// ours reports whether a process is of the same user as one of the closure, as far as is known. That one cannot
+// be read is a gap as soon as it is added.
 func (t *tracer) ours(n *node, pid int) bool {
 	p, err := t.snap.Process(t.ctx, pid)
-	return err == nil && sameUser(n.Process.Process, p)
+	return err != nil || sameUser(n.Process.Process, p)
 }

@@ -62,10 +62,10 @@ func (r *randomHost) plainChannels(n int) {
 	}
 }
 
-// otherChannels makes services, terminals, listeners, and the first processes.
+// otherChannels makes services, terminals, listeners, the first processes, files and memory.
 func (r *randomHost) otherChannels(n int) {
 	for range n {
-		switch r.IntN(5) {
+		switch r.IntN(7) {
 		case 0:
 			path := r.name("/run/")
 			for range r.IntN(25) {
@@ -87,6 +87,13 @@ func (r *randomHost) otherChannels(n int) {
 			r.give(listen(uint16(20 + r.IntN(4))))
 		case 4:
 			r.ps = append(r.ps, process(r.IntN(2), 0))
+		case 5, 6:
+			d := kept([]host.Kind{host.File, host.SHM, host.Memfd, host.MQueue, host.Msg}[r.IntN(5)], "")
+			d.Object = host.Object(r.name("kept"))
+			d.Peer = d.Object
+			for range 1 + r.IntN(4) {
+				r.give(with(r.mode(), d))
+			}
 		}
 	}
 }
@@ -256,6 +263,9 @@ func checkAny(t *testing.T, seed uint64) {
 			c := r.Channels[*p.Via.Channel-1]
 			if !c.Followed || !slices.ContainsFunc(c.Ends, func(e End) bool { return e.PID == p.PID }) {
 				t.Errorf("seed %d: process %d was found through channel %+v", seed, p.PID, c)
+			}
+			if c.Kind.Keeps() && !sameUser(p.Process, r.Processes[*p.Via.From-1].Process) {
+				t.Errorf("seed %d: process %d of another user was found through channel %+v", seed, p.PID, c)
 			}
 		}
 	}

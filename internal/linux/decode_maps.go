@@ -2,8 +2,10 @@ package linux
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/stopd/stopd/host"
 )
@@ -26,10 +28,18 @@ const (
 	shmPath   = "/dev/shm/"
 )
 
+// maxMaps bounds the list of a process's mappings; a browser's takes a megabyte.
+const maxMaps = 16 << 20
+
 // parseMaps returns the mappings of a process that are shared and readable or writable. Two of one file
 // are one, in both modes.
 func parseMaps(b []byte) ([]mapping, error) {
 	var ms []mapping
+	type file struct {
+		dev, ino uint64
+		sysv     bool // a segment has its id where a file has its inode
+	}
+	known := map[file]int{}
 	for line := range bytes.Lines(b) {
 		m, ok, err := parseMapping(bytes.TrimSuffix(line, []byte("\n")))
 		if err != nil {
@@ -38,29 +48,34 @@ func parseMaps(b []byte) ([]mapping, error) {
 		if !ok {
 			continue
 		}
-		known := false
-		for i := range ms {
-			if ms[i].dev == m.dev && ms[i].ino == m.ino {
-				ms[i].mode, known = ms[i].mode.With(m.mode), true
-				break
-			}
+		f := file{m.dev, m.ino, strings.HasPrefix(m.path, sysvPath)}
+		if i, ok := known[f]; ok {
+			ms[i].mode = ms[i].mode.With(m.mode)
+			continue
 		}
-		if !known {
-			ms = append(ms, m)
-		}
+		known[f] = len(ms)
+		ms = append(ms, m)
 	}
 	return ms, nil
 }
 
 // parseMapping parses one line: address, permissions, offset, device, inode, path.
 func parseMapping(line []byte) (mapping, bool, error) {
-	f := bytes.SplitN(line, []byte(" "), 6)
-	if len(f) < 5 || len(f[1]) != 4 {
+	area, rest, ok := bytes.Cut(line, []byte(" "))
+	perms, rest, ok2 := bytes.Cut(rest, []byte(" "))
+	if !ok || !ok2 || len(perms) != 4 {
 		return mapping{}, false, errSyntax
 	}
-	m := mapping{area: string(f[0])}
-	switch r, w := f[1][0] == 'r', f[1][1] == 'w'; {
-	case f[1][3] != 's' || len(f) < 6:
+	if perms[3] != 's' { // most
+		return mapping{}, false, nil
+	}
+	f := bytes.SplitN(rest, []byte(" "), 4)
+	if len(f) < 3 {
+		return mapping{}, false, errSyntax
+	}
+	var m mapping
+	switch r, w := perms[0] == 'r', perms[1] == 'w'; {
+	case len(f) < 4:
 		return mapping{}, false, nil
 	case r && w:
 		m.mode = host.ReadWrite
@@ -71,19 +86,24 @@ func parseMapping(line []byte) (mapping, bool, error) {
 	default:
 		return mapping{}, false, nil
 	}
-	major, minor, ok := bytes.Cut(f[3], []byte(":"))
+	major, minor, ok := bytes.Cut(f[1], []byte(":"))
 	ma, err := strconv.ParseUint(string(major), 16, 32)
 	mi, err2 := strconv.ParseUint(string(minor), 16, 32)
-	ino, err3 := strconv.ParseUint(string(f[4]), 10, 64)
-	if !ok || err != nil || err2 != nil || err3 != nil {
+	ino, err3 := strconv.ParseUint(string(f[2]), 10, 64)
+	start, end, ok2 := bytes.Cut(area, []byte("-"))
+	from, err4 := strconv.ParseUint(string(start), 16, 64)
+	to, err5 := strconv.ParseUint(string(end), 16, 64)
+	if !ok || !ok2 || errors.Join(err, err2, err3, err4, err5) != nil {
 		return mapping{}, false, errSyntax
 	}
-	// Drivers' memory (a device's, a ring of the kernel's) has no path that begins with a slash, or inode 0.
-	path := bytes.TrimLeft(f[5], " ")
-	if len(path) == 0 || path[0] != '/' || ino == 0 {
+	// A ring of the kernel's has no path that begins with a slash, or inode 0, which is also the id of the
+	// first segment of an IPC namespace.
+	path := bytes.TrimLeft(f[3], " ")
+	if len(path) == 0 || path[0] != '/' || ino == 0 && !bytes.HasPrefix(path, []byte(sysvPath)) {
 		return mapping{}, false, nil
 	}
 	m.dev, m.ino, m.path = mkdev(ma, mi), ino, text(path)
+	m.area = fmt.Sprintf("%x-%x", from, to) // maps pads with zeros, map_files does not
 	return m, true, nil
 }
 

@@ -2,20 +2,25 @@ package linux
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/stopd/stopd/host"
 )
 
-// A queue is a System V message queue (proc_sysvipc(5), ipc/msg.c).
+// A queue is a System V message queue (sysvipc(7), ipc/msg.c).
 type queue struct {
 	key              int64
 	id               uint64
 	sender, receiver int // the last ones; 0 for none
+	// sent and received are when they did so; zero for never.
+	sent, received time.Time
 }
 
-// parseQueues parses /proc/sysvipc/msg: key, msqid, perms, cbytes, qnum, lspid, lrpid and more.
+// parseQueues parses /proc/sysvipc/msg: key, msqid, perms, cbytes, qnum, lspid, lrpid, uid, gid, cuid, cgid,
+// stime, rtime, ctime.
 func parseQueues(b []byte) ([]queue, error) {
 	var qs []queue
 	first := true
@@ -25,31 +30,35 @@ func parseQueues(b []byte) ([]queue, error) {
 			first = false // the heading
 			continue
 		}
-		if len(f) < 7 {
+		if len(f) < 14 {
 			return nil, fmt.Errorf("parse message queues: %w", errSyntax)
 		}
 		key, err := strconv.ParseInt(string(f[0]), 10, 64)
 		id, err2 := strconv.ParseUint(string(f[1]), 10, 32)
 		sender, err3 := strconv.ParseUint(string(f[5]), 10, 31)
 		receiver, err4 := strconv.ParseUint(string(f[6]), 10, 31)
-		if err != nil || err2 != nil || err3 != nil || err4 != nil {
+		sent, err5 := strconv.ParseInt(string(f[11]), 10, 64)
+		received, err6 := strconv.ParseInt(string(f[12]), 10, 64)
+		if errors.Join(err, err2, err3, err4, err5, err6) != nil {
 			return nil, fmt.Errorf("parse message queues: %w", errSyntax)
 		}
-		qs = append(qs, queue{key: key, id: id, sender: int(sender), receiver: int(receiver)})
+		qs = append(qs, queue{key: key, id: id, sender: int(sender), receiver: int(receiver), sent: time.Unix(sent, 0), received: time.Unix(received, 0)})
 	}
 	return qs, nil
 }
 
-// mode says what a process last did with the queue; empty for nothing.
-func (q queue) mode(pid int) host.Mode {
-	switch {
-	case pid == 0:
-		return ""
-	case q.sender == pid && q.receiver == pid:
+// mode says what a process last did with the queue; empty for nothing. The kernel remembers the pid after its
+// process has ended: who has started since has it again, and did nothing.
+func (q queue) mode(pid int, start time.Time) host.Mode {
+	was := func(who int, when time.Time) bool {
+		return pid != 0 && who == pid && start.Before(when.Add(time.Second)) // it counts whole seconds
+	}
+	switch s, r := was(q.sender, q.sent), was(q.receiver, q.received); {
+	case s && r:
 		return host.ReadWrite
-	case q.sender == pid:
+	case s:
 		return host.Write
-	case q.receiver == pid:
+	case r:
 		return host.Read
 	}
 	return ""

@@ -31,6 +31,7 @@ var roles = map[string]func() (string, error){
 	"fuse":       fuseRole,
 	"netns":      netnsRole,
 	"many":       manyRole,
+	"memory":     memoryRole,
 	"crowd":      crowdRole,
 }
 

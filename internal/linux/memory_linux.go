@@ -2,20 +2,19 @@ package linux
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/stopd/stopd/host"
 )
-
-// maxMaps bounds the list of a process's mappings; a browser's takes a megabyte.
-const maxMaps = 16 << 20
 
 // mappings lists what the process shares of its memory. Reading it may block for as long as the process
 // changes its mappings, so the caller guards it.
@@ -31,12 +30,15 @@ func (d procDir) mappings() ([]mapping, error) {
 // number.
 func (r *reading) shared(ms []mapping) {
 	for _, m := range ms {
-		o := r.d.objectOf(m)
+		o := r.d.objectOf(m, r.s.shmDev)
 		d := host.Descriptor{FDs: []int{}, Kind: memoryKind(m.path), Mode: m.mode, Inode: m.ino, Object: o.name(), Peer: o.peer().name(), Path: m.path}
 		r.p.Descriptors = append(r.p.Descriptors, d)
+		if o.class == 0 {
+			continue
+		}
 		// Files that are only read from, such as caches of the C library, are mapped by everybody.
 		if m.mode.Writes() || d.Kind != host.File {
-			r.s.mapped[o] = mapKey(o, m)
+			r.s.mapped[o] = r.d.mapKey(m, r.s.shmDev)
 		}
 	}
 }
@@ -53,19 +55,43 @@ func memoryKind(path string) host.Kind {
 }
 
 // objectOf returns the identity of what is mapped, the same that a descriptor of it has. Some file systems
-// show another device there than to stat, so it is looked up through the mapping where it may differ.
-func (d procDir) objectOf(m mapping) object {
-	if strings.HasPrefix(m.path, sysvPath) {
-		return object{sysvObject, d.ipcNamespace(), m.ino}
-	}
+// show another device there than to stat, so it is looked up through the mapping where it may differ. Of a
+// device each who maps it may have another part: it has no identity.
+func (d procDir) objectOf(m mapping, shmDev uint64) object {
 	if memoryKind(m.path) == host.File {
 		var st unix.Statx_t
-		err := unix.Statx(d.fd, "map_files/"+m.area, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st)
-		if err == nil {
+		err := unix.Statx(d.fd, "map_files/"+m.area, unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE|unix.STATX_INO, &st)
+		switch {
+		case err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG:
+			return object{}
+		case err == nil:
 			return object{fileObject, unix.Mkdev(st.Dev_major, st.Dev_minor), st.Ino}
 		}
 	}
+	return d.mapKey(m, shmDev)
+}
+
+// mapKey is how what is mapped appears in the lists of mappings. Anybody may call a file as the kernel calls a
+// segment, but not have it on the kernel's own file system.
+func (d procDir) mapKey(m mapping, shmDev uint64) object {
+	if m.dev == shmDev && strings.HasPrefix(m.path, sysvPath) {
+		return object{sysvObject, d.ipcNamespace(), m.ino}
+	}
 	return object{fileObject, m.dev, m.ino}
+}
+
+// memoryDevice returns the device number of the kernel's own file system of shared memory.
+func memoryDevice() (uint64, error) {
+	fd, err := unix.MemfdCreate("stopd", unix.MFD_CLOEXEC)
+	if err != nil {
+		return 0, fmt.Errorf("make memory: %w", err)
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return 0, fmt.Errorf("stat memory: %w", err)
+	}
+	return st.Dev, nil
 }
 
 // ipcNamespace returns the number of the process's IPC namespace: System V identifiers are counted in each.
@@ -75,14 +101,6 @@ func (d procDir) ipcNamespace() uint64 {
 		return 0
 	}
 	return st.Ino
-}
-
-// mapKey is how an object that is mapped appears in the lists of mappings.
-func mapKey(o object, m mapping) object {
-	if o.class == sysvObject {
-		return o
-	}
-	return object{fileObject, m.dev, m.ino}
 }
 
 // A memoryIndex says who maps what, read when it is first needed.
@@ -100,13 +118,18 @@ type mapper struct {
 // memoryScans bounds how many scans may wait for processes that do not let their mappings be read.
 var memoryScans = make(chan struct{}, 4)
 
-// memory returns who maps what of all processes. At the deadline what has been read until then counts, with
-// a gap.
+// memory returns who maps what of all processes. It leaves half of the time to those who are found; what has
+// been read until then counts, with a gap.
 func (s *snapshot) memory(ctx context.Context) map[object][]mapper {
 	if s.mem != nil {
 		return s.mem.by
 	}
 	s.mem = &memoryIndex{by: map[object][]mapper{}}
+	if until := part(ctx, 2); !until.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, until)
+		defer cancel()
+	}
 	select {
 	case memoryScans <- struct{}{}:
 	default:
@@ -125,7 +148,7 @@ func (s *snapshot) memory(ctx context.Context) map[object][]mapper {
 	}
 	ix, done := &memoryIndex{by: map[object][]mapper{}}, make(chan struct{})
 	go func() {
-		ix.scan(ctx, root, pids)
+		ix.scan(ctx, root, pids, s.shmDev)
 		unix.Close(root)
 		<-memoryScans
 		close(done)
@@ -133,6 +156,8 @@ func (s *snapshot) memory(ctx context.Context) map[object][]mapper {
 	select {
 	case <-done:
 	case <-ctx.Done():
+	}
+	if ctx.Err() != nil {
 		s.gaps = append(s.gaps, host.Gap{What: "shared memory", Why: "bound: deadline"})
 	}
 	ix.mu.Lock()
@@ -145,13 +170,13 @@ func (s *snapshot) memory(ctx context.Context) map[object][]mapper {
 }
 
 // scan reads the mappings of all processes, on all processors.
-func (ix *memoryIndex) scan(ctx context.Context, root int, pids []int) {
+func (ix *memoryIndex) scan(ctx context.Context, root int, pids []int, shmDev uint64) {
 	var wg sync.WaitGroup
 	next := make(chan int)
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
 			for pid := range next {
-				ix.process(root, pid)
+				ix.process(root, pid, shmDev)
 			}
 		})
 	}
@@ -165,7 +190,7 @@ func (ix *memoryIndex) scan(ctx context.Context, root int, pids []int) {
 	wg.Wait()
 }
 
-func (ix *memoryIndex) process(root, pid int) {
+func (ix *memoryIndex) process(root, pid int, shmDev uint64) {
 	d, err := openProc(root, pid)
 	if err != nil {
 		return // it has ended
@@ -178,10 +203,7 @@ func (ix *memoryIndex) process(root, pid int) {
 		ix.gaps = append(ix.gaps, host.Gap{PID: pid, What: "shared memory", Why: err.Error()})
 	}
 	for _, m := range ms {
-		key := object{fileObject, m.dev, m.ino}
-		if strings.HasPrefix(m.path, sysvPath) {
-			key = object{sysvObject, d.ipcNamespace(), m.ino}
-		}
+		key := d.mapKey(m, shmDev)
 		ix.by[key] = append(ix.by[key], mapper{pid, m.mode})
 	}
 }
@@ -216,21 +238,12 @@ func (s *snapshot) mappers(ctx context.Context, o object, hs []host.Holder) []ho
 // queues lists the System V message queues of the daemon's own IPC namespace that the process was the last
 // to send to or to receive from. The kernel remembers no others.
 func (r *reading) queues() {
-	if r.s.queues == nil {
-		b, err := os.ReadFile("/proc/sysvipc/msg")
-		r.s.queues = []queue{}
-		if err != nil {
-			if !os.IsNotExist(err) {
-				r.s.gaps = append(r.s.gaps, host.Gap{What: "message queues", Why: err.Error()})
-			}
-			return
+	for _, q := range r.s.messageQueues() {
+		m := q.mode(r.d.pid, r.p.Start)
+		if m != q.mode(r.d.pid, time.Time{}) {
+			r.gap("message queues", "it began after a process with its pid had used queue "+strconv.FormatUint(q.id, 10)+": the pid was used again, or the clock was set")
 		}
-		if r.s.queues, err = parseQueues(b); err != nil {
-			r.s.gaps = append(r.s.gaps, host.Gap{What: "message queues", Why: err.Error()})
-		}
-	}
-	for _, q := range r.s.queues {
-		if m := q.mode(r.d.pid); m != "" {
+		if m != "" {
 			o := object{queueObject, 0, q.id}.name()
 			r.p.Descriptors = append(r.p.Descriptors, host.Descriptor{FDs: []int{}, Kind: host.Msg, Mode: m, Object: o, Peer: o,
 				Name: "key " + strconv.FormatInt(q.key, 10) + " id " + strconv.FormatUint(q.id, 10)})
@@ -238,10 +251,31 @@ func (r *reading) queues() {
 	}
 }
 
+// messageQueues reads the list of queues, once.
+func (s *snapshot) messageQueues() []queue {
+	if s.queues != nil {
+		return s.queues
+	}
+	s.queues = []queue{}
+	b, err := os.ReadFile("/proc/sysvipc/msg")
+	if os.IsNotExist(err) {
+		return s.queues // a kernel without them
+	}
+	var qs []queue
+	if err == nil {
+		qs, err = parseQueues(b)
+	}
+	if err != nil {
+		s.gaps = append(s.gaps, host.Gap{What: "message queues", Why: err.Error()})
+	}
+	s.queues = append(s.queues, qs...)
+	return s.queues
+}
+
 // queueHolders returns the last sender and the last receiver of a queue.
 func (s *snapshot) queueHolders(id uint64) []host.Holder {
 	var hs []host.Holder
-	for _, q := range s.queues {
+	for _, q := range s.messageQueues() {
 		if q.id != id {
 			continue
 		}
@@ -251,7 +285,9 @@ func (s *snapshot) queueHolders(id uint64) []host.Holder {
 				continue // nobody yet, or it has ended
 			}
 			if st, err := d.stat(); err == nil {
-				hs = append(hs, host.Holder{ID: host.ID{PID: pid, Start: st.start}, FDs: []int{}, Mode: q.mode(pid)})
+				if m := q.mode(pid, s.startTime(st.start)); m != "" {
+					hs = append(hs, host.Holder{ID: host.ID{PID: pid, Start: st.start}, FDs: []int{}, Mode: m})
+				}
 			}
 			d.close()
 		}

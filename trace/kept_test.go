@@ -1,0 +1,232 @@
+package trace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stopd/stopd/host"
+)
+
+// kept is a file, memory or a queue that several processes hold.
+func kept(k host.Kind, m host.Mode) host.Descriptor {
+	return host.Descriptor{FDs: []int{}, Kind: k, Mode: m, Object: host.Object(k), Peer: host.Object(k), Path: "/" + string(k)}
+}
+
+func file(path string, m host.Mode) host.Descriptor {
+	d := kept(host.File, m)
+	d.Object, d.Peer, d.Path = host.Object(path), host.Object(path), path
+	return d
+}
+
+// Why a channel is only listed.
+const (
+	notNeeded   = ": not needed: a connection with another host is found without it"
+	othersUsers = ": other users' processes"
+)
+
+func TestKept(t *testing.T) {
+	login := process(70, 1, asked(), file("f", host.Read))
+	login.Login = &host.Login{Source: host.LoginEnvironment, Remote: in(22, other).Remote, Local: in(22, other).Local}
+	tests := []struct {
+		name string
+		ps   []host.Process
+		want summary
+	}{
+		{"the owner reads what another wrote",
+			[]host.Process{process(60, 1, in(8888, attacker), file("f", host.Write)), process(70, 1, asked(), file("f", host.Read))},
+			summary{Processes: []string{"70 primary owner", "1 primary parent 70", "60 resolved channel 70"},
+				Channels: []string{"file 60 w, 70 r"}, Previous: []string{attacker + " inbound"}}},
+		{"the owner writes what another reads",
+			[]host.Process{process(60, 1, in(8888, attacker), file("f", host.Read)), process(70, 1, asked(), file("f", host.Write))},
+			summary{Channels: []string{"file 60 r, 70 w"}, Previous: []string{attacker + " inbound"}}},
+		{"they hold it in an unknown mode",
+			[]host.Process{process(60, 1, in(8888, attacker), file("f", "")), process(70, 1, asked(), file("f", ""))},
+			summary{Channels: []string{"file 60 ?, 70 ?"}, Previous: []string{attacker + " inbound"}}},
+		{"an ancestor reads it",
+			[]host.Process{process(60, 1, in(8888, attacker), file("f", host.Write)), process(65, 1, file("f", host.Read)), process(70, 65, asked())},
+			summary{Channels: []string{"file 60 w, 65 r"}, Previous: []string{attacker + " inbound"}}},
+		{"then a pipe",
+			[]host.Process{process(50, 1, in(8888, attacker), pipe("p", host.Write)), process(60, 1, pipe("p", host.Read), kept(host.SHM, host.ReadWrite)),
+				process(70, 1, asked(), kept(host.SHM, host.ReadWrite))},
+			summary{Processes: []string{"70 primary owner", "1 primary parent 70", "60 resolved channel 70", "50 resolved channel 60"},
+				Channels: []string{"shm 60 rw, 70 rw", "pipe 50 w, 60 r"}, Previous: []string{attacker + " inbound"}}},
+		{"after a pipe, then another",
+			[]host.Process{process(40, 1, in(8888, attacker), kept(host.Memfd, host.Write)), process(50, 1, kept(host.Memfd, host.Read), file("f", host.Write)),
+				process(60, 1, file("f", host.Read), pipe("p", host.Write)), process(70, 1, asked(), pipe("p", host.Read))},
+			summary{Channels: []string{"pipe 60 w, 70 r", "file 50 w, 60 r", "memfd 40 w, 50 r"}, Previous: []string{attacker + " inbound"}}},
+
+		{"two workers with one database: the owner's own client explains it",
+			[]host.Process{process(60, 1, in(8888, other), file("db", host.ReadWrite)), process(70, 1, in(8888, attacker), asked(), file("db", host.ReadWrite))},
+			summary{Processes: []string{"70 primary owner", "1 primary parent 70"},
+				Channels: []string{"file 60 rw, 70 rw" + notNeeded}, Previous: []string{attacker + " inbound"}}},
+		{"a pipe explains it",
+			[]host.Process{process(50, 1, in(8888, attacker), pipe("p", host.Write)), process(60, 1, in(8888, other), kept(host.SHM, host.ReadWrite)),
+				process(70, 1, asked(), pipe("p", host.Read), kept(host.SHM, host.ReadWrite))},
+			summary{Channels: []string{"pipe 50 w, 70 r", "shm 60 rw, 70 rw" + notNeeded}, Previous: []string{attacker + " inbound"}}},
+		{"a connection out does not explain it",
+			[]host.Process{process(50, 1, out(41000, third, "o"), pipe("p", host.Write)), process(60, 1, in(8888, attacker), file("f", host.Write)),
+				process(70, 1, asked(), pipe("p", host.Read), file("f", host.Read))},
+			summary{Channels: []string{"pipe 50 w, 70 r", "file 60 w, 70 r"}, Previous: []string{third + " joined-outbound", attacker + " inbound"}}},
+		{"the user's word does not explain it",
+			[]host.Process{process(60, 1, in(8888, attacker), file("f", host.Write)), login},
+			summary{Channels: []string{"file 60 w, 70 r"}, Previous: []string{attacker + " inbound", other + " ssh-connection uncorroborated"}}},
+
+		{"other users'",
+			[]host.Process{as(1001, process(60, 1, in(8888, other), file("/tmp/f", host.Write))), as(1000, process(70, 1, asked(), file("/tmp/f", host.Read)))},
+			summary{Processes: []string{"70 primary owner", "1 primary parent 70"}, Channels: []string{"file 60 w, 70 r" + othersUsers}, Previous: none}},
+		{"one user's, which another user reads as well",
+			[]host.Process{as(1001, process(50, 1, in(22, other), file("/tmp/f", host.Read))), as(1000, process(60, 1, in(8888, attacker), file("/tmp/f", host.Write))),
+				as(1000, process(70, 1, asked(), file("/tmp/f", host.Read)))},
+			summary{Processes: []string{"70 primary owner", "1 primary parent 70", "60 resolved channel 70"},
+				Channels: []string{"file 50 r, 60 w, 70 r"}, Previous: []string{attacker + " inbound"}}},
+		{"root's, of two services",
+			[]host.Process{within("/a.service", process(60, 1, in(22, other), file("f", host.ReadWrite))), within("/b.service", process(70, 1, asked(), file("f", host.ReadWrite)))},
+			summary{Channels: []string{"file 60 rw, 70 rw" + othersUsers}, Previous: none}},
+		{"of the first process",
+			[]host.Process{process(1, 0, file("f", host.ReadWrite)), process(70, 1, asked(), file("f", host.ReadWrite))},
+			summary{Channels: []string{"file 1 rw, 70 rw: init"}, Previous: none}},
+
+		{"all read it",
+			[]host.Process{process(60, 1, in(22, other), file("f", host.Read)), process(70, 1, asked(), file("f", host.Read))},
+			summary{Channels: none, Previous: none}},
+		{"all append to it",
+			[]host.Process{process(60, 1, in(22, other), file("f", host.Write)), process(70, 1, asked(), file("f", host.Write))},
+			summary{Channels: none, Previous: none}},
+		{"one alone reads and writes it",
+			[]host.Process{process(60, 1, in(22, other)), process(70, 1, asked(), file("f", host.ReadWrite))},
+			summary{Channels: none, Previous: none}},
+		{"one reads and writes it, others append",
+			[]host.Process{process(60, 1, in(8888, attacker), file("f", host.Write)), process(70, 1, asked(), file("f", host.ReadWrite))},
+			summary{Channels: []string{"file 60 w, 70 rw"}, Previous: []string{attacker + " inbound"}}},
+		{"of no object",
+			[]host.Process{process(60, 1, in(22, other), host.Descriptor{Kind: host.File, Path: "/dev/dri/card0"}), process(70, 1, asked(), host.Descriptor{Kind: host.File, Path: "/dev/dri/card0"})},
+			summary{Channels: none, Previous: none, Gaps: none}},
+
+		{"a queue passes data on, like a pipe",
+			[]host.Process{as(1001, process(60, 1, in(8888, attacker), kept(host.MQueue, host.Write))), as(1000, process(70, 1, asked(), kept(host.MQueue, host.Read)))},
+			summary{Channels: []string{"mqueue 60 w, 70 r"}, Previous: []string{attacker + " inbound"}}},
+		{"so does one of System V, and then memory is not needed",
+			[]host.Process{process(50, 1, in(22, other), kept(host.SHM, host.ReadWrite)), process(60, 1, in(8888, attacker), kept(host.Msg, host.Write)),
+				process(70, 1, asked(), kept(host.SHM, host.ReadWrite), kept(host.Msg, host.Read))},
+			summary{Channels: []string{"msg 60 w, 70 r", "shm 50 rw, 70 rw" + notNeeded}, Previous: []string{attacker + " inbound"}}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if !slices.ContainsFunc(tt.ps, func(p host.Process) bool { return p.PID == 1 }) {
+				tt.ps = append(tt.ps, initProcess)
+			}
+			if d := cmp.Diff(tt.want, summarize(run(t, recording(tt.ps...)), tt.want)); d != "" {
+				t.Errorf("(-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
+// A file that very many hold is a hub.
+func TestKeptHub(t *testing.T) {
+	for _, others := range []int{Defaults.Hub, Defaults.Hub + 1} {
+		ps := []host.Process{initProcess, process(70, 1, asked(), file("f", host.ReadWrite))}
+		for i := range others {
+			ps = append(ps, process(100+i, 1, in(8888, fmt.Sprintf("203.0.113.5:%d", 51000+i)), file("f", host.ReadWrite)))
+		}
+		r := run(t, recording(ps...))
+		if len(r.Channels) != 1 {
+			t.Fatalf("with %d others: channels %+v", others, r.Channels)
+		}
+		c, why := r.Channels[0], ""
+		if others > Defaults.Hub {
+			why = fmt.Sprintf("hub: %d local peers", others)
+		}
+		if c.Why != why || c.Followed != (why == "") || len(r.Previous) != map[bool]int{true: others}[c.Followed] {
+			t.Errorf("with %d others: followed %t, %q, %d candidates; want %q", others, c.Followed, c.Why, len(r.Previous), why)
+		}
+	}
+}
+
+// ring makes processes each of which shares a file with the next, and the last with the first; the one in the
+// middle has a connection with the attacker.
+func ring(n int) *host.Replay {
+	ps := []host.Process{initProcess}
+	for i := range n {
+		p := process(1000+i, 1, file(fmt.Sprint(i), host.ReadWrite), file(fmt.Sprint((i+1)%n), host.ReadWrite))
+		switch i {
+		case 0:
+			p.Descriptors = append(p.Descriptors, number(9, asked()))
+		case n / 2:
+			p.Descriptors = append(p.Descriptors, number(9, in(8888, attacker)))
+		}
+		ps = append(ps, p)
+	}
+	return recording(ps...)
+}
+
+func TestKeptEnds(t *testing.T) {
+	const n = 300
+	r := run(t, ring(n))
+	if len(r.Processes) != n+1 || len(r.Channels) != n || len(r.Previous) != 1 || len(r.Gaps) != 0 {
+		t.Errorf("%d processes, %d channels, candidates %+v, gaps %+v; want %d, %d, one, none",
+			len(r.Processes), len(r.Channels), r.Previous, r.Gaps, n+1, n)
+	}
+	h := ring(n)
+	s, err := h.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := question()
+	q.Host = h.Recording.Facts
+	o := Defaults
+	o.Processes = 10
+	r = Run(t.Context(), s, q, o)
+	want := []host.Gap{{What: "trace", Why: "bound: 10 processes"}}
+	if d := cmp.Diff(want, r.Gaps); d != "" || len(r.Processes) != 10 || len(r.Previous) != 0 {
+		t.Errorf("%d processes, candidates %+v, gaps (-want +got):\n%s", len(r.Processes), r.Previous, d)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if r := Run(ctx, s, q, Defaults); !slices.Contains(r.Gaps, host.Gap{What: "trace", Why: "bound: deadline"}) || len(r.Channels) != 0 {
+		t.Errorf("without time: %d channels, gaps %+v", len(r.Channels), r.Gaps)
+	}
+}
+
+// What cannot be seen of those who share a file is a gap.
+func TestKeptGaps(t *testing.T) {
+	refused := errors.New("permission denied")
+	h := recording(initProcess, process(60, 1, in(22, other), file("f", host.Write)), process(70, 1, asked(), file("f", host.Read)))
+	tests := []struct {
+		name string
+		c    changing
+		want summary
+	}{
+		{"holders", changing{holders: func(o host.Object, hs []host.Holder) ([]host.Holder, error) {
+			if o == "f" {
+				return nil, refused
+			}
+			return hs, nil
+		}}, summary{Channels: none, Previous: none, Gaps: []string{"70 holders of the other end of file f: permission denied"}}},
+		{"a process", changing{process: func(p host.Process) (host.Process, error) {
+			if p.PID == 60 {
+				return host.Process{}, refused
+			}
+			return p, nil
+		}}, summary{Channels: []string{"file 60 w, 70 r"}, Previous: none, Gaps: []string{"60 process: permission denied"}}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			snap, err := h.Snapshot(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			tt.c.Snapshot = snap
+			q := question()
+			q.Host = h.Recording.Facts
+			if d := cmp.Diff(tt.want, summarize(Run(t.Context(), tt.c, q, Defaults), tt.want)); d != "" {
+				t.Errorf("(-want +got):\n%s", d)
+			}
+		})
+	}
+}

@@ -80,30 +80,15 @@ func (x *Examiner) find(ctx context.Context, q stop.Question) (host.Socket, erro
 // previous host where the type asks for them. The error is [stop.ErrNoUser] where nobody answers for the
 // connection; nothing is saved then.
 func (x *Examiner) Examine(ctx context.Context, q stop.Question) (stop.Finding, error) {
-	s, err := x.find(ctx, q)
+	r, err := x.Look(ctx, q)
 	if err != nil {
 		return stop.Finding{}, err
 	}
-	r := x.blank(ctx, q)
-	r.Kind = report.KindID
-	r.Connection = x.connection(ctx, s)
-	if q.Type != stop.ID {
-		if err := x.trace(ctx, q, s, &r); err != nil {
-			return stop.Finding{}, err
-		}
-	}
-	if q.Type.Full() {
-		r.Kind = report.KindSV
-	} else {
-		// ID_REC walks only to find the previous hosts.
-		r.Processes, r.Channels, r.Users = nil, nil, nil
-	}
-	x.Save.apply(&r)
 	t, err := x.Keeper.Keep(ctx, bounded(&r))
 	if err != nil {
 		return stop.Finding{}, fmt.Errorf("keep report: %w", err)
 	}
-	return stop.Finding{Token: t, Previous: candidates(r.Previous, s.NetNS)}, nil
+	return stop.Finding{Token: t, Previous: candidates(r.Previous, r.Connection.NetNS)}, nil
 }
 
 // Look returns the report that Examine would save, and saves nothing.
@@ -113,10 +98,18 @@ func (x *Examiner) Look(ctx context.Context, q stop.Question) (report.Report, er
 		return report.Report{}, err
 	}
 	r := x.blank(ctx, q)
-	r.Kind = report.KindSV
+	r.Kind = report.KindID
 	r.Connection = x.connection(ctx, s)
-	if err := x.trace(ctx, q, s, &r); err != nil {
-		return report.Report{}, err
+	if q.Type != stop.ID {
+		if err := x.trace(ctx, q, s, &r); err != nil {
+			return report.Report{}, err
+		}
+	}
+	if q.Type.Full() {
+		r.Kind = report.KindSV
+	} else {
+		// ID_REC walks only to find the previous hosts.
+		r.Processes, r.Channels, r.Users = nil, nil, nil
 	}
 	x.Save.apply(&r)
 	return r, nil

@@ -130,7 +130,8 @@ func (s *Server) recursive(ctx context.Context, cfg *Config, q stop.Question, f 
 		<-first.done
 		if first.token != (stop.Token{}) {
 			s.Counters.Duplicates.Add(1)
-			return s.saved(s.answerer.Decline(ctx, q, "duplicate", first.token))(q)
+			t, err := s.answerer.Decline(ctx, q, "duplicate", first.token)
+			return s.saved(q, t, err)
 		}
 		// The first had no answer, so this one may take its place.
 	}
@@ -159,7 +160,7 @@ func (s *Server) examine(ctx context.Context, cfg *Config, q stop.Question, f fl
 	if errors.Is(err, stop.ErrNoUser) {
 		return s.refuse(ctx, cfg, q, stop.NoUser, err.Error())
 	}
-	a, err := s.saved(found.Token, err)(q)
+	a, err := s.saved(q, found.Token, err)
 	if err != nil || !q.Type.Recursive() {
 		return a, err
 	}
@@ -168,14 +169,12 @@ func (s *Server) examine(ctx context.Context, cfg *Config, q stop.Question, f fl
 }
 
 // saved makes the reply of a token that is durable.
-func (s *Server) saved(t stop.Token, err error) func(stop.Question) (answer, error) {
-	return func(q stop.Question) (answer, error) {
-		if err != nil {
-			return answer{}, err
-		}
-		s.Counters.Tokens.Add(1)
-		return token(q, t), nil
+func (s *Server) saved(q stop.Question, t stop.Token, err error) (answer, error) {
+	if err != nil {
+		return answer{}, err
 	}
+	s.Counters.Tokens.Add(1)
+	return token(q, t), nil
 }
 
 func token(q stop.Question, t stop.Token) answer {
@@ -198,7 +197,8 @@ func (s *Server) refuse(ctx context.Context, cfg *Config, q stop.Question, word 
 // decoy answers with a token that stands for nothing but the reason why.
 func (s *Server) decoy(ctx context.Context, q stop.Question, why string) (answer, error) {
 	s.Counters.Decoys.Add(1)
-	return s.saved(s.answerer.Decline(ctx, q, why, stop.Token{}))(q)
+	t, err := s.answerer.Decline(ctx, q, why, stop.Token{})
+	return s.saved(q, t, err)
 }
 
 // over answers at a bound, without any work: 32 random bytes that no record stands for, or UNKNOWN-ERROR.

@@ -102,6 +102,9 @@ func (g Groups) process(p *host.Process) {
 	if !g.Login || !g.Environ && p.Login != nil && p.Login.Source == host.LoginEnvironment {
 		p.Login = nil
 	}
+	if !g.Environ {
+		p.Job = nil
+	}
 	if !g.Users {
 		p.RUser, p.EUser = "", ""
 	}

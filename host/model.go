@@ -190,7 +190,7 @@ type Process struct {
 // ID returns what identifies the process.
 func (p Process) ID() ID { return ID{PID: p.PID, Start: p.StartTicks} }
 
-// A Job is what a batch system says of a process.
+// A Job is what a batch system has put into a process's environment, which its user could have written.
 type Job struct {
 	ID         string `json:"id,omitzero"`
 	SubmitHost string `json:"submit_host,omitzero"`

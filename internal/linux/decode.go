@@ -174,6 +174,27 @@ func parseStrings(b []byte) []string {
 	return ss
 }
 
+// parseEnviron reads what the environment says of a process's login and of the batch job that it belongs to
+// (Slurm's sbatch(1), PBS's qsub(1)). Whoever runs the process may have written it.
+func parseEnviron(environ []string) (*host.Login, *host.Job) {
+	var login *host.Login
+	var job host.Job
+	for _, e := range environ {
+		switch name, value, _ := strings.Cut(e, "="); name {
+		case "SSH_CONNECTION":
+			login = parseSSHConnection(value)
+		case "SLURM_JOB_ID", "PBS_JOBID":
+			job.ID = value
+		case "SLURM_SUBMIT_HOST", "PBS_O_HOST":
+			job.SubmitHost = value
+		}
+	}
+	if job == (host.Job{}) {
+		return login, nil
+	}
+	return login, &job
+}
+
 // parseSSHConnection reads the value of SSH_CONNECTION (ssh(1)): client address and port, server address
 // and port. A zero login is returned for anything else: whoever runs the process may have written it.
 func parseSSHConnection(v string) *host.Login {

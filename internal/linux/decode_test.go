@@ -199,6 +199,30 @@ func FuzzParseStrings(f *testing.F) {
 	})
 }
 
+func TestParseEnviron(t *testing.T) {
+	login := &host.Login{Source: host.LoginEnvironment, Remote: netip.MustParseAddrPort("192.0.2.1:40000"), Local: netip.MustParseAddrPort("198.51.100.2:22")}
+	tests := []struct {
+		environ []string
+		login   *host.Login
+		job     *host.Job
+	}{
+		{nil, nil, nil},
+		{[]string{"HOME=/", "X_SSH_CONNECTION=192.0.2.1 40000 198.51.100.2 22", "SLURM_JOB_IDS=1", "="}, nil, nil},
+		{[]string{"SSH_CONNECTION=192.0.2.1 40000 198.51.100.2 22"}, login, nil},
+		{[]string{"SLURM_SUBMIT_HOST=login1", "SLURM_JOB_ID=4711"}, nil, &host.Job{ID: "4711", SubmitHost: "login1"}},
+		{[]string{"PBS_JOBID=12.server"}, nil, &host.Job{ID: "12.server"}},
+	}
+	for _, tt := range tests {
+		login, job := parseEnviron(tt.environ)
+		if d := cmp.Diff(tt.login, login, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); d != "" {
+			t.Errorf("%q: login (-want +got):\n%s", tt.environ, d)
+		}
+		if d := cmp.Diff(tt.job, job); d != "" {
+			t.Errorf("%q: job (-want +got):\n%s", tt.environ, d)
+		}
+	}
+}
+
 func TestParseSSHConnection(t *testing.T) {
 	ap := netip.MustParseAddrPort
 	for in, want := range map[string]*host.Login{

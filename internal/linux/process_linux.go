@@ -276,11 +276,7 @@ func (r *reading) memory(ctx context.Context, done <-chan fromMemory) {
 	if m.exe != "" {
 		r.p.ExeDeleted = new(m.deleted)
 	}
-	for _, e := range m.environ {
-		if v, ok := strings.CutPrefix(e, "SSH_CONNECTION="); ok {
-			r.p.Login = parseSSHConnection(v)
-		}
-	}
+	r.p.Login, r.p.Job = parseEnviron(m.environ)
 }
 
 func (d procDir) memory(exes *executables, st stat) fromMemory {

@@ -60,15 +60,12 @@ func (t *tracer) join(n *node, d host.Descriptor, peer host.Object) {
 		if h.PID == n.PID || h.PID <= 1 || h.PID == t.q.Daemon || d.Kind.Keeps() && !t.ours(n, h.PID) {
 			continue
 		}
-		if seen := t.byPID[h.PID]; seen != nil {
-			if d.Kind == host.PTY && d.Side == host.Slave {
-				seen.entered[d.Object] = true
-			}
-			continue
+		var chain []*node // those that are new
+		if t.byPID[h.PID] == nil {
+			chain = t.walk(h, Via{From: new(n.Index), By: ByChannel, Channel: new(c.ID)}, peer)
 		}
-		chain := t.walk(h, Via{From: new(n.Index), By: ByChannel, Channel: new(c.ID)}, peer)
-		if len(chain) > 0 && d.Kind == host.PTY && d.Side == host.Slave {
-			chain[0].entered[d.Object] = true
+		if found := t.byPID[h.PID]; found != nil && d.Kind == host.PTY && d.Side == host.Slave {
+			found.entered[d.Object] = true
 		}
 		t.expand(chain)
 	}
@@ -202,7 +199,7 @@ func (t *tracer) fanout(n *node, d host.Descriptor, peer host.Object, far []host
 	}
 	switch d.Kind {
 	case host.Unix, host.TCP, host.UDP, host.Raw:
-		for _, o := range t.sameService(n.Process.Process, d) {
+		for _, o := range sameService(n.Process.Process, d) {
 			peersOf(o, n.PID)
 		}
 		for _, h := range far {
@@ -215,7 +212,7 @@ func (t *tracer) fanout(n *node, d host.Descriptor, peer host.Object, far []host
 			}
 			for _, pd := range p.Descriptors {
 				if pd.Object == peer {
-					for _, o := range t.sameService(p, pd) {
+					for _, o := range sameService(p, pd) {
 						peersOf(o, p.PID)
 					}
 					break
@@ -230,7 +227,7 @@ func (t *tracer) fanout(n *node, d host.Descriptor, peer host.Object, far []host
 
 // sameService returns the objects of a process that were accepted by the same listener as one of its
 // descriptors: UNIX sockets bound to the same name, internet sockets with the same local address.
-func (t *tracer) sameService(p host.Process, d host.Descriptor) []host.Object {
+func sameService(p host.Process, d host.Descriptor) []host.Object {
 	same := []host.Object{d.Object}
 	for _, o := range p.Descriptors {
 		if o.Kind != d.Kind || o.Object == d.Object || o.Object == "" {

@@ -1,0 +1,385 @@
+package translog
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"filippo.io/torchwood"
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// ErrAltered says that the log on disk is not one that this program leaves behind.
+var ErrAltered = errors.New("log altered")
+
+// A Log is written by one program at a time; the caller sees to that. Its methods may be called at once.
+type Log struct {
+	dir string
+	key Key
+
+	mu      sync.Mutex
+	size    int64         // leaves known
+	edge    [][]tlog.Hash // of each level, the hashes of its last tile, which is not full
+	bundle  []byte        // the last bundle of leaves, which is not full
+	pending []tile        // full tiles that are not on disk
+	head    Signed        // newest checkpoint
+
+	// writing is held while files are written. It is taken before mu.
+	writing sync.Mutex
+}
+
+// A tile with its content.
+type tile struct {
+	tlog.Tile
+	data []byte
+}
+
+// maxPending is how many full tiles are kept in memory between checkpoints.
+const maxPending = 512
+
+// Create makes an empty log with a signed checkpoint, in a directory that is not there.
+func Create(dir string, key Key) error {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return fmt.Errorf("create log: %w", err)
+	}
+	l := &Log{dir: dir, key: key}
+	if err := l.Checkpoint(); err != nil {
+		return fmt.Errorf("create log: %w", err)
+	}
+	return syncDir(filepath.Dir(dir))
+}
+
+// Open opens a log to append to, at its newest checkpoint. What a crash left behind that is removed: it is not
+// signed, and is written again when the caller appends the leaves from [Log.Size] on. A log without a
+// checkpoint, or that does not have the checkpoint's tree, is [ErrAltered], and is not changed.
+func Open(dir string, key Key) (*Log, error) {
+	head, err := ReadSigned(filepath.Join(dir, checkpointName), key)
+	if err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	l := &Log{dir: dir, key: key, size: head.N, head: head}
+	for _, t := range edgeOf(head.N) {
+		b, err := readTile(dir, t)
+		if err != nil {
+			return nil, fmt.Errorf("open log: %w: %w", ErrAltered, err)
+		}
+		if t.L == entries {
+			if l.bundle, err = b, checkBundle(b, t.W); err != nil {
+				return nil, fmt.Errorf("open log: %w: %s: %w", ErrAltered, torchwood.TilePath(t), err)
+			}
+			continue
+		}
+		for len(l.edge) <= t.L {
+			l.edge = append(l.edge, nil)
+		}
+		for h := range slices.Chunk(b, tlog.HashSize) {
+			l.edge[t.L] = append(l.edge[t.L], tlog.Hash(h))
+		}
+	}
+	if root := rootOf(l.edge); root != head.Hash {
+		return nil, fmt.Errorf("open log: %w: the last tiles do not have the checkpoint's root", ErrAltered)
+	}
+	if len(l.edge) > 0 {
+		leaves, _ := parseBundle(l.bundle, len(l.edge[0])) // it was checked
+		for i, leaf := range leaves {
+			if tlog.RecordHash(leaf.Append(nil)) != l.edge[0][i] {
+				return nil, fmt.Errorf("open log: %w: the last leaves do not have the hashes of the last tile", ErrAltered)
+			}
+		}
+	}
+	if err := l.checkCosigned(); err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	if err := l.sweep(head.N); err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	return l, nil
+}
+
+// checkCosigned sees to it that the log begins with the tree that witnesses cosigned last.
+func (l *Log) checkCosigned() error {
+	path := filepath.Join(l.dir, cosignedName)
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	c, err := ReadSigned(path, l.key)
+	if err != nil {
+		return err
+	}
+	if c.N > l.head.N {
+		return fmt.Errorf("%w: the checkpoint has %d leaves, and witnesses cosigned %d", ErrAltered, l.head.N, c.N)
+	}
+	if t, err := TreeAt(l.dir, l.head.Tree, c.N); err != nil || t != c.Tree {
+		return fmt.Errorf("%w: the log does not begin with the tree of size %d that witnesses cosigned", ErrAltered, c.N)
+	}
+	return nil
+}
+
+func checkBundle(b []byte, n int) error {
+	_, err := parseBundle(b, n)
+	return err
+}
+
+// sweep removes the files that a tree of this size does not have.
+func (l *Log) sweep(size int64) error {
+	have := map[string]bool{checkpointName: true, cosignedName: true}
+	for _, t := range edgeOf(size) {
+		have[torchwood.TilePath(t)] = true
+	}
+	return filepath.WalkDir(l.dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		name, err := filepath.Rel(l.dir, path)
+		if err != nil {
+			return err
+		}
+		name = filepath.ToSlash(name)
+		if t, err := torchwood.ParseTilePath(name); have[name] || err == nil && t.W == width && within(t, size) {
+			return nil
+		} else if err != nil && !strings.HasSuffix(name, tempSuffix) {
+			return nil // not ours to remove: an audit names it
+		}
+		return os.Remove(path)
+	})
+}
+
+// within reports whether a full tile is one of a tree of this size.
+func within(t tlog.Tile, size int64) bool {
+	return t.N < size>>(height*(max(t.L, 0)+1))
+}
+
+// rootOf is the root of the tree whose levels end in these hashes.
+func rootOf(edge [][]tlog.Hash) tlog.Hash {
+	var root tlog.Hash
+	seen := false
+	for _, hashes := range edge { // from the right edge of the tree to the left
+		for end := len(hashes); end > 0; {
+			n := end & -end // the subtree at the end is as wide as the lowest bit
+			var b []byte
+			for _, h := range hashes[end-n : end] {
+				b = append(b, h[:]...)
+			}
+			if h := subtree(b); seen {
+				root = tlog.NodeHash(h, root)
+			} else {
+				root, seen = h, true
+			}
+			end -= n
+		}
+	}
+	if !seen {
+		return tlog.Hash(sha256.Sum256(nil)) // RFC 6962, 2.1
+	}
+	return root
+}
+
+// Size is how many leaves the log has, those that no checkpoint covers yet among them.
+func (l *Log) Size() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.size
+}
+
+// LastDigest is the SHA-256, in hexadecimal, of the newest checkpoint's text without its signatures.
+func (l *Log) LastDigest() string {
+	return l.Head().Digest()
+}
+
+// Head is the newest checkpoint.
+func (l *Log) Head() Signed {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.head
+}
+
+// Append appends leaves of records that are durable, since a checkpoint may cover them at once. They are kept
+// in memory; only where many are waiting for a checkpoint, full tiles are written before it.
+func (l *Log) Append(leaves []Leaf) error {
+	l.mu.Lock()
+	for _, leaf := range leaves {
+		b := leaf.Append(make([]byte, 0, LeafSize))
+		l.bundle, _ = torchwood.AppendTileEntry(l.bundle, b) // it fails for more than 64 KiB
+		l.push(0, tlog.RecordHash(b))
+		l.size++
+	}
+	waiting := len(l.pending)
+	l.mu.Unlock()
+	if waiting <= maxPending {
+		return nil
+	}
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	if err := l.flush(); err != nil {
+		return fmt.Errorf("append to log: %w", err)
+	}
+	return nil
+}
+
+// push appends a hash to a level. size is still without the leaf it comes from.
+func (l *Log) push(level int, h tlog.Hash) {
+	if level == len(l.edge) {
+		l.edge = append(l.edge, nil)
+	}
+	if l.edge[level] = append(l.edge[level], h); len(l.edge[level]) < width {
+		return
+	}
+	t := tlog.Tile{H: height, L: level, N: l.size >> (height * (level + 1)), W: width}
+	data := make([]byte, 0, width*tlog.HashSize)
+	for _, h := range l.edge[level] {
+		data = append(data, h[:]...)
+	}
+	l.pending = append(l.pending, tile{t, data})
+	if level == 0 {
+		t.L = entries
+		l.pending = append(l.pending, tile{t, l.bundle})
+		l.bundle = nil
+	}
+	l.edge[level] = nil
+	l.push(level+1, subtree(data))
+}
+
+// partial returns the last tiles as they are.
+func (l *Log) partial() []tile {
+	var tiles []tile
+	for _, t := range edgeOf(l.size) {
+		if t.L == entries {
+			tiles = append(tiles, tile{t, slices.Clone(l.bundle)})
+			continue
+		}
+		var data []byte
+		for _, h := range l.edge[t.L] {
+			data = append(data, h[:]...)
+		}
+		tiles = append(tiles, tile{t, data})
+	}
+	return tiles
+}
+
+// Checkpoint makes everything that was appended durable, signs it, and replaces DIR/checkpoint. If it fails,
+// the checkpoint before it holds, and the next call does all of it again.
+func (l *Log) Checkpoint() error {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	l.mu.Lock()
+	tree := tlog.Tree{N: l.size, Hash: rootOf(l.edge)}
+	last := l.partial()
+	before := l.head
+	l.mu.Unlock()
+	if before.text != "" && before.N == tree.N {
+		return nil
+	}
+	// Tiles that fill up from now on are of the next checkpoint; that they are written as well does no harm.
+	if err := l.flush(); err != nil {
+		return fmt.Errorf("write log: %w", err)
+	}
+	if err := writeTiles(l.dir, last); err != nil {
+		return fmt.Errorf("write log: %w", err)
+	}
+	head, err := l.key.sign(tree)
+	if err != nil {
+		return fmt.Errorf("sign checkpoint: %w", err)
+	}
+	if err := replaceFile(filepath.Join(l.dir, checkpointName), head.note); err != nil {
+		return fmt.Errorf("write checkpoint: %w", err)
+	}
+	l.mu.Lock()
+	l.head = head
+	l.mu.Unlock()
+	return l.drop(before.N, tree.N)
+}
+
+// flush writes the full tiles that are waiting. The caller holds writing.
+func (l *Log) flush() error {
+	l.mu.Lock()
+	full := slices.Clone(l.pending)
+	l.mu.Unlock()
+	if err := writeTiles(l.dir, full); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.pending = slices.Delete(l.pending, 0, len(full)) // others append behind
+	l.mu.Unlock()
+	return nil
+}
+
+// drop removes the partial tiles of the checkpoint before.
+func (l *Log) drop(before, now int64) error {
+	keep := edgeOf(now)
+	for _, t := range edgeOf(before) {
+		if slices.Contains(keep, t) {
+			continue
+		}
+		path := filepath.Join(l.dir, filepath.FromSlash(torchwood.TilePath(t)))
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove partial tile: %w", err)
+		}
+		os.Remove(filepath.Dir(path)) // where it is empty: the tile is full
+	}
+	return nil
+}
+
+// A Signed is a signed checkpoint.
+type Signed struct {
+	torchwood.Checkpoint
+	text string // what is signed
+	note []byte // the whole, with signatures
+}
+
+// Digest is the SHA-256, in hexadecimal, of the text that is signed: origin, size and root, a line each.
+func (s Signed) Digest() string {
+	sum := sha256.Sum256([]byte(s.text))
+	return hex.EncodeToString(sum[:])
+}
+
+// Note is the checkpoint with its signatures, as it is on disk.
+func (s Signed) Note() []byte { return slices.Clone(s.note) }
+
+func (k Key) sign(tree tlog.Tree) (Signed, error) {
+	c := torchwood.Checkpoint{Origin: k.Origin(), Tree: tree}
+	n, err := note.Sign(&note.Note{Text: c.String()}, k.signer)
+	if err != nil {
+		return Signed{}, err
+	}
+	return Signed{c, c.String(), n}, nil
+}
+
+// maxCheckpoint bounds a checkpoint with its signatures: 16 of the largest that c2sp.org/signed-note expects.
+const maxCheckpoint = 128 << 10
+
+// ReadSigned reads a checkpoint that the log's key signed. Another is [ErrAltered].
+func ReadSigned(path string, key Key) (Signed, error) {
+	b, err := readBounded(path, maxCheckpoint)
+	if err != nil {
+		return Signed{}, fmt.Errorf("read checkpoint: %w: %w", ErrAltered, err)
+	}
+	s, err := ParseSigned(b, key)
+	if err != nil {
+		return Signed{}, fmt.Errorf("read checkpoint %s: %w", path, err)
+	}
+	return s, nil
+}
+
+// ParseSigned parses a checkpoint that the log's key signed.
+func ParseSigned(b []byte, key Key) (Signed, error) {
+	n, err := note.Open(b, note.VerifierList(key.verifier))
+	if err != nil {
+		return Signed{}, fmt.Errorf("%w: %w", ErrAltered, err)
+	}
+	c, err := torchwood.ParseCheckpoint(n.Text)
+	if err != nil {
+		return Signed{}, fmt.Errorf("%w: %w", ErrAltered, err)
+	}
+	if c.Origin != key.Origin() {
+		return Signed{}, fmt.Errorf("%w: it is of the log %q", ErrAltered, c.Origin)
+	}
+	return Signed{c, n.Text, slices.Clone(b)}, nil
+}

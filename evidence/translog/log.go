@@ -31,6 +31,8 @@ type Log struct {
 	bundle  []byte        // the last bundle of leaves, which is not full
 	pending []tile        // full tiles that are not on disk
 	head    Signed        // newest checkpoint
+	// witnessed is the size of what each witness cosigned last, by its key.
+	witnessed map[string]int64
 
 	// writing is held while files are written. It is taken before mu.
 	writing sync.Mutex
@@ -50,7 +52,7 @@ func Create(dir string, key Key) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return fmt.Errorf("create log: %w", err)
 	}
-	l := &Log{dir: dir, key: key}
+	l := &Log{dir: dir, key: key, witnessed: map[string]int64{}}
 	if err := l.Checkpoint(); err != nil {
 		return fmt.Errorf("create log: %w", err)
 	}
@@ -65,7 +67,7 @@ func Open(dir string, key Key) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
-	l := &Log{dir: dir, key: key, size: head.N, head: head}
+	l := &Log{dir: dir, key: key, size: head.N, head: head, witnessed: map[string]int64{}}
 	for _, t := range edgeOf(head.N) {
 		b, err := readTile(dir, t)
 		if err != nil {
@@ -361,25 +363,9 @@ func ReadSigned(path string, key Key) (Signed, error) {
 	if err != nil {
 		return Signed{}, fmt.Errorf("read checkpoint: %w: %w", ErrAltered, err)
 	}
-	s, err := ParseSigned(b, key)
+	s, _, err := key.policy().open(b)
 	if err != nil {
 		return Signed{}, fmt.Errorf("read checkpoint %s: %w", path, err)
 	}
 	return s, nil
-}
-
-// ParseSigned parses a checkpoint that the log's key signed.
-func ParseSigned(b []byte, key Key) (Signed, error) {
-	n, err := note.Open(b, note.VerifierList(key.verifier))
-	if err != nil {
-		return Signed{}, fmt.Errorf("%w: %w", ErrAltered, err)
-	}
-	c, err := torchwood.ParseCheckpoint(n.Text)
-	if err != nil {
-		return Signed{}, fmt.Errorf("%w: %w", ErrAltered, err)
-	}
-	if c.Origin != key.Origin() {
-		return Signed{}, fmt.Errorf("%w: it is of the log %q", ErrAltered, c.Origin)
-	}
-	return Signed{c, n.Text, slices.Clone(b)}, nil
 }

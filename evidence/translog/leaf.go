@@ -4,9 +4,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"filippo.io/torchwood"
+	"golang.org/x/mod/sumdb/tlog"
 )
 
 // LeafSize is the length of a leaf, in octets.
@@ -61,4 +63,14 @@ func parseBundle(b []byte, n int) ([]Leaf, error) {
 		return nil, errors.New("parse entry bundle: wrong number of entries")
 	}
 	return leaves, nil
+}
+
+// hashesOf is the tile of level 0 of a bundle that [parseBundle] takes.
+func hashesOf(bundle []byte) []byte {
+	var hashes []byte
+	for entry := range slices.Chunk(bundle, bundled) {
+		h := tlog.RecordHash(entry[2:])
+		hashes = append(hashes, h[:]...)
+	}
+	return hashes
 }

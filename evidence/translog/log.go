@@ -1,6 +1,7 @@
 package translog
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -26,11 +27,10 @@ type Log struct {
 	key Key
 
 	mu      sync.Mutex
-	size    int64         // leaves known
-	edge    [][]tlog.Hash // of each level, the hashes of its last tile, which is not full
-	bundle  []byte        // the last bundle of leaves, which is not full
-	pending []tile        // full tiles that are not on disk
-	head    Signed        // newest checkpoint
+	tree    tree   // of the leaves known
+	bundle  []byte // the last bundle of leaves, which is not full
+	pending []tile // full tiles that are not on disk
+	head    Signed // newest checkpoint
 	// witnessed is the size of what each witness cosigned last, by its key.
 	witnessed map[string]int64
 
@@ -67,7 +67,7 @@ func Open(dir string, key Key) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
-	l := &Log{dir: dir, key: key, size: head.N, head: head, witnessed: map[string]int64{}}
+	l := &Log{dir: dir, key: key, tree: tree{size: head.N}, head: head, witnessed: map[string]int64{}}
 	for _, t := range edgeOf(head.N) {
 		b, err := readTile(dir, t)
 		if err != nil {
@@ -79,23 +79,16 @@ func Open(dir string, key Key) (*Log, error) {
 			}
 			continue
 		}
-		for len(l.edge) <= t.L {
-			l.edge = append(l.edge, nil)
+		for len(l.tree.edge) <= t.L {
+			l.tree.edge = append(l.tree.edge, nil)
 		}
-		for h := range slices.Chunk(b, tlog.HashSize) {
-			l.edge[t.L] = append(l.edge[t.L], tlog.Hash(h))
-		}
+		l.tree.edge[t.L] = b
 	}
-	if root := rootOf(l.edge); root != head.Hash {
+	if l.tree.root() != head.Hash {
 		return nil, fmt.Errorf("open log: %w: the last tiles do not have the checkpoint's root", ErrAltered)
 	}
-	if len(l.edge) > 0 {
-		leaves, _ := parseBundle(l.bundle, len(l.edge[0])) // it was checked
-		for i, leaf := range leaves {
-			if tlog.RecordHash(leaf.Append(nil)) != l.edge[0][i] {
-				return nil, fmt.Errorf("open log: %w: the last leaves do not have the hashes of the last tile", ErrAltered)
-			}
-		}
+	if len(l.tree.edge) > 0 && !bytes.Equal(l.tree.edge[0], hashesOf(l.bundle)) {
+		return nil, fmt.Errorf("open log: %w: the last leaves do not have the hashes of the last tile", ErrAltered)
 	}
 	if err := l.checkCosigned(); err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
@@ -159,36 +152,11 @@ func within(t tlog.Tile, size int64) bool {
 	return t.N < size>>(height*(max(t.L, 0)+1))
 }
 
-// rootOf is the root of the tree whose levels end in these hashes.
-func rootOf(edge [][]tlog.Hash) tlog.Hash {
-	var root tlog.Hash
-	seen := false
-	for _, hashes := range edge { // from the right edge of the tree to the left
-		for end := len(hashes); end > 0; {
-			n := end & -end // the subtree at the end is as wide as the lowest bit
-			var b []byte
-			for _, h := range hashes[end-n : end] {
-				b = append(b, h[:]...)
-			}
-			if h := subtree(b); seen {
-				root = tlog.NodeHash(h, root)
-			} else {
-				root, seen = h, true
-			}
-			end -= n
-		}
-	}
-	if !seen {
-		return tlog.Hash(sha256.Sum256(nil)) // RFC 6962, 2.1
-	}
-	return root
-}
-
 // Size is how many leaves the log has, those that no checkpoint covers yet among them.
 func (l *Log) Size() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.size
+	return l.tree.size
 }
 
 // LastDigest is the SHA-256, in hexadecimal, of the newest checkpoint's text without its signatures.
@@ -210,8 +178,7 @@ func (l *Log) Append(leaves []Leaf) error {
 	for _, leaf := range leaves {
 		b := leaf.Append(make([]byte, 0, LeafSize))
 		l.bundle, _ = torchwood.AppendTileEntry(l.bundle, b) // it fails for more than 64 KiB
-		l.push(0, tlog.RecordHash(b))
-		l.size++
+		l.tree.add(tlog.RecordHash(b), l.full)
 	}
 	waiting := len(l.pending)
 	l.mu.Unlock()
@@ -226,42 +193,25 @@ func (l *Log) Append(leaves []Leaf) error {
 	return nil
 }
 
-// push appends a hash to a level. size is still without the leaf it comes from.
-func (l *Log) push(level int, h tlog.Hash) {
-	if level == len(l.edge) {
-		l.edge = append(l.edge, nil)
-	}
-	if l.edge[level] = append(l.edge[level], h); len(l.edge[level]) < width {
-		return
-	}
-	t := tlog.Tile{H: height, L: level, N: l.size >> (height * (level + 1)), W: width}
-	data := make([]byte, 0, width*tlog.HashSize)
-	for _, h := range l.edge[level] {
-		data = append(data, h[:]...)
-	}
-	l.pending = append(l.pending, tile{t, data})
-	if level == 0 {
+// full takes a tile that is full. Its leaves, if it is of level 0, are in the bundle.
+func (l *Log) full(t tlog.Tile, hashes []byte) {
+	l.pending = append(l.pending, tile{t, hashes})
+	if t.L == 0 {
 		t.L = entries
 		l.pending = append(l.pending, tile{t, l.bundle})
 		l.bundle = nil
 	}
-	l.edge[level] = nil
-	l.push(level+1, subtree(data))
 }
 
 // partial returns the last tiles as they are.
 func (l *Log) partial() []tile {
 	var tiles []tile
-	for _, t := range edgeOf(l.size) {
-		if t.L == entries {
-			tiles = append(tiles, tile{t, slices.Clone(l.bundle)})
-			continue
+	for _, t := range edgeOf(l.tree.size) {
+		data := l.bundle
+		if t.L != entries {
+			data = l.tree.edge[t.L]
 		}
-		var data []byte
-		for _, h := range l.edge[t.L] {
-			data = append(data, h[:]...)
-		}
-		tiles = append(tiles, tile{t, data})
+		tiles = append(tiles, tile{t, slices.Clone(data)})
 	}
 	return tiles
 }
@@ -272,7 +222,7 @@ func (l *Log) Checkpoint() error {
 	l.writing.Lock()
 	defer l.writing.Unlock()
 	l.mu.Lock()
-	tree := tlog.Tree{N: l.size, Hash: rootOf(l.edge)}
+	tree := tlog.Tree{N: l.tree.size, Hash: l.tree.root()}
 	last := l.partial()
 	before := l.head
 	l.mu.Unlock()

@@ -291,7 +291,7 @@ func flip(t *testing.T, path string, at int) {
 func TestReadersBesideTheWriter(t *testing.T) {
 	key := newKey(t)
 	l := create(t, key)
-	const size = 3000
+	const size = 900
 	written := make(chan error, 1)
 	go func() {
 		for n := int64(0); n < size; n += 7 {

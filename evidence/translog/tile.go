@@ -29,27 +29,6 @@ func unit(level int) int {
 	return tlog.HashSize
 }
 
-// subtree is the hash over a power of two of hashes, 32 octets each.
-func subtree(b []byte) tlog.Hash {
-	if len(b) == tlog.HashSize {
-		return tlog.Hash(b)
-	}
-	half := len(b) / 2
-	return tlog.NodeHash(subtree(b[:half]), subtree(b[half:]))
-}
-
-// tilesOf lists the tiles of a tree of this size, bundles of leaves among them, left to right in each level.
-func tilesOf(size int64) []tlog.Tile {
-	tiles := tlog.NewTiles(height, 0, size)
-	for _, t := range tiles {
-		if t.L == 0 {
-			t.L = entries
-			tiles = append(tiles, t)
-		}
-	}
-	return tiles
-}
-
 // edgeOf lists the partial tiles of a tree of this size.
 func edgeOf(size int64) []tlog.Tile {
 	var tiles []tlog.Tile
@@ -83,7 +62,7 @@ func readTile(dir string, t tlog.Tile) ([]byte, error) {
 			return nil, err
 		}
 		if len(b) < want {
-			return nil, fmt.Errorf("read tile %s: %d octets, not %d", torchwood.TilePath(t), len(b), want)
+			return nil, fmt.Errorf("read tile %s: %w: %d octets, not %d", torchwood.TilePath(t), errContent, len(b), want)
 		}
 		return b[:want], nil
 	}
@@ -107,6 +86,9 @@ func readWider(base string, w, unit int) ([]byte, error) {
 	return nil, fs.ErrNotExist
 }
 
+// errContent says that a file is there, and not what it has to be.
+var errContent = errors.New("wrong file")
+
 // readBounded reads a regular file of at most so many octets.
 func readBounded(path string, most int) ([]byte, error) {
 	f, err := os.Open(path)
@@ -117,14 +99,14 @@ func readBounded(path string, most int) ([]byte, error) {
 	if info, err := f.Stat(); err != nil {
 		return nil, err
 	} else if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("read %s: no regular file", path)
+		return nil, fmt.Errorf("read %s: %w: no regular file", path, errContent)
 	}
 	b, err := io.ReadAll(io.LimitReader(f, int64(most)+1))
 	if err != nil {
 		return nil, err
 	}
 	if len(b) > most {
-		return nil, fmt.Errorf("read %s: more than %d octets", path, most)
+		return nil, fmt.Errorf("read %s: %w: more than %d octets", path, errContent, most)
 	}
 	return b, nil
 }

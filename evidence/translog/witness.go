@@ -28,8 +28,8 @@ const (
 
 // What a witness says against a log. They go with the witness's name and sizes.
 var (
-	ErrRolledBack = errors.New("log rolled back") // it saw a longer one
-	ErrForked     = errors.New("log forked")      // it saw another one
+	ErrRolledBack = errors.New("it saw a longer log")
+	ErrForked     = errors.New("it saw another log")
 )
 
 // A conflictError is a witness's word that the newest checkpoint it cosigned is of this size.
@@ -93,7 +93,7 @@ func (w Witness) parseAnswer(status int, body []byte, head Signed) (note.Signatu
 		}
 		return note.Signature{}, &conflictError{size}
 	case http.StatusUnprocessableEntity:
-		return note.Signature{}, fmt.Errorf("%w: the checkpoint does not continue the one it cosigned", ErrForked)
+		return note.Signature{}, fmt.Errorf("%w: the checkpoint does not continue what it cosigned", ErrForked)
 	case http.StatusNotFound:
 		return note.Signature{}, errors.New("it does not know this log (status 404)")
 	case http.StatusForbidden:
@@ -130,7 +130,7 @@ type question struct {
 func (q question) ask(ctx context.Context) (note.Signature, error) {
 	for try := 1; ; try++ {
 		if q.old > q.head.N {
-			return note.Signature{}, fmt.Errorf("%w: it cosigned %d leaves, and there are %d", ErrRolledBack, q.old, q.head.N)
+			return note.Signature{}, fmt.Errorf("%w: of %d leaves, and there are %d", ErrRolledBack, q.old, q.head.N)
 		}
 		proof, err := Consistency(q.dir, q.head.Tree, q.old)
 		if err != nil {
@@ -190,6 +190,51 @@ func (l *Log) Cosign(ctx context.Context, p Policy) (failed []*WitnessError, err
 	return failed, nil
 }
 
+// Ask has the witnesses of a policy say whether the newest checkpoint of a log continues what they saw of it. It
+// returns what they have against it, and why those that have an address said nothing. Somebody may be writing.
+func Ask(ctx context.Context, dir string, p Policy) (findings []Finding, silent []*WitnessError) {
+	errs := make([]error, len(p.Witnesses))
+	var asking sync.WaitGroup
+	for i, w := range p.Witnesses {
+		if w.URL != "" {
+			asking.Go(func() { errs[i] = askNow(ctx, dir, p, w) })
+		}
+	}
+	asking.Wait()
+	for i, w := range p.Witnesses {
+		switch err := errs[i]; {
+		case err == nil:
+		case errors.Is(err, ErrRolledBack):
+			findings = append(findings, Finding{RolledBack, checkpointName, fmt.Sprintf("witness %s: %v", w.Name(), err)})
+		case errors.Is(err, ErrForked):
+			findings = append(findings, Finding{Forked, checkpointName, fmt.Sprintf("witness %s: %v", w.Name(), err)})
+		default:
+			silent = append(silent, &WitnessError{w, err})
+		}
+	}
+	return findings, silent
+}
+
+// askNow asks one witness about the checkpoint that is the newest now. Where the witness has seen a longer log,
+// that may have become one meanwhile.
+func askNow(ctx context.Context, dir string, p Policy, w Witness) error {
+	var last int64 = -1
+	for {
+		b, err := readBounded(filepath.Join(dir, checkpointName), maxCheckpoint)
+		if err != nil {
+			return err
+		}
+		head, _, err := p.open(b)
+		if err != nil {
+			return err
+		}
+		if _, err = (question{w, dir, head, head.N}).ask(ctx); !errors.Is(err, ErrRolledBack) || head.N == last {
+			return err
+		}
+		last = head.N
+	}
+}
+
 // at is the size that a witness is at, as far as is known: 0 has it say so.
 func (l *Log) at(w Witness) int64 {
 	l.mu.Lock()
@@ -238,5 +283,6 @@ func withSignatures(b []byte, fresh []note.Signature, known note.Verifiers) ([]b
 		return slices.ContainsFunc(fresh, func(s note.Signature) bool { return s.Name == old.Name && s.Hash == old.Hash })
 	})
 	n.Sigs = append(n.Sigs, fresh...)
+	n.UnverifiedSigs = nil // of witnesses that the policy no longer knows
 	return note.Sign(n)
 }

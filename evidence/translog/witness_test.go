@@ -252,6 +252,63 @@ func TestAnotherLog(t *testing.T) {
 	}
 }
 
+// An audit learns from the witnesses that a log was rolled back to an earlier state of itself, or that one of
+// them was shown another.
+func TestAsk(t *testing.T) {
+	key := newKey(t)
+	a, b := newWitness(t, "a.example", key), newWitness(t, "b.example", key)
+	p := policyOf(t, key, 1, a, b)
+	l := create(t, key)
+	grow(t, l, 300)
+	if failed, err := l.Cosign(t.Context(), p); len(failed) > 0 || err != nil {
+		t.Fatal(failed, err)
+	}
+	snapshot := filepath.Join(t.TempDir(), "log")
+	if err := os.CopyFS(snapshot, os.DirFS(l.dir)); err != nil {
+		t.Fatal(err)
+	}
+	grow(t, l, 310)
+	if failed, err := l.Cosign(t.Context(), policyOf(t, key, 0, a)); len(failed) > 0 || err != nil {
+		t.Fatal(failed, err)
+	}
+	fork := open(t, snapshot, key)
+	leaves := leavesOf(300, 310)
+	leaves[3].Time = time.Unix(1, 0)
+	verdicts := func(dir string) (got []string) {
+		t.Helper()
+		findings, silent := Ask(t.Context(), dir, p)
+		for _, f := range findings {
+			got = append(got, string(f.Verdict)+f.Detail[:9])
+		}
+		for _, s := range silent {
+			got = append(got, s.Error())
+		}
+		return got
+	}
+	if d := cmp.Diff([]string{"rolled backwitness a"}, verdicts(snapshot)); d != "" {
+		t.Errorf("rolled back (-want +got):\n%s", d)
+	}
+	if err := errors.Join(fork.Append(leaves), fork.Checkpoint()); err != nil {
+		t.Fatal(err)
+	}
+	if failed, err := fork.Cosign(t.Context(), policyOf(t, key, 0, b)); len(failed) > 0 || err != nil {
+		t.Fatal(failed, err)
+	}
+	// Each of the two logs is sound, and has its quorum of one.
+	for dir, want := range map[string]string{l.dir: "forkedwitness b", fork.dir: "forkedwitness a"} {
+		if v := verify(t, dir, p); len(v.Findings) > 0 || v.Cosigned != 310 {
+			t.Errorf("one side of the fork: %+v", v)
+		}
+		if d := cmp.Diff([]string{want}, verdicts(dir)); d != "" {
+			t.Errorf("forked (-want +got):\n%s", d)
+		}
+	}
+	b.server.Close()
+	if got := verdicts(fork.dir); len(got) != 2 {
+		t.Errorf("with one witness gone: %q", got)
+	}
+}
+
 // No answer of a witness gets into the log but its own, right cosignature.
 func TestWitnessesThatLie(t *testing.T) {
 	key := newKey(t)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
@@ -11,12 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"filippo.io/age"
-	"golang.org/x/mod/sumdb/note"
 
 	"github.com/stopd/stopd/evidence"
+	"github.com/stopd/stopd/evidence/translog"
 	"github.com/stopd/stopd/internal/daemon"
 )
 
@@ -104,16 +102,16 @@ func (p places) write(c daemon.Config) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("find host name: %w", err)
 	}
-	logKey, public, err := note.GenerateKey(rand.Reader, strings.ReplaceAll(name, "+", "-"))
+	logKey, err := translog.GenerateKey(name)
 	if err != nil {
-		return "", fmt.Errorf("make log key: %w", err)
+		return "", err
 	}
 	files := []struct {
 		path, text string
 		mode       os.FileMode
 	}{
 		{p.adminKey, secret, 0o600},
-		{p.logKey, fmt.Sprintf("%s\n%s\n", logKey, public), 0o600},
+		{p.logKey, string(logKey), 0o600},
 		{p.config, string(text), 0o600},
 	}
 	var w writing

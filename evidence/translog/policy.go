@@ -48,25 +48,36 @@ type Policy struct {
 
 // NewPolicy is the policy of one log, and of a quorum of witnesses. A quorum of 0 is all of them.
 func NewPolicy(log note.Verifier, witnesses []Witness, quorum int) (Policy, error) {
-	if quorum < 0 || quorum > len(witnesses) {
-		return Policy{}, fmt.Errorf("a quorum of %d, of %d witnesses", quorum, len(witnesses))
+	if err := CheckQuorum(witnesses, quorum); err != nil {
+		return Policy{}, err
 	}
 	if quorum == 0 {
 		quorum = len(witnesses)
 	}
-	single := func(v note.Verifier) torchwood.Policy { return torchwood.SingleVerifierPolicy(v) }
-	seen := map[string]bool{}
 	var all []torchwood.Policy
 	for _, w := range witnesses {
-		_, material, _ := strings.Cut(strings.TrimPrefix(w.key.String(), w.Name()+"+"), "+")
-		if seen[material] {
-			return Policy{}, fmt.Errorf("the key of witness %s is there twice", w.Name())
-		}
-		seen[material] = true
-		all = append(all, single(w.key))
+		all = append(all, torchwood.SingleVerifierPolicy(w.key))
 	}
-	check := torchwood.ThresholdPolicy(3, torchwood.OriginPolicy(log.Name()), single(log), torchwood.ThresholdPolicy(quorum, all...))
+	check := torchwood.ThresholdPolicy(3, torchwood.OriginPolicy(log.Name()), torchwood.SingleVerifierPolicy(log),
+		torchwood.ThresholdPolicy(quorum, all...))
 	return Policy{witnesses, log, check}, nil
+}
+
+// CheckQuorum says why there is no quorum of these witnesses.
+func CheckQuorum(witnesses []Witness, quorum int) error {
+	seen := map[string]bool{}
+	for _, w := range witnesses {
+		// The key itself, behind name and hash: under two names it is one witness.
+		_, key, _ := strings.Cut(strings.TrimPrefix(w.key.String(), w.Name()+"+"), "+")
+		if seen[key] {
+			return fmt.Errorf("the key of witness %s is there twice", w.Name())
+		}
+		seen[key] = true
+	}
+	if quorum < 0 || quorum > len(witnesses) {
+		return fmt.Errorf("%d, of %d witnesses", quorum, len(witnesses))
+	}
+	return nil
 }
 
 // ParsePolicy parses a policy of one log, as c2sp.org/tlog-policy has it.

@@ -169,7 +169,7 @@ func (d *daemon) reload(path string) {
 		return
 	}
 	if fmt.Sprint(cfg.atStart()) != fmt.Sprint(d.cfg.atStart()) {
-		d.log.Warn("listen, store, volatile, recipients and limits.store_bytes, lookups and table, and traceback.parallel, change with a restart only")
+		d.log.Warn("listen, store, volatile, recipients, quorum, witness and limits.store_bytes, lookups and table, and traceback.parallel, change with a restart only")
 	}
 	d.server.Configure(serverConfig(cfg, d.log))
 	d.answerer.now.Store(examiner(cfg, d.sys, d.keeper))
@@ -178,7 +178,7 @@ func (d *daemon) reload(path string) {
 
 // atStart returns what cannot change while the daemon runs.
 func (c Config) atStart() []any {
-	return []any{c.Listen, c.Store, c.Volatile, c.Recipients, c.Limits.StoreBytes, c.Limits.Lookups, c.Limits.Table, c.Traceback.Parallel}
+	return []any{c.Listen, c.Store, c.Volatile, c.Recipients, c.Quorum, c.Witnesses, c.Limits.StoreBytes, c.Limits.Lookups, c.Limits.Table, c.Traceback.Parallel}
 }
 
 func examiner(cfg Config, sys system, k examine.Keeper) *examine.Examiner {

@@ -57,8 +57,10 @@ cross:
 man:
 	@if command -v mandoc >/dev/null; then mandoc -Tlint -Wwarning man/*.[1-8]; else echo "no mandoc: the man pages are not checked" >&2; fi
 
-# Generated files: none in this version but golden files of tests (go test ./... -update).
+# Generated files: the dictionary that reports are compressed with, which a change makes another one (docs/store.md),
+# and golden files of tests (go test ./... -update).
 generate:
+	cat evidence/samples/*.json >evidence/dictionary.bin
 
 bench: build
 	$(GO) run ./bench

@@ -10,6 +10,10 @@ import (
 // that was asked did not open it.
 var ErrNoUser = errors.New("no user")
 
+// ErrNoRoom says that what a token would stand for cannot be kept: the store is full, or who asks, or the user
+// that is asked about, has his share of it.
+var ErrNoRoom = errors.New("no room for evidence")
+
 // A Question is a request with the addresses that came with it. Where they are of one family or the other,
 // an IPv4 address is never mapped into IPv6.
 type Question struct {
@@ -48,6 +52,17 @@ type Connection struct {
 	Local, Remote netip.AddrPort
 	// UID owns it.
 	UID uint32
+}
+
+// A Payer is whom a report is charged to: what one requester, and what about one user, may be kept is bounded.
+type Payer struct {
+	// Source asked for it.
+	Source netip.Addr
+	// UID owns the asked connection, where Owned is set.
+	UID   uint32
+	Owned bool
+	// Traceback is set where a trace-back will follow, whose room is kept free.
+	Traceback bool
 }
 
 // A Finding is what an examined question came to: the token that stands for it, and the candidates for the

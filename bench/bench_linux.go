@@ -52,7 +52,7 @@ func examiner(h *linux.Host, k examine.Keeper) *examine.Examiner {
 // noKeeper makes the token and keeps nothing.
 type noKeeper struct{}
 
-func (noKeeper) Keep(_ context.Context, report []byte) (stop.Token, error) {
+func (noKeeper) Keep(_ context.Context, report []byte, _ stop.Payer) (stop.Token, error) {
 	return stop.TokenOf(report), nil
 }
 

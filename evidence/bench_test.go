@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/stopd/stopd"
 )
 
 // A report of six processes is 2.2 KB.
@@ -26,7 +28,7 @@ func BenchmarkKeep(b *testing.B) {
 			for range keepers {
 				keeping.Go(func() {
 					for left.Add(-1) >= 0 {
-						if _, err := s.Keep(b.Context(), report); err != nil {
+						if _, err := s.Keep(b.Context(), report, stop.Payer{}); err != nil {
 							b.Error(err)
 							return
 						}

@@ -27,14 +27,21 @@ const (
 	maxExport        = 256 << 20
 )
 
+// A controlRequest asks for one thing.
 type controlRequest struct {
-	Export *controlExport `json:"export"`
+	Export  *controlActor `json:"export,omitempty"`
+	Hold    *controlActor `json:"hold,omitempty"`
+	Release *controlActor `json:"release,omitempty"`
 }
 
-type controlExport struct {
+type controlActor struct {
 	Token  string `json:"token"`
 	By     string `json:"by"`
 	Reason string `json:"reason"`
+}
+
+func controlAct(r Redemption) *controlActor {
+	return &controlActor{r.Token.String(), r.By, r.Reason}
 }
 
 type controlAnswer struct {
@@ -51,6 +58,7 @@ var controlErrors = []struct {
 	{"store", ErrStore},
 	{"altered", ErrAltered},
 	{"not-found", ErrNotFound},
+	{"as-before", ErrAsBefore},
 	{"refused", os.ErrPermission},
 }
 
@@ -164,7 +172,7 @@ func (s *Store) ServeControl(ctx context.Context, l net.Listener) error {
 }
 
 func (s *Store) answerControl(ctx context.Context, conn net.Conn) error {
-	export, asked := s.controlExport(ctx, conn)
+	export, asked := s.act(ctx, conn)
 	answer := controlAnswer{Size: len(export)}
 	if asked != nil {
 		answer.Error, answer.Message = controlCode(asked), asked.Error()
@@ -178,7 +186,8 @@ func (s *Store) answerControl(ctx context.Context, conn net.Conn) error {
 	return errors.Join(asked, err)
 }
 
-func (s *Store) controlExport(ctx context.Context, conn net.Conn) ([]byte, error) {
+// act does what the peer asks for.
+func (s *Store) act(ctx context.Context, conn net.Conn) ([]byte, error) {
 	if err := checkPeer(conn); err != nil {
 		return nil, fmt.Errorf("check control peer: %w", err)
 	}
@@ -190,9 +199,14 @@ func (s *Store) controlExport(ctx context.Context, conn net.Conn) ([]byte, error
 	if err != nil {
 		return nil, fmt.Errorf("read control request: %w", err)
 	}
-	r, err := parseControlRequest(line)
-	if err != nil {
+	q, r, err := parseControlRequest(line)
+	switch {
+	case err != nil:
 		return nil, err
+	case q.Hold != nil:
+		return nil, s.Hold(ctx, r)
+	case q.Release != nil:
+		return nil, s.Release(ctx, r)
 	}
 	return s.Export(ctx, r)
 }
@@ -221,29 +235,43 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 	return line[:len(line)-1], nil
 }
 
-// parseControlRequest parses one line of the control socket.
-func parseControlRequest(line []byte) (Redemption, error) {
-	var q controlRequest
+// parseControlRequest parses one line of the control socket, and gives what is asked for with who asks. On
+// failure both are zero.
+func parseControlRequest(line []byte) (controlRequest, Redemption, error) {
+	q, r, err := decodeControlRequest(line)
+	if err != nil {
+		return controlRequest{}, Redemption{}, fmt.Errorf("parse control request: %w", err)
+	}
+	return q, r, nil
+}
+
+func decodeControlRequest(line []byte) (q controlRequest, r Redemption, err error) {
 	d := json.NewDecoder(bytes.NewReader(line))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&q); err != nil {
-		return Redemption{}, fmt.Errorf("parse control request: %w", err)
+		return q, r, err
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return Redemption{}, errors.New("parse control request: more than one value")
+		return q, r, errors.New("more than one value")
 	}
-	if q.Export == nil {
-		return Redemption{}, errors.New("parse control request: it asks for nothing")
+	var actor *controlActor
+	for _, a := range []*controlActor{q.Export, q.Hold, q.Release} {
+		switch {
+		case a != nil && actor != nil:
+			return q, r, errors.New("it asks for two things")
+		case a != nil:
+			actor = a
+		}
 	}
-	t, err := stop.ParseToken(q.Export.Token)
+	if actor == nil {
+		return q, r, errors.New("it asks for nothing")
+	}
+	t, err := stop.ParseToken(actor.Token)
 	if err != nil {
-		return Redemption{}, fmt.Errorf("parse control request: %w", err)
+		return q, r, err
 	}
-	r := Redemption{Token: t, By: q.Export.By, Reason: q.Export.Reason}
-	if err := r.check(); err != nil {
-		return Redemption{}, fmt.Errorf("parse control request: %w", err)
-	}
-	return r, nil
+	r = Redemption{Token: t, By: actor.By, Reason: actor.Reason}
+	return q, r, r.check()
 }
 
 func controlPath(dir string) (string, error) {
@@ -268,15 +296,15 @@ func dialUnix(ctx context.Context, path string) (net.Conn, error) {
 	return new(net.Dialer).DialContext(ctx, "unix", address)
 }
 
-// askExport asks the stopd at the other end of conn.
-func askExport(ctx context.Context, conn net.Conn, r Redemption) ([]byte, error) {
+// ask asks the stopd at the other end of conn.
+func ask(ctx context.Context, conn net.Conn, q controlRequest) ([]byte, error) {
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
-	line, err := json.Marshal(controlRequest{&controlExport{r.Token.String(), r.By, r.Reason}})
+	line, err := json.Marshal(q)
 	if err != nil {
-		return nil, fmt.Errorf("ask stopd for export: %w", err)
+		return nil, fmt.Errorf("ask stopd: %w", err)
 	}
 	if _, err := conn.Write(append(line, '\n')); err != nil {
-		return nil, fmt.Errorf("ask stopd for export: %w", cmp.Or(ctx.Err(), err))
+		return nil, fmt.Errorf("ask stopd: %w", cmp.Or(ctx.Err(), err))
 	}
 	b := bufio.NewReaderSize(conn, maxControlLine)
 	if line, err = readLine(b); err != nil {

@@ -19,7 +19,7 @@ import (
 // serve serves s's control socket until the test ends or end is called.
 func serve(t *testing.T, s *Store) (end func()) {
 	t.Helper()
-	l, err := ListenControl(s.dir())
+	l, err := ListenControl(s.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func serve(t *testing.T, s *Store) (end func()) {
 
 func connect(t *testing.T, s *Store) net.Conn {
 	t.Helper()
-	conn, err := dialControl(t.Context(), s.dir())
+	conn, err := dialControl(t.Context(), s.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,16 +63,16 @@ func TestExportWhileRunning(t *testing.T) {
 			token := keep(t, s, "report")
 			keepTraceback(t, s, token, "asked")
 			end := serve(t, s)
-			info, err := os.Lstat(s.dir() + ".sock")
+			info, err := os.Lstat(s.dir + ".sock")
 			if err != nil || info.Mode() != os.ModeSocket|0o600 {
 				t.Fatalf("socket: %v, %v", info.Mode(), err)
 			}
-			if l, err := ListenControl(s.dir()); !errors.Is(err, ErrLocked) {
+			if l, err := ListenControl(s.dir); !errors.Is(err, ErrLocked) {
 				l.Close()
 				t.Errorf("ListenControl again: %v, want %v", err, ErrLocked)
 			}
 			// No recipients: what answers is the store that is open.
-			sealed, err := Export(t.Context(), s.dir(), asking(token), Config{})
+			sealed, err := Export(t.Context(), s.dir, asking(token), Config{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -80,15 +80,15 @@ func TestExportWhileRunning(t *testing.T) {
 			if err != nil || string(e.Report) != "report" || len(e.Tracebacks) != 1 {
 				t.Errorf("evidence %+v, %v", e, err)
 			}
-			_, err = Export(t.Context(), s.dir(), asking(stop.Token{}), Config{})
+			_, err = Export(t.Context(), s.dir, asking(stop.Token{}), Config{})
 			if !errors.Is(err, ErrNotFound) {
 				t.Errorf("Export of no token: %v, want %v", err, ErrNotFound)
 			}
-			if diff := cmp.Diff([]string{"start", "report", "traceback", "redemption", "redemption"}, types(entries(t, s.dir()))); diff != "" {
+			if diff := cmp.Diff([]string{"state", "start", "report", "traceback", "redemption", "redemption"}, types(entries(t, s.dir))); diff != "" {
 				t.Errorf("types (-want +got):\n%s", diff)
 			}
 			end()
-			if _, err := os.Lstat(s.dir() + ".sock"); !errors.Is(err, os.ErrNotExist) {
+			if _, err := os.Lstat(s.dir + ".sock"); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("socket after ServeControl: %v", err)
 			}
 		})
@@ -99,7 +99,7 @@ func TestExportWhenNoneRuns(t *testing.T) {
 	id := newIdentity(t)
 	s := openTest(t, Config{}, id)
 	token := keep(t, s, "report")
-	l, err := ListenControl(s.dir())
+	l, err := ListenControl(s.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,20 +108,20 @@ func TestExportWhenNoneRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := configFor(Config{}, id)
-	if _, err := Export(t.Context(), s.dir(), asking(token), c); !errors.Is(err, ErrLocked) {
+	if _, err := Export(t.Context(), s.dir, asking(token), c); !errors.Is(err, ErrLocked) {
 		t.Errorf("Export while the lock is held: %v, want %v", err, ErrLocked)
 	}
 	closeStore(t, s)
-	sealed, err := Export(t.Context(), s.dir(), asking(token), c)
+	sealed, err := Export(t.Context(), s.dir, asking(token), c)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if e, err := Unseal(sealed, id); err != nil || string(e.Report) != "report" {
 		t.Errorf("evidence %+v, %v", e, err)
 	}
-	s = openAt(t, s.dir(), Config{}, id)
+	s = openAt(t, s.dir, Config{}, id)
 	serve(t, s)
-	if _, err := Export(t.Context(), s.dir(), asking(token), Config{}); err != nil {
+	if _, err := Export(t.Context(), s.dir, asking(token), Config{}); err != nil {
 		t.Errorf("Export over the replaced socket: %v", err)
 	}
 	missing := filepath.Join(t.TempDir(), "missing")
@@ -135,10 +135,10 @@ func TestExportWhenNoneRuns(t *testing.T) {
 
 func TestListenControlLeavesOtherFiles(t *testing.T) {
 	s := openTest(t, Config{}, newIdentity(t))
-	if err := os.WriteFile(s.dir()+".sock", []byte("mine"), 0o600); err != nil {
+	if err := os.WriteFile(s.dir+".sock", []byte("mine"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if l, err := ListenControl(s.dir()); err == nil {
+	if l, err := ListenControl(s.dir); err == nil {
 		l.Close()
 		t.Error("a file in the socket's place was replaced")
 	}
@@ -155,6 +155,7 @@ func TestControlRubbish(t *testing.T) {
 		{"nothing", "\n", "failed"},
 		{"no request", "{}\n", "failed"},
 		{"unknown request", `{"delete":{}}` + "\n", "failed"},
+		{"two requests", `{"export":{"token":"` + name + `","by":"a","reason":"b"},"hold":{"token":"` + name + `","by":"a","reason":"b"}}` + "\n", "failed"},
 		{"two values", `{"export":{"token":"` + name + `","by":"a","reason":"b"}} {}` + "\n", "failed"},
 		{"no reason", `{"export":{"token":"` + name + `","by":"a"}}` + "\n", "failed"},
 		{"a prefix", `{"export":{"token":"` + name[:20] + `","by":"a","reason":"b"}}` + "\n", "failed"},
@@ -180,7 +181,7 @@ func TestControlRubbish(t *testing.T) {
 			conn.Close()
 		}
 	}
-	if _, err := Export(t.Context(), s.dir(), asking(token), Config{}); err != nil {
+	if _, err := Export(t.Context(), s.dir, asking(token), Config{}); err != nil {
 		t.Errorf("Export beside them: %v", err)
 	}
 }
@@ -193,25 +194,25 @@ func TestDamageWhileRunning(t *testing.T) {
 	serve(t, s)
 	flip := func(e Entry) {
 		b := make([]byte, 1)
-		if _, err := s.file.ReadAt(b, e.Offset+recordHeader); err != nil {
+		if _, err := s.open.file.ReadAt(b, e.Offset+recordHeader); err != nil {
 			t.Fatal(err)
 		}
 		b[0] ^= 1
-		if _, err := s.file.WriteAt(b, e.Offset+recordHeader); err != nil {
+		if _, err := s.open.file.WriteAt(b, e.Offset+recordHeader); err != nil {
 			t.Fatal(err)
 		}
 	}
-	all := entries(t, s.dir())
-	flip(all[2])
-	sealed, err := Export(t.Context(), s.dir(), asking(token), Config{})
+	all := entries(t, s.dir)
+	flip(all[4])
+	sealed, err := Export(t.Context(), s.dir, asking(token), Config{})
 	if !errors.Is(err, ErrAltered) {
 		t.Errorf("Export with a damaged trace-back: %v, want %v", err, ErrAltered)
 	}
 	if e, err := Unseal(sealed, id); err != nil || string(e.Report) != "report" || len(e.Tracebacks) != 0 {
 		t.Errorf("what is sound: %+v, %v", e, err)
 	}
-	flip(all[1])
-	sealed, err = Export(t.Context(), s.dir(), asking(token), Config{})
+	flip(all[3])
+	sealed, err = Export(t.Context(), s.dir, asking(token), Config{})
 	if !errors.Is(err, ErrAltered) || sealed != nil {
 		t.Errorf("Export of a damaged report: %d bytes, %v, want %v", len(sealed), err, ErrAltered)
 	}

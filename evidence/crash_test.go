@@ -44,7 +44,7 @@ func keepUntilKilled(dir, recipient string) error {
 	for i := range 8 {
 		go func() {
 			for j := 0; ; j++ {
-				token, err := s.Keep(context.Background(), fmt.Appendf(nil, "report %d of %d of %d", j, i, os.Getpid()))
+				token, err := s.Keep(context.Background(), fmt.Appendf(nil, "report %d of %d of %d", j, i, os.Getpid()), stop.Payer{})
 				if err == nil {
 					_, err = os.Stdout.WriteString(token.String() + "\n")
 				}

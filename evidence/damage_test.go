@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"os"
-	"path/filepath"
 	"testing"
+	"time"
 
 	"filippo.io/age"
 	"github.com/google/go-cmp/cmp"
@@ -13,7 +13,7 @@ import (
 	"github.com/stopd/stopd"
 )
 
-// written is a closed store: a start, a report with a trace-back, and last another report.
+// written is a closed store of one segment: a start, a report with a trace-back, and last another report.
 type written struct {
 	id          *age.X25519Identity
 	dir, path   string
@@ -26,8 +26,9 @@ type written struct {
 func writeStore(t *testing.T) written {
 	t.Helper()
 	w := written{id: newIdentity(t)}
-	s := openTest(t, Config{}, w.id)
-	w.dir, w.path = s.dir(), s.path
+	now := time.Now()
+	s := openTest(t, Config{Now: func() time.Time { return now }}, w.id)
+	w.dir, w.path = s.dir, s.open.path
 	w.token = keep(t, s, "report one")
 	keepTraceback(t, s, w.token, "asked")
 	export, err := s.collect(w.token)
@@ -111,37 +112,59 @@ func TestEveryByteOfAnExportFlipped(t *testing.T) {
 // A whole, checksummed record that is not of the token it is filed under is found out by its content.
 func TestForgedRecords(t *testing.T) {
 	w := writeStore(t)
-	seal := func(plaintext ...[]byte) []byte {
-		b, err := seal([]age.Recipient{w.id.Recipient()}, plaintext...)
+	b, payload, err := newBatch(1, time.Now(), []age.Recipient{w.id.Recipient()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.close()
+	other, _, err := newBatch(1, time.Now(), []age.Recipient{w.id.Recipient()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.close()
+	seal := func(r record, key []byte, content ...[]byte) []byte {
+		packed, err := pack(bytes.Join(content, nil), step)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return b
+		r.batch = 1
+		sealed, err := sealRecord(nil, r, key, packed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sealed
 	}
-	report := record{kind: typeReport, offset: 16, locator: locate(reportLabel, w.token), payload: seal([]byte("report one"))}
-	traceback := record{kind: typeTraceback, offset: 16, locator: locate(tracebackLabel, w.token), payload: seal(w.token[:], []byte("asked"))}
+	key := b.key()
+	batch := appendRecord(nil, record{kind: typeBatch, number: 1, locator: typeLocator(typeBatch), payload: payload})
+	report := record{kind: typeReport, number: 2, locator: locate(reportLabel, w.token)}
+	traceback := record{kind: typeTraceback, number: 3, locator: locate(tracebackLabel, w.token)}
 	with := func(r record, change func(*record)) record { change(&r); return r }
+	good := seal(report, key, []byte("report one"))
+	moved := bytes.Clone(good)
+	moved[19]++ // its number
+	finishRecord(moved)
+	loose := appendRecord(nil, with(report, func(r *record) { r.batch, r.payload = 1, []byte("report one") }))
 	for _, test := range []struct {
 		name    string
-		records []record
+		records [][]byte
 		want    error
 	}{
-		{"as written", []record{report, traceback}, nil},
-		{"twice", []record{report, report}, nil},
-		{"another report", []record{with(report, func(r *record) { r.payload = seal([]byte("report 1")) })}, ErrAltered},
-		{"another's trace-back", []record{report, with(traceback, func(r *record) { r.payload = seal(w.last[:], []byte("asked")) })}, ErrAltered},
-		{"trace-back without token", []record{report, with(traceback, func(r *record) { r.payload = seal([]byte("asked")) })}, ErrAltered},
-		{"report's locator on a trace-back", []record{report, with(traceback, func(r *record) { r.locator = report.locator })}, ErrAltered},
-		{"two reports", []record{report, {kind: typeReport, offset: 16, locator: locate(reportLabel, w.last), payload: seal([]byte("report two"))}}, ErrAltered},
-		{"not sealed", []record{with(report, func(r *record) { r.payload = []byte("report one") })}, ErrAltered},
-		{"a start", []record{report, {kind: typeStart, offset: 16}}, ErrAltered},
-		{"no report", []record{traceback}, ErrAltered},
+		{"as written", [][]byte{batch, good, seal(traceback, key, w.token[:], []byte("asked"))}, nil},
+		{"twice", [][]byte{batch, good, good}, nil},
+		{"no batch", [][]byte{good}, ErrAltered},
+		{"another batch's key", [][]byte{batch, seal(report, other.key(), []byte("report one"))}, ErrAltered},
+		{"another number", [][]byte{batch, moved}, ErrAltered},
+		{"another report", [][]byte{batch, seal(report, key, []byte("report 1"))}, ErrAltered},
+		{"another's trace-back", [][]byte{batch, good, seal(traceback, key, w.last[:], []byte("asked"))}, ErrAltered},
+		{"trace-back without token", [][]byte{batch, good, seal(traceback, key, []byte("asked"))}, ErrAltered},
+		{"report's locator on a trace-back", [][]byte{batch, good, seal(with(traceback, func(r *record) { r.locator = report.locator }), key, w.token[:])}, ErrAltered},
+		{"two reports", [][]byte{batch, good, seal(with(report, func(r *record) { r.locator = locate(reportLabel, w.last) }), key, []byte("report two"))}, ErrAltered},
+		{"not sealed", [][]byte{batch, loose}, ErrAltered},
+		{"a start", [][]byte{batch, good, appendRecord(nil, record{kind: typeStart, number: 4})}, ErrAltered},
+		{"no report", [][]byte{batch, seal(traceback, key, w.token[:])}, ErrAltered},
 		{"nothing", nil, ErrAltered},
 	} {
-		export := appendSegmentHeader(nil)
-		for _, r := range test.records {
-			export = appendRecord(export, r)
-		}
+		export := append(appendExportHeader(nil), bytes.Join(test.records, nil)...)
 		if _, err := Unseal(export, w.id); !errors.Is(err, test.want) || (err == nil) != (test.want == nil) {
 			t.Errorf("%s: %v, want %v", test.name, err, test.want)
 		}
@@ -178,7 +201,7 @@ func TestTornTail(t *testing.T) {
 
 func TestDamageInTheMiddle(t *testing.T) {
 	w := writeStore(t)
-	first := entries(t, w.dir)[1]
+	first := entries(t, w.dir)[3]
 	flipped := bytes.Clone(w.content)
 	flipped[first.Offset+recordHeader+3] ^= 1
 	removed := append(bytes.Clone(w.content[:first.Offset]), w.content[int(first.Offset)+recordHeader+first.Size:]...)
@@ -191,10 +214,10 @@ func TestDamageInTheMiddle(t *testing.T) {
 		at      int64
 		whole   int // entries that List still shows
 	}{
-		{"flipped", flipped, first.Offset, 3},
-		{"removed", removed, first.Offset, 3},
-		{"length", long, first.Offset, 3},
-		{"longer than a crash leaves", tail, int64(len(w.content)), 4},
+		{"flipped", flipped, first.Offset, 5},
+		{"removed", removed, first.Offset, 5},
+		{"length", long, first.Offset, 5},
+		{"longer than a crash leaves", tail, int64(len(w.content)), 6},
 	} {
 		w.restore(t, test.content)
 		if s, err := Open(w.dir, configFor(Config{}, w.id)); !errors.Is(err, ErrAltered) {
@@ -226,7 +249,7 @@ func TestDamageInTheMiddle(t *testing.T) {
 
 func TestUnfinishedCreation(t *testing.T) {
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, segmentTemp), []byte("stopd"), 0o600); err != nil {
+	if err := os.WriteFile(segmentPath(dir, 1)+tempSuffix, []byte("stopd"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	id := newIdentity(t)

@@ -1,11 +1,8 @@
 // Package evidence keeps reports, sealed, until somebody who is entitled to them redeems their token.
 //
-// A store is a directory with an append-only file of records; docs/store.md gives its format. What
+// A store is a directory of append-only files of records; docs/store.md gives its format. What
 // is kept is opaque here: bytes go in, their token comes out once they are durable, and only the
 // private key of a recipient opens them again. Nothing on disk names a token.
-//
-// The checksums of this form of the store find accidents. They do not stop somebody who can write
-// to the store from removing records or from making new ones.
 package evidence
 
 import (
@@ -26,7 +23,8 @@ var (
 	ErrNotFound = errors.New("no such token")
 	ErrAltered  = errors.New("evidence altered")
 	ErrWrongKey = errors.New("no identity opens the evidence")
-	ErrFull     = errors.New("store full")
+	ErrFull     = fmt.Errorf("store full: %w", stop.ErrNoRoom)
+	ErrShare    = fmt.Errorf("share of the store used up: %w", stop.ErrNoRoom)
 	ErrVersion  = errors.New("unknown store version")
 	ErrLocked   = errors.New("store in use by another program")
 	// ErrStore is wrapped by every call that follows a failed write or sync: what the file holds
@@ -39,13 +37,20 @@ type Config struct {
 	// Recipients can each open every record. There is at least one, and age refuses to mix hybrid
 	// post-quantum recipients with classic ones.
 	Recipients []age.Recipient
-	// MaxBytes bounds the store's size in bytes: what would exceed it is refused with [ErrFull].
-	// Redemptions and starts are recorded all the same. 0 is no bound.
+	// MaxBytes bounds the store's size in bytes, and with it what one requester and one user may make
+	// of it: see [stop.Payer]. What would exceed a bound is refused with [ErrFull] or [ErrShare]. What
+	// administrators do is recorded all the same. 0 is no bound.
 	MaxBytes int64
+	// Retention is how long evidence is kept. Older segments are deleted whole. 0 is for ever.
+	Retention time.Duration
+	// SegmentBytes is the size from which a segment is closed. 0 is 64 MiB.
+	SegmentBytes int64
 	// AllowVolatile permits a store on tmpfs or ramfs, which does not survive a reboot.
 	AllowVolatile bool
 	Logger        *slog.Logger     // nil: slog.Default()
 	Now           func() time.Time // nil: time.Now
+
+	disk *disk // nil: systemDisk
 }
 
 // Redemption says who asks for a token's evidence, and why.
@@ -92,8 +97,10 @@ type Evidence struct {
 // Entry is a record as it can be seen without a key.
 type Entry struct {
 	Time     time.Time // UTC
-	Type     string    // "report", "traceback", "redemption" or "start"
-	Offset   int64     // of the record in its segment, bytes
+	Type     string    // "report", "traceback", "redemption" and others of docs/store.md
+	Number   uint64    // of the record
+	Segment  uint64    // that it is in
+	Offset   int64     // in the segment, bytes
 	Size     int       // of the payload as stored, bytes
 	Redeemed bool      // a report that somebody asked for
 	Cut      int64     // of a start: bytes of torn tail that it removed

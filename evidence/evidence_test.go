@@ -56,8 +56,6 @@ func openTest(t testing.TB, c Config, ids ...*age.X25519Identity) *Store {
 	return openAt(t, filepath.Join(t.TempDir(), "store"), c, ids...)
 }
 
-func (s *Store) dir() string { return filepath.Dir(s.path) }
-
 func closeStore(t testing.TB, s *Store) {
 	t.Helper()
 	if err := s.Close(); err != nil {
@@ -67,7 +65,7 @@ func closeStore(t testing.TB, s *Store) {
 
 func keep(t testing.TB, s *Store, report string) stop.Token {
 	t.Helper()
-	token, err := s.Keep(t.Context(), []byte(report))
+	token, err := s.Keep(t.Context(), []byte(report), stop.Payer{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,10 +101,13 @@ func entries(t testing.TB, dir string) []Entry {
 	return all
 }
 
+// types gives the types of records, without those of batches: how many there are depends on the time.
 func types(all []Entry) []string {
 	var names []string
 	for _, e := range all {
-		names = append(names, e.Type)
+		if e.Type != "batch" {
+			names = append(names, e.Type)
+		}
 	}
 	return names
 }
@@ -126,9 +127,9 @@ func clock(start time.Time) func() time.Time {
 func TestRoundTrip(t *testing.T) {
 	alice, bob := newIdentity(t), newIdentity(t)
 	noon := time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
-	s := openTest(t, Config{Now: clock(noon)}, alice, bob) // start: 12:01
-	token := keep(t, s, "report one")                      // 12:02
-	keepTraceback(t, s, token, "asked")                    // 12:03
+	s := openTest(t, Config{Now: clock(noon)}, alice, bob) // state: 12:01, start: 12:02
+	token := keep(t, s, "report one")                      // 12:03
+	keepTraceback(t, s, token, "asked")
 	other := keep(t, s, "report two")
 	keepTraceback(t, s, other, "of the other")
 	keepTraceback(t, s, token, "")
@@ -138,7 +139,7 @@ func TestRoundTrip(t *testing.T) {
 		Token:      token,
 		Report:     []byte("report one"),
 		Tracebacks: [][]byte{[]byte("asked"), {}, []byte("answered")},
-		Kept:       noon.Add(2 * time.Minute),
+		Kept:       noon.Add(3 * time.Minute),
 	}
 	sealed := export(t, s, token)
 	for name, id := range map[string]age.Identity{"alice": alice, "bob": bob} {
@@ -156,7 +157,7 @@ func TestRoundTrip(t *testing.T) {
 
 	// The same once the store was closed and opened again.
 	closeStore(t, s)
-	s = openAt(t, s.dir(), Config{}, alice)
+	s = openAt(t, s.dir, Config{}, alice)
 	if got, err := Unseal(export(t, s, token), alice); err != nil || !cmp.Equal(got, want) {
 		t.Errorf("after opening again: %v\n%s", err, cmp.Diff(want, got))
 	}
@@ -168,7 +169,7 @@ func TestNothingOnDiskNamesAToken(t *testing.T) {
 	keepTraceback(t, s, token, "a trace-back")
 	export(t, s, token)
 	closeStore(t, s)
-	disk, err := os.ReadFile(s.path)
+	disk, err := os.ReadFile(s.open.path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,22 +207,27 @@ func TestListAndRedeemed(t *testing.T) {
 	if _, err := s.Export(t.Context(), asking(stop.Token{1})); !errors.Is(err, ErrNotFound) {
 		t.Fatalf("Export of no token: %v, want %v", err, ErrNotFound)
 	}
-	all := entries(t, s.dir()) // while the store is open
-	want := []string{"start", "report", "report", "traceback", "redemption", "redemption"}
+	all := entries(t, s.dir) // while the store is open
+	want := []string{"state", "start", "report", "report", "traceback", "redemption", "redemption"}
 	if diff := cmp.Diff(want, types(all)); diff != "" {
 		t.Fatalf("types (-want +got):\n%s", diff)
 	}
+	reports := 0
 	for i, e := range all {
-		if e.Redeemed != (i == 2) || !e.Time.Equal(noon.Add(time.Duration(i+1)*time.Minute)) || e.Size == 0 || e.Cut != 0 {
+		if e.Type == "report" {
+			reports++
+		}
+		redeemed := e.Type == "report" && reports == 2
+		if e.Redeemed != redeemed || e.Number != uint64(i) || e.Segment != 1 || e.Time.Before(noon) || e.Size == 0 || e.Cut != 0 {
 			t.Errorf("entry %d: %+v", i, e)
 		}
 	}
 	enough := errors.New("enough")
 	n := 0
-	if err := List(s.dir(), func(Entry) error { n++; return enough }); err != enough || n != 1 {
+	if err := List(s.dir, func(Entry) error { n++; return enough }); err != enough || n != 1 {
 		t.Errorf("List stopped by yield: %v after %d", err, n)
 	}
-	if err := List(filepath.Join(s.dir(), "missing"), func(Entry) error { return nil }); !errors.Is(err, fs.ErrNotExist) {
+	if err := List(filepath.Join(s.dir, "missing"), func(Entry) error { return nil }); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("List of no store: %v", err)
 	}
 }
@@ -230,7 +236,7 @@ func TestResolve(t *testing.T) {
 	id := newIdentity(t)
 	noon := time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
 	s := openTest(t, Config{Now: clock(noon)}, id)
-	token := keep(t, s, "one") // 12:02
+	token := keep(t, s, "one") // 12:03
 	keep(t, s, "two")
 	full := token.String()
 	for _, test := range []struct {
@@ -246,7 +252,7 @@ func TestResolve(t *testing.T) {
 		{"no such token", "saaaaaaaaaaa", time.Time{}, id, ErrNotFound},
 		{"another's key", full[:10], time.Time{}, newIdentity(t), ErrWrongKey},
 	} {
-		got, err := Resolve(s.dir(), test.prefix, test.around, test.id)
+		got, err := Resolve(s.dir, test.prefix, test.around, test.id)
 		if !errors.Is(err, test.want) || (err == nil) != (test.want == nil) {
 			t.Errorf("%s: %v, want %v", test.name, err, test.want)
 		}
@@ -255,40 +261,9 @@ func TestResolve(t *testing.T) {
 		}
 	}
 	for _, prefix := range []string{"", full[:9], full + "a", "x" + full[1:], strings.ToUpper(full[:10]), "s111111111"} {
-		if _, err := Resolve(s.dir(), prefix, time.Time{}, id); err == nil || errors.Is(err, ErrNotFound) {
+		if _, err := Resolve(s.dir, prefix, time.Time{}, id); err == nil || errors.Is(err, ErrNotFound) {
 			t.Errorf("prefix %q: %v, want a refusal", prefix, err)
 		}
-	}
-}
-
-func TestMaxBytes(t *testing.T) {
-	id := newIdentity(t)
-	var log strings.Builder
-	c := Config{MaxBytes: 4096, Logger: slog.New(slog.NewTextHandler(&log, nil))}
-	s := openTest(t, c, id)
-	var kept []stop.Token
-	var err error
-	for i := range 100 {
-		var token stop.Token
-		if token, err = s.Keep(t.Context(), fmt.Appendf(nil, "report %d", i)); err != nil {
-			break
-		}
-		kept = append(kept, token)
-	}
-	if !errors.Is(err, ErrFull) || len(kept) == 0 {
-		t.Fatalf("after %d reports: %v, want %v", len(kept), err, ErrFull)
-	}
-	if err := s.KeepTraceback(t.Context(), kept[0], []byte("asked")); !errors.Is(err, ErrFull) {
-		t.Errorf("KeepTraceback: %v, want %v", err, ErrFull)
-	}
-	for _, token := range kept { // which takes records of its own
-		if e, err := Unseal(export(t, s, token), id); err != nil || e.Token != token {
-			t.Errorf("redeem from a full store: %v", err)
-		}
-	}
-	closeStore(t, s)
-	if n := strings.Count(log.String(), "store full"); n != 1 {
-		t.Errorf("%d lines say that the store is full, want 1:\n%s", n, log.String())
 	}
 }
 
@@ -301,7 +276,7 @@ func TestConcurrent(t *testing.T) {
 	for i := range keepers {
 		keeping.Go(func() {
 			for j := range each {
-				token, err := s.Keep(t.Context(), fmt.Appendf(nil, "report %d of %d", j, i))
+				token, err := s.Keep(t.Context(), fmt.Appendf(nil, "report %d of %d", j, i), stop.Payer{})
 				if err == nil {
 					err = s.KeepTraceback(t.Context(), token, []byte("asked"))
 				}
@@ -328,11 +303,11 @@ func TestCloseAndCancel(t *testing.T) {
 	s := openTest(t, Config{}, newIdentity(t))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if token, err := s.Keep(ctx, []byte("report")); !errors.Is(err, context.Canceled) || token != (stop.Token{}) {
+	if token, err := s.Keep(ctx, []byte("report"), stop.Payer{}); !errors.Is(err, context.Canceled) || token != (stop.Token{}) {
 		t.Errorf("Keep after cancel: %v, %v", token, err)
 	}
 	closeStore(t, s)
-	if _, err := s.Keep(t.Context(), []byte("report")); !errors.Is(err, os.ErrClosed) {
+	if _, err := s.Keep(t.Context(), []byte("report"), stop.Payer{}); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("Keep after Close: %v, want %v", err, os.ErrClosed)
 	}
 	if _, err := s.Export(t.Context(), asking(stop.Token{})); !errors.Is(err, os.ErrClosed) {

@@ -19,10 +19,10 @@ import (
 var errDisk = errors.New("disk is on fire")
 
 func TestDiskFails(t *testing.T) {
-	short := func(s *Store, err error) func([]byte, int64) (int, error) {
+	short := func(s *Store, err error) func(*os.File, []byte, int64) (int, error) {
 		write := s.disk.writeAt
-		return func(b []byte, off int64) (int, error) {
-			n, _ := write(b[:len(b)/2], off)
+		return func(f *os.File, b []byte, off int64) (int, error) {
+			n, _ := write(f, b[:len(b)/2], off)
 			return n, err
 		}
 	}
@@ -32,16 +32,16 @@ func TestDiskFails(t *testing.T) {
 		grown bool // the failure leaves bytes that the next start has to judge
 	}{
 		{"write", func(s *Store) {
-			s.disk.writeAt = func([]byte, int64) (int, error) { return 0, errDisk }
+			s.disk.writeAt = func(*os.File, []byte, int64) (int, error) { return 0, errDisk }
 		}, false},
 		{"short write", func(s *Store) { s.disk.writeAt = short(s, nil) }, false},
 		{"write that ends early", func(s *Store) { s.disk.writeAt = short(s, errDisk) }, false},
 		{"write, then cut", func(s *Store) {
 			s.disk.writeAt = short(s, errDisk)
-			s.disk.truncate = func(int64) error { return errDisk }
+			s.disk.truncate = func(*os.File, int64) error { return errDisk }
 		}, true},
 		{"sync", func(s *Store) {
-			s.disk.sync = func() error { return errDisk }
+			s.disk.sync = func(*os.File) error { return errDisk }
 		}, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -49,17 +49,17 @@ func TestDiskFails(t *testing.T) {
 			var log strings.Builder
 			s := openTest(t, Config{Logger: slog.New(slog.NewTextHandler(&log, nil))}, id)
 			token := keep(t, s, "before")
-			before, err := os.Stat(s.path)
+			before, err := os.Stat(s.open.path)
 			if err != nil {
 				t.Fatal(err)
 			}
 			whole := s.disk
 			test.fail(s)
-			if token, err := s.Keep(t.Context(), []byte("during")); !errors.Is(err, ErrStore) || token != (stop.Token{}) {
+			if token, err := s.Keep(t.Context(), []byte("during"), stop.Payer{}); !errors.Is(err, ErrStore) || token != (stop.Token{}) {
 				t.Errorf("Keep: %v, %v, want %v", token, err, ErrStore)
 			}
 			s.disk = whole // that it works again does not tell what is on it
-			if _, err := s.Keep(t.Context(), []byte("after")); !errors.Is(err, ErrStore) {
+			if _, err := s.Keep(t.Context(), []byte("after"), stop.Payer{}); !errors.Is(err, ErrStore) {
 				t.Errorf("Keep afterwards: %v, want %v", err, ErrStore)
 			}
 			if err := s.KeepTraceback(t.Context(), token, []byte("after")); !errors.Is(err, ErrStore) {
@@ -68,7 +68,7 @@ func TestDiskFails(t *testing.T) {
 			if _, err := s.Export(t.Context(), asking(token)); !errors.Is(err, ErrStore) {
 				t.Errorf("Export afterwards: %v, want %v", err, ErrStore)
 			}
-			after, err := os.Stat(s.path)
+			after, err := os.Stat(s.open.path)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -79,7 +79,7 @@ func TestDiskFails(t *testing.T) {
 			if n := strings.Count(log.String(), `msg="store failed`); n != 1 {
 				t.Errorf("%d lines say that the store failed, want 1:\n%s", n, log.String())
 			}
-			s = openAt(t, s.dir(), Config{}, id)
+			s = openAt(t, s.dir, Config{}, id)
 			if e, err := Unseal(export(t, s, token), id); err != nil || string(e.Report) != "before" {
 				t.Errorf("after opening again: %q, %v", e.Report, err)
 			}
@@ -96,12 +96,12 @@ func TestDiskFailsUnderLoad(t *testing.T) {
 	s := openTest(t, Config{}, id)
 	write := s.disk.writeAt
 	var writes atomic.Int32
-	s.disk.writeAt = func(b []byte, off int64) (int, error) {
+	s.disk.writeAt = func(f *os.File, b []byte, off int64) (int, error) {
 		if writes.Add(1) > 5 {
-			n, _ := write(b[:len(b)-1], off)
+			n, _ := write(f, b[:len(b)-1], off)
 			return n, nil
 		}
-		return write(b, off)
+		return write(f, b, off)
 	}
 	var mu sync.Mutex
 	var acknowledged []stop.Token
@@ -109,7 +109,7 @@ func TestDiskFailsUnderLoad(t *testing.T) {
 	for i := range 32 {
 		keeping.Go(func() {
 			for j := 0; ; j++ {
-				token, err := s.Keep(t.Context(), fmt.Appendf(nil, "report %d of %d", j, i))
+				token, err := s.Keep(t.Context(), fmt.Appendf(nil, "report %d of %d", j, i), stop.Payer{})
 				if err != nil {
 					if !errors.Is(err, ErrStore) {
 						t.Errorf("Keep: %v, want %v", err, ErrStore)
@@ -127,12 +127,12 @@ func TestDiskFailsUnderLoad(t *testing.T) {
 	if len(acknowledged) == 0 {
 		t.Fatal("nothing was acknowledged")
 	}
-	s = openAt(t, s.dir(), Config{}, id)
+	s = openAt(t, s.dir, Config{}, id)
 	for _, token := range acknowledged {
 		export(t, s, token)
 	}
 	reports := 0
-	for _, e := range entries(t, s.dir()) {
+	for _, e := range entries(t, s.dir) {
 		if e.Type == "report" {
 			reports++
 		}
@@ -148,17 +148,17 @@ func TestGroupCommit(t *testing.T) {
 	syncData := s.disk.sync
 	entered, resume := make(chan struct{}), make(chan struct{})
 	syncs := 0
-	s.disk.sync = func() error {
+	s.disk.sync = func(f *os.File) error {
 		if syncs++; syncs == 1 {
 			close(entered)
 			<-resume
 		}
-		return syncData()
+		return syncData(f)
 	}
 	var keeping sync.WaitGroup
 	keepOne := func(report string) {
 		keeping.Go(func() {
-			if _, err := s.Keep(t.Context(), []byte(report)); err != nil {
+			if _, err := s.Keep(t.Context(), []byte(report), stop.Payer{}); err != nil {
 				t.Error(err)
 			}
 		})

@@ -1,11 +1,11 @@
 package evidence
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -18,31 +18,34 @@ import (
 // record that is being written at the end is left out. Damage is stepped over: the error, once all
 // is yielded, wraps [ErrAltered] and names the file and the first offset. An error of yield ends it.
 func List(dir string, yield func(Entry) error) error {
-	f, size, err := openSegment(dir)
+	r, err := newReading(dir)
 	if err != nil {
 		return fmt.Errorf("list store: %w", err)
 	}
-	defer f.Close()
 	redeemed := map[locator]bool{}
-	l, err := walk(context.Background(), f, size, func(_ int64, r record) error {
-		if r.kind == typeRedemption {
-			redeemed[r.locator] = true
+	err = r.walk(context.Background(), nil, func(_ uint64, _ int64, rec record) error {
+		if rec.kind == typeRedemption {
+			redeemed[rec.locator] = true
 		}
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("list store: read %q: %w", f.Name(), err)
+		return fmt.Errorf("list store: %w", err)
 	}
+	damage := r.err()
 	var stopped error
-	_, err = walk(context.Background(), f, size, func(at int64, r record) error {
-		stopped = yield(entryOf(at, r, redeemed))
+	again := &reading{dir: r.dir, numbers: r.numbers}
+	err = again.walk(context.Background(), nil, func(n uint64, at int64, rec record) error {
+		e := entryOf(at, rec, redeemed)
+		e.Segment = n
+		stopped = yield(e)
 		return stopped
 	})
 	if stopped != nil {
 		return stopped
 	}
 	if err == nil {
-		err = l.err(f.Name())
+		err = damage
 	}
 	if err != nil {
 		return fmt.Errorf("list store: %w", err)
@@ -54,6 +57,7 @@ func entryOf(at int64, r record, redeemed map[locator]bool) Entry {
 	e := Entry{
 		Time:     time.Unix(0, r.time).UTC(),
 		Type:     r.kind.String(),
+		Number:   r.number,
 		Offset:   at,
 		Size:     len(r.payload),
 		Redeemed: r.kind == typeReport && redeemed[r.locator],
@@ -91,19 +95,34 @@ func resolvePrefix(dir, prefix string, around time.Time, ids []age.Identity) ([]
 	if err := checkPrefix(prefix); err != nil {
 		return nil, err
 	}
-	f, size, err := openSegment(dir)
+	r, err := newReading(dir)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	near := func(ns int64) bool { return around.IsZero() || time.Unix(0, ns).Sub(around).Abs() <= aroundWindow }
+	var want func(s segment, next int64) bool
+	if !around.IsZero() {
+		want = func(s segment, next int64) bool {
+			return s.made <= around.Add(aroundWindow).UnixNano() && next >= around.Add(-aroundWindow).UnixNano()
+		}
+	}
 	var tokens []stop.Token
 	seen := map[stop.Token]bool{}
 	var untried error
-	l, err := walk(context.Background(), f, size, func(_ int64, r record) error {
-		if r.kind != typeReport || !around.IsZero() && time.Unix(0, r.time).Sub(around).Abs() > aroundWindow {
+	var open *keys
+	of := uint64(0)
+	err = r.walk(context.Background(), want, func(n uint64, _ int64, rec record) error {
+		if n != of {
+			of, open = n, newKeys(ids) // a segment's records are sealed with keys in it
+		}
+		if rec.kind == typeBatch {
+			rec.payload = bytes.Clone(rec.payload)
+			open.add(rec)
+		}
+		if rec.kind != typeReport || !near(rec.time) {
 			return nil
 		}
-		report, err := open(r.payload, ids)
+		report, err := open.open(rec)
 		if errors.Is(err, ErrWrongKey) || errors.Is(err, ErrAltered) {
 			// Reports may be sealed to recipients of different times: others may still open.
 			untried = err
@@ -123,8 +142,8 @@ func resolvePrefix(dir, prefix string, around time.Time, ids []age.Identity) ([]
 		return nil, err
 	case len(tokens) > 0:
 		return tokens, nil
-	case l.err(f.Name()) != nil:
-		return nil, l.err(f.Name())
+	case r.err() != nil:
+		return nil, r.err()
 	case untried != nil:
 		return nil, untried
 	}
@@ -142,26 +161,4 @@ func checkPrefix(prefix string) error {
 		return fmt.Errorf("check prefix %q: no beginning of a token", prefix)
 	}
 	return nil
-}
-
-// openSegment opens the segment for reading, up to the size it has now.
-func openSegment(dir string) (*os.File, int64, error) {
-	dir, err := resolve(dir)
-	if err != nil {
-		return nil, 0, err
-	}
-	path, err := existingSegment(dir)
-	if err != nil {
-		return nil, 0, err
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, 0, err
-	}
-	info, err := f.Stat()
-	if err != nil {
-		f.Close()
-		return nil, 0, err
-	}
-	return f, info.Size(), nil
 }

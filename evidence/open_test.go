@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"filippo.io/age"
@@ -18,7 +19,7 @@ func TestCreate(t *testing.T) {
 	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("mode of the store: %v, %v", info.Mode(), err)
 	}
-	if got := entries(t, dir); len(got) != 0 {
+	if got := types(entries(t, dir)); !slices.Equal(got, []string{"state"}) {
 		t.Errorf("a new store holds %v", got)
 	}
 	if err := Create(dir); !errors.Is(err, fs.ErrExist) {
@@ -42,11 +43,11 @@ func TestOpenRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	later := t.TempDir()
-	if err := os.WriteFile(filepath.Join(later, segmentName), []byte(segmentMagic+"\x00\x00\x00\x02"), 0o600); err != nil {
+	if err := os.WriteFile(segmentPath(later, 1), []byte(segmentMagic+"\x00\x00\x00\x03"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	more := t.TempDir()
-	if err := os.WriteFile(filepath.Join(more, "0000000000000002.seg"), nil, 0o600); err != nil {
+	earlier := t.TempDir()
+	if err := os.WriteFile(segmentPath(earlier, 1), []byte(segmentMagic+"\x00\x00\x00\x01"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	held := openTest(t, Config{}, id)
@@ -60,8 +61,8 @@ func TestOpenRefuses(t *testing.T) {
 		{"mixed recipients", filepath.Join(t.TempDir(), "store"), append(recipients, hybrid.Recipient()), nil},
 		{"no store", foreign, recipients, nil},
 		{"later version", later, recipients, ErrVersion},
-		{"later layout", more, recipients, ErrVersion},
-		{"locked", held.dir(), recipients, ErrLocked},
+		{"earlier version", earlier, recipients, ErrVersion},
+		{"locked", held.dir, recipients, ErrLocked},
 	} {
 		c := configFor(Config{})
 		c.Recipients = test.recipients
@@ -77,12 +78,12 @@ func TestOpenRefuses(t *testing.T) {
 		t.Errorf("List of a later version: %v, want %v", err, ErrVersion)
 	}
 	sealed := export(t, held, keep(t, held, "report"))
-	sealed[segmentHeader-1]++
+	sealed[exportHeader-1]++
 	if _, err := Unseal(sealed, id); !errors.Is(err, ErrVersion) {
 		t.Errorf("Unseal of a later version: %v, want %v", err, ErrVersion)
 	}
 	link := filepath.Join(t.TempDir(), "link")
-	if err := os.Symlink(held.dir(), link); err != nil {
+	if err := os.Symlink(held.dir, link); err != nil {
 		t.Fatal(err)
 	}
 	if s, err := Open(link, configFor(Config{}, id)); !errors.Is(err, ErrLocked) {

@@ -1,7 +1,6 @@
 package evidence
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -11,30 +10,23 @@ import (
 	"github.com/stopd/stopd"
 )
 
-// The header of a segment is its magic and its version. Both keep place and size in every version,
-// so that an old program can refuse a new store for the right reason.
-const (
-	segmentMagic  = "stopd store\n"
-	version       = 1
-	segmentHeader = len(segmentMagic) + 4
-)
-
 // The header of a record, all integers big-endian:
 //
 //	 0  4  magic "srec"
 //	 4  4  length of the payload
 //	 8  4  type
-//	12  8  offset of the record in the segment it was first written to
+//	12  8  number: how many records the store had before it
 //	20  8  time, Unix nanoseconds, signed
 //	28 32  locator
-//	60  4  CRC-32C of bytes 0 to 59 and the payload
+//	60  8  number of the batch whose key seals the payload; 0 if it is not sealed
+//	68  4  CRC-32C of bytes 0 to 67 and the payload
 //
-// The offset tells a reader that records were removed or moved; the magic lets it find the next
-// whole record behind a damaged one.
+// The number tells a reader that records were removed or moved; the magic lets it find the next
+// whole record behind a damaged one. Bytes 0 to 67 are authenticated with what they head.
 const (
 	recordMagic  = "srec"
-	recordHeader = 64
-	sumAt        = 60
+	recordHeader = 72
+	sumAt        = 68
 	// maxPayload bounds the memory that a length read from disk can claim.
 	maxPayload = 16 << 20
 )
@@ -42,39 +34,72 @@ const (
 type recordType uint32
 
 const (
-	typeReport     recordType = 1
-	typeTraceback  recordType = 2
-	typeRedemption recordType = 3
-	typeStart      recordType = 4
+	typeBatch      recordType = 1
+	typeReport     recordType = 2
+	typeTraceback  recordType = 3
+	typeRedemption recordType = 4
+	typeStart      recordType = 5
+	typeState      recordType = 6
+	typeExpiry     recordType = 7
+	typeHold       recordType = 8
+	typeRelease    recordType = 9
+	typeConfig     recordType = 10
 )
 
 var typeNames = map[recordType]string{
+	typeBatch:      "batch",
 	typeReport:     "report",
 	typeTraceback:  "traceback",
 	typeRedemption: "redemption",
 	typeStart:      "start",
+	typeState:      "state",
+	typeExpiry:     "expiry",
+	typeHold:       "hold",
+	typeRelease:    "release",
+	typeConfig:     "config",
 }
 
 func (t recordType) String() string { return typeNames[t] }
 
+// sealed tells whether records of the type are sealed with a batch's key.
+func (t recordType) sealed() bool {
+	switch t {
+	case typeReport, typeTraceback, typeRedemption, typeHold, typeRelease:
+		return true
+	}
+	return false
+}
+
+// located tells whether records of the type are found by their locator.
+func (t recordType) located() bool { return t == typeReport || t == typeTraceback }
+
 // A locator finds the records of a token for who knows the token. It says nothing to anyone else.
 type locator [sha256.Size]byte
 
-// Two labels, so that nothing on disk links a report to its trace-backs.
+// Every use of SHA-256 has a label, so that nothing on disk links a report to its trace-backs, and no hash
+// stands for two things.
 const (
-	reportLabel    = "stopd store v1 report\x00"
-	tracebackLabel = "stopd store v1 traceback\x00"
+	reportLabel    = "stopd store v2 report\x00"
+	tracebackLabel = "stopd store v2 traceback\x00"
+	typeLabel      = "stopd store v2 type\x00"
+	leafLabel      = "stopd store v2 leaf\x00"
 )
 
 func locate(label string, t stop.Token) locator {
 	return sha256.Sum256(append([]byte(label), t[:]...))
 }
 
+// typeLocator is the locator of records that belong to no token. It makes their type a part of the leaf.
+func typeLocator(t recordType) locator {
+	return sha256.Sum256([]byte(typeLabel + t.String()))
+}
+
 type record struct {
 	kind    recordType
-	offset  int64
+	number  uint64
 	time    int64 // Unix nanoseconds
 	locator locator
+	batch   uint64
 	payload []byte
 }
 
@@ -82,18 +107,34 @@ func (r record) size() int64 { return recordHeader + int64(len(r.payload)) }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-func appendRecord(b []byte, r record) []byte {
-	start := len(b)
+// appendHeader appends the header of r without its checksum, which [finishRecord] sets: a payload that is
+// sealed behind it is authenticated with these bytes.
+func appendHeader(b []byte, r record, payload int) []byte {
 	b = append(b, recordMagic...)
-	b = binary.BigEndian.AppendUint32(b, uint32(len(r.payload)))
+	b = binary.BigEndian.AppendUint32(b, uint32(payload))
 	b = binary.BigEndian.AppendUint32(b, uint32(r.kind))
-	b = binary.BigEndian.AppendUint64(b, uint64(r.offset))
+	b = binary.BigEndian.AppendUint64(b, r.number)
 	b = binary.BigEndian.AppendUint64(b, uint64(r.time))
 	b = append(b, r.locator[:]...)
-	sum := crc32.Update(crc32.Checksum(b[start:], castagnoli), castagnoli, r.payload)
-	b = binary.BigEndian.AppendUint32(b, sum)
-	return append(b, r.payload...)
+	return binary.BigEndian.AppendUint64(b, r.batch)
 }
+
+// finishRecord sets the checksum of the whole record that b is.
+func finishRecord(b []byte) {
+	sum := crc32.Update(crc32.Checksum(b[:sumAt], castagnoli), castagnoli, b[recordHeader:])
+	binary.BigEndian.PutUint32(b[sumAt:], sum)
+}
+
+func appendRecord(b []byte, r record) []byte {
+	start := len(b)
+	b = append(appendHeader(b, r, len(r.payload)), 0, 0, 0, 0)
+	b = append(b, r.payload...)
+	finishRecord(b[start:])
+	return b
+}
+
+// header gives the bytes of r's header that are authenticated with its payload.
+func (r record) header() []byte { return appendHeader(nil, r, len(r.payload)) }
 
 // payloadLength gives the length of the payload that a record's header announces. It checks only
 // what must hold before that many bytes are read.
@@ -128,31 +169,17 @@ func decodeRecord(b []byte) (record, error) {
 	}
 	r := record{
 		kind:    recordType(binary.BigEndian.Uint32(b[8:])),
-		offset:  int64(binary.BigEndian.Uint64(b[12:])),
+		number:  binary.BigEndian.Uint64(b[12:]),
 		time:    int64(binary.BigEndian.Uint64(b[20:])),
-		locator: locator(b[28:sumAt]),
+		locator: locator(b[28:60]),
+		batch:   binary.BigEndian.Uint64(b[60:]),
 		payload: payload,
 	}
 	if _, known := typeNames[r.kind]; !known {
 		return record{}, fmt.Errorf("decode record: type is %d", uint32(r.kind))
 	}
-	if r.offset < int64(segmentHeader) {
-		return record{}, fmt.Errorf("decode record: offset is %d", r.offset)
+	if r.kind.sealed() != (r.batch != 0) || r.batch != 0 && r.batch >= r.number {
+		return record{}, fmt.Errorf("decode record: a %s of batch %d", r.kind, r.batch)
 	}
 	return r, nil
-}
-
-func appendSegmentHeader(b []byte) []byte {
-	return binary.BigEndian.AppendUint32(append(b, segmentMagic...), version)
-}
-
-// checkSegmentHeader checks the header that b begins with.
-func checkSegmentHeader(b []byte) error {
-	if len(b) < segmentHeader || !bytes.Equal(b[:len(segmentMagic)], []byte(segmentMagic)) {
-		return fmt.Errorf("check segment header: %w", ErrAltered)
-	}
-	if v := binary.BigEndian.Uint32(b[len(segmentMagic):]); v != version {
-		return fmt.Errorf("check segment header: %w: %d, this program knows %d", ErrVersion, v, version)
-	}
-	return nil
 }

@@ -14,18 +14,20 @@ import (
 
 // The bytes that docs/store.md describes. They may change only together with the version.
 func TestFormat(t *testing.T) {
-	if got, want := string(appendSegmentHeader(nil)), "stopd store\n\x00\x00\x00\x01"; got != want {
-		t.Errorf("segment header %q, want %q", got, want)
+	header := appendSegmentHeader(nil, segment{number: 1, first: 0, made: 1_000_000_000_000_000_001})
+	if got, want := hex.EncodeToString(header), "73746f70642073746f72650a"+"00000002"+"0000000000000001"+"0000000000000000"+"0de0b6b3a7640001"+"a509334e"; got != want {
+		t.Errorf("segment header\n got %s\nwant %s", got, want)
 	}
 	r := record{
 		kind:    typeReport,
-		offset:  16,
+		number:  3,
+		batch:   2,
 		time:    1_000_000_000_000_000_001,
 		locator: locate(reportLabel, stop.TokenOf([]byte("abc"))),
 		payload: []byte("payload"),
 	}
-	want := "73726563" + "00000007" + "00000001" + "0000000000000010" + "0de0b6b3a7640001" +
-		"0ea67be8ff37fa4d134b076b29798d77da7101ed40d971cf431c416a7b4cca77" + "3cf26fc2" + "7061796c6f6164"
+	want := "73726563" + "00000007" + "00000002" + "0000000000000003" + "0de0b6b3a7640001" +
+		"e9ef987ae710b2e2c9a808f29f7f95d5c8f40177b61cc7f9085e534f28b8350e" + "0000000000000002" + "9ec16b37" + "7061796c6f6164"
 	if got := hex.EncodeToString(appendRecord(nil, r)); got != want {
 		t.Errorf("record\n got %s\nwant %s", got, want)
 	}
@@ -33,10 +35,11 @@ func TestFormat(t *testing.T) {
 
 func FuzzDecodeRecord(f *testing.F) {
 	for kind := range typeNames {
-		f.Add(appendRecord(nil, record{kind: kind, offset: 16, time: 1, payload: []byte("payload")}))
+		f.Add(appendRecord(nil, record{kind: kind, number: 9, time: 1, payload: []byte("payload")}))
+		f.Add(appendRecord(nil, record{kind: kind, number: 9, batch: 2, time: 1, payload: []byte("payload")}))
 	}
-	f.Add(appendRecord(nil, record{kind: 5, offset: 16}))
-	f.Add(appendRecord(nil, record{kind: typeReport, offset: 15}))
+	f.Add(appendRecord(nil, record{kind: 99}))
+	f.Add(appendRecord(nil, record{kind: typeReport, number: 9, batch: 9}))
 	f.Add([]byte(recordMagic))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := decodeRecord(b)
@@ -53,7 +56,7 @@ func FuzzDecodeRecord(f *testing.F) {
 }
 
 func TestDecodeRecordRefuses(t *testing.T) {
-	whole := appendRecord(nil, record{kind: typeReport, offset: 16, payload: []byte("payload")})
+	whole := appendRecord(nil, record{kind: typeReport, number: 9, batch: 2, payload: []byte("payload")})
 	huge := bytes.Clone(whole)
 	copy(huge[4:], "\xff\xff\xff\xff")
 	for name, b := range map[string][]byte{
@@ -61,8 +64,10 @@ func TestDecodeRecordRefuses(t *testing.T) {
 		"header short": whole[:recordHeader-1],
 		"payload cut":  whole[:len(whole)-1],
 		"length":       huge,
-		"type":         appendRecord(nil, record{kind: 5, offset: 16}),
-		"offset":       appendRecord(nil, record{kind: typeReport, offset: 15}),
+		"type":         appendRecord(nil, record{kind: 99}),
+		"no batch":     appendRecord(nil, record{kind: typeReport, number: 9}),
+		"batch behind": appendRecord(nil, record{kind: typeReport, number: 9, batch: 9}),
+		"not sealed":   appendRecord(nil, record{kind: typeStart, number: 9, batch: 2}),
 	} {
 		if _, err := decodeRecord(b); err == nil {
 			t.Errorf("%s: no error", name)
@@ -93,11 +98,13 @@ func FuzzParseControlRequest(f *testing.F) {
 	token := stop.TokenOf(nil).String()
 	f.Add([]byte(`{"export":{"token":"` + token + `","by":"a","reason":"b"}}`))
 	f.Add([]byte(`{"export":{"token":"` + token + `","by":"a\nb","reason":"b"}}`))
+	f.Add([]byte(`{"hold":{"token":"` + token + `","by":"a","reason":"b"}}`))
+	f.Add([]byte(`{"release":{"token":"` + token + `","by":"a","reason":"b"}}`))
 	f.Add([]byte(`{}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
-		r, err := parseControlRequest(line)
-		if err != nil && r != (Redemption{}) {
-			t.Fatalf("redemption with error %v is not zero: %v", err, r)
+		q, r, err := parseControlRequest(line)
+		if err != nil && (r != (Redemption{}) || q != (controlRequest{})) {
+			t.Fatalf("request with error %v is not zero: %v, %v", err, q, r)
 		}
 		if err == nil && r.check() != nil {
 			t.Fatalf("accepted %+v: %v", r, r.check())
@@ -131,18 +138,22 @@ func TestRedemptionCheck(t *testing.T) {
 }
 
 func TestSegmentVersion(t *testing.T) {
+	whole := string(appendSegmentHeader(nil, segment{number: 1}))
 	for _, test := range []struct {
 		header string
 		want   error
 	}{
-		{"stopd store\n\x00\x00\x00\x01", nil},
-		{"stopd store\n\x00\x00\x00\x02", ErrVersion},
+		{whole, nil},
+		{whole[:len(whole)-1], ErrAltered},
+		{whole[:20] + "x" + whole[21:], ErrAltered},
+		{"stopd store\n\x00\x00\x00\x01", ErrVersion},
+		{"stopd store\n\x00\x00\x00\x03", ErrVersion},
 		{"stopd store\n\x00\x00\x00\x00", ErrVersion},
-		{"stopd stork\n\x00\x00\x00\x01", ErrAltered},
+		{"stopd stork\n\x00\x00\x00\x02", ErrAltered},
 		{"stopd store\n\x00\x00\x00", ErrAltered},
 		{"", ErrAltered},
 	} {
-		if err := checkSegmentHeader([]byte(test.header)); !errors.Is(err, test.want) || (err == nil) != (test.want == nil) {
+		if _, err := decodeSegmentHeader([]byte(test.header)); !errors.Is(err, test.want) || (err == nil) != (test.want == nil) {
 			t.Errorf("header %q: %v, want %v", test.header, err, test.want)
 		}
 	}

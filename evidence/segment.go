@@ -3,23 +3,75 @@ package evidence
 import (
 	"bytes"
 	"context"
-	"errors"
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"io"
-	"os"
-	"path/filepath"
 )
 
+// The header of a segment, all integers big-endian. Magic and version keep place and size in every version,
+// so that an old program can refuse a new store for the right reason.
+//
+//	 0 12  "stopd store" and a line feed
+//	12  4  version
+//	16  8  number of the segment, from 1
+//	24  8  number of its first record
+//	32  8  time it was made, Unix nanoseconds, signed
+//	40  4  CRC-32C of bytes 0 to 39
 const (
-	segmentName = "0000000000000001.seg"
-	segmentTemp = segmentName + ".tmp" // a segment whose creation did not end
+	segmentMagic  = "stopd store\n"
+	version       = 2
+	versioned     = len(segmentMagic) + 4
+	segmentHeader = versioned + 28
 )
 
-// maxBatch is the size in bytes from which a batch takes no further record. maxTail is therefore
-// the most that a crash in the middle of a write can leave behind the last durable record.
+type segment struct {
+	number uint64
+	first  uint64 // number of its first record
+	made   int64  // Unix nanoseconds
+}
+
+func appendSegmentHeader(b []byte, s segment) []byte {
+	start := len(b)
+	b = binary.BigEndian.AppendUint32(append(b, segmentMagic...), version)
+	b = binary.BigEndian.AppendUint64(b, s.number)
+	b = binary.BigEndian.AppendUint64(b, s.first)
+	b = binary.BigEndian.AppendUint64(b, uint64(s.made))
+	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b[start:], castagnoli))
+}
+
+// decodeSegmentHeader decodes the header that b begins with.
+func decodeSegmentHeader(b []byte) (segment, error) {
+	if err := checkVersion(b, segmentMagic); err != nil {
+		return segment{}, fmt.Errorf("decode segment header: %w", err)
+	}
+	if len(b) < segmentHeader || crc32.Checksum(b[:segmentHeader-4], castagnoli) != binary.BigEndian.Uint32(b[segmentHeader-4:]) {
+		return segment{}, fmt.Errorf("decode segment header: %w", ErrAltered)
+	}
+	return segment{
+		number: binary.BigEndian.Uint64(b[versioned:]),
+		first:  binary.BigEndian.Uint64(b[versioned+8:]),
+		made:   int64(binary.BigEndian.Uint64(b[versioned+16:])),
+	}, nil
+}
+
+// checkVersion checks the magic and version that b begins with.
+func checkVersion(b []byte, magic string) error {
+	if len(b) < len(magic)+4 || !bytes.HasPrefix(b, []byte(magic)) {
+		return ErrAltered
+	}
+	if v := binary.BigEndian.Uint32(b[len(magic):]); v != version {
+		return fmt.Errorf("%w: %d, this program knows %d", ErrVersion, v, version)
+	}
+	return nil
+}
+
+// maxBatch is the size in bytes from which a commit takes no further record. maxTail is therefore
+// the most that a crash in the middle of a write can leave behind the last durable record: besides these
+// and one record more, the batches that such a commit may open.
 const (
 	maxBatch = 4 << 20
-	maxTail  = maxBatch + recordHeader + maxPayload
+	maxTail  = maxBatch + 2*(recordHeader+maxPayload)
 )
 
 // window reads a file in order through one buffer.
@@ -95,7 +147,10 @@ func (w *window) next(ctx context.Context, off int64) (int64, error) {
 
 // layout is what a walk over a segment found besides whole records.
 type layout struct {
-	end     int64 // behind the last whole record or damage: a torn tail begins here
+	segment segment
+	end     int64  // behind the last whole record or damage: a torn tail begins here
+	next    uint64 // number of the record that would follow
+	last    int64  // time of the last record
 	size    int64
 	damaged int64 // offset of the first damage that no crash explains; 0 is none
 }
@@ -104,24 +159,29 @@ func (l layout) err(path string) error {
 	if l.damaged == 0 {
 		return nil
 	}
-	return fmt.Errorf("read %q at offset %d: %w", path, l.damaged, ErrAltered)
+	return altered(path, l.damaged)
+}
+
+func altered(path string, off int64) error {
+	return fmt.Errorf("read %q at offset %d: %w", path, off, ErrAltered)
 }
 
 // walk gives every whole record in the first size bytes of a segment, in order, with where it is; a
 // record's payload holds until yield returns. Bytes behind the last whole record are a torn tail, as
 // a crash leaves one, unless they are more than one write could have been. Any other bytes that are
-// no record are damage, which walk steps over, and so is a record that is not where it was written:
-// something before it was removed or put in.
+// no record are damage, which walk steps over, and so is a record whose number does not follow on the one
+// before: something was removed or put in.
 func walk(ctx context.Context, r io.ReaderAt, size int64, yield func(at int64, r record) error) (layout, error) {
 	w := &window{r: r, size: size}
 	b, err := w.bytes(0, segmentHeader)
 	if err != nil {
 		return layout{}, err
 	}
-	if err := checkSegmentHeader(b); err != nil {
+	s, err := decodeSegmentHeader(b)
+	if err != nil {
 		return layout{}, err
 	}
-	l := layout{end: int64(segmentHeader), size: size}
+	l := layout{segment: s, end: int64(segmentHeader), next: s.first, last: s.made, size: size}
 	for off := l.end; off < size; {
 		if err := ctx.Err(); err != nil {
 			return layout{}, err
@@ -144,94 +204,14 @@ func walk(ctx context.Context, r io.ReaderAt, size int64, yield func(at int64, r
 			off = next
 			continue
 		}
-		if rec.offset != off && l.damaged == 0 {
+		if rec.number != l.next && l.damaged == 0 {
 			l.damaged = off
 		}
 		if err := yield(off, rec); err != nil {
 			return layout{}, err
 		}
 		off += rec.size()
-		l.end = off
+		l.end, l.next, l.last = off, rec.number+1, rec.time
 	}
 	return l, nil
-}
-
-// segmentPath gives the path of the store's one segment. It is empty if dir does not exist, or
-// exists with nothing in it.
-func segmentPath(dir string) (string, error) {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return "", nil
-	}
-	if err != nil {
-		return "", fmt.Errorf("read store: %w", err)
-	}
-	path, other := "", ""
-	for _, e := range entries {
-		switch e.Name() {
-		case segmentName:
-			path = filepath.Join(dir, segmentName)
-		case segmentTemp, "lost+found": // the latter where the store has a file system of its own
-		default:
-			other = e.Name()
-		}
-	}
-	if other == "" {
-		return path, nil
-	}
-	if ok, _ := filepath.Match("*.seg", other); ok {
-		return "", fmt.Errorf("read store: %w: %q has a segment %q", ErrVersion, dir, other)
-	}
-	return "", fmt.Errorf("read store: %q holds %q, which is no part of a store", dir, other)
-}
-
-// existingSegment is segmentPath for who must not make a store.
-func existingSegment(dir string) (string, error) {
-	path, err := segmentPath(dir)
-	if err == nil && path == "" {
-		err = fmt.Errorf("read store: %q holds no segment: %w", dir, os.ErrNotExist)
-	}
-	return path, err
-}
-
-// createSegment makes dir, where it is missing, and its empty first segment, durably.
-func createSegment(dir string) error {
-	if err := makeDir(dir); err != nil {
-		return err
-	}
-	temp := filepath.Join(dir, segmentTemp)
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(appendSegmentHeader(nil))
-	if err == nil {
-		err = f.Sync()
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(temp, filepath.Join(dir, segmentName)); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-// makeDir makes dir and the parents it lacks, each for its owner alone, durably.
-func makeDir(dir string) error {
-	err := os.Mkdir(dir, 0o700)
-	if errors.Is(err, os.ErrExist) {
-		return nil
-	}
-	parent := filepath.Dir(dir)
-	if errors.Is(err, os.ErrNotExist) && parent != dir {
-		if err := makeDir(parent); err != nil {
-			return err
-		}
-		err = os.Mkdir(dir, 0o700)
-	}
-	if err != nil {
-		return err
-	}
-	return syncDir(parent)
 }

@@ -2,7 +2,6 @@ package evidence
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,21 +15,26 @@ import (
 	"github.com/stopd/stopd"
 )
 
-// queueLength bounds the records that wait for the writer; who comes later waits to enter.
-const queueLength = 256
+const (
+	// queueLength bounds the records that wait for the writer; who comes later waits to enter.
+	queueLength = 256
+	// defaultSegment is the size from which a segment is closed.
+	defaultSegment = 64 << 20
+	// housekeeping is how often the writer looks for what has expired.
+	housekeeping = time.Minute
+)
 
 // Store is an open store. All methods may be called at once.
 type Store struct {
 	recipients []age.Recipient
-	maxBytes   int64
+	retention  time.Duration
+	full       int64 // size from which a segment is closed
 	logger     *slog.Logger
 	now        func() time.Time
-
-	path   string // of the segment
-	file   *os.File
-	lock   *os.File
-	disk   disk
-	damage error // of the segment as it was opened; only [Export] opens a damaged one
+	dir        string
+	lock       *os.File
+	disk       disk
+	damage     error // as it was opened; only [Export] opens a damaged one
 
 	closing sync.RWMutex // held by who enters the queue; written to close it
 	closed  bool
@@ -38,26 +42,59 @@ type Store struct {
 	drained chan struct{}
 
 	// The writer's own, no lock.
-	size      int64
-	buffer    []byte
-	fullKnown bool
+	batch  *batch
+	expiry *time.Timer // of the batch
+	buffer []byte
+	room   *room
+	alarms alarms
+	state  state
 
 	mu     sync.RWMutex
 	failed error
-	index  map[locator][]int64 // offsets of reports and trace-backs, in order
+	open   *openSegment
+	old    []*closedSegment // in order
 }
 
-// disk is what the writer does to the segment. Tests replace its functions.
-type disk struct {
-	writeAt  func(b []byte, off int64) (int, error)
-	sync     func() error
-	truncate func(size int64) error
+// An openSegment is the one that is written. The writer changes it, under the store's lock where others read.
+type openSegment struct {
+	segment
+	path    string
+	file    *os.File
+	size    int64
+	next    uint64 // number of the next record
+	last    int64  // time of the last one
+	index   map[locator][]int64
+	batches map[uint64]int64
+}
+
+func (o *openSegment) admit(at int64, r record) {
+	switch {
+	case r.kind.located():
+		o.index[r.locator] = append(o.index[r.locator], at)
+	case r.kind == typeBatch:
+		o.batches[r.number] = at
+	}
+	o.next, o.last = r.number+1, r.time
+}
+
+// A closedSegment is found through its table.
+type closedSegment struct {
+	segment
+	contents
+	path  string
+	table *os.File
 }
 
 // entering is a record on its way to the disk. The writer answers once on done, which has room.
 type entering struct {
-	record record
-	done   chan error
+	kind    recordType
+	locator locator
+	// content is the payload; of a type that is sealed, packed and not sealed yet.
+	content []byte
+	payer   *stop.Payer        // nil: whatever room there is
+	promise bool               // it was promised, and its room kept free
+	change  func(*state) error // of the store's state, recorded behind it
+	done    chan error
 }
 
 // Create makes the directory dir, for its owner alone, with an empty store in it. A dir that exists
@@ -76,14 +113,21 @@ func Create(dir string) error {
 			return err
 		}
 		defer lock.Close()
-		path, err := segmentPath(dir)
-		if err == nil && path != "" {
-			err = fmt.Errorf("%q: %w", path, os.ErrExist)
+		numbers, err := segments(dir)
+		if err == nil && len(numbers) > 0 {
+			err = fmt.Errorf("%q: %w", dir, os.ErrExist)
 		}
 		if err != nil {
 			return err
 		}
-		return createSegment(dir)
+		if err := makeDir(dir); err != nil {
+			return err
+		}
+		o, err := newSegment(systemDisk, dir, segment{number: 1, made: time.Now().UnixNano()}, state{})
+		if err != nil {
+			return err
+		}
+		return o.file.Close()
 	}()
 	if err != nil {
 		return fmt.Errorf("create store: %w", err)
@@ -92,14 +136,11 @@ func Create(dir string) error {
 }
 
 // Open opens the store in dir, and makes it where dir is missing or empty. It holds the lock
-// DIR.lock until [Store.Close], reads the whole store, cuts the torn tail that a crash left and
+// DIR.lock until [Store.Close], reads the segment that was written last, cuts the torn tail that a crash left and
 // records the start and the cut. Its errors wrap [ErrLocked], [ErrVersion] or [ErrAltered], the
 // last where there is damage that no crash explains; the store is then left as it is.
 func Open(dir string, c Config) (*Store, error) {
 	s, err := openStore(context.Background(), dir, c, true)
-	if err == nil && s.damage != nil {
-		err = s.damage
-	}
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
@@ -111,7 +152,7 @@ func Open(dir string, c Config) (*Store, error) {
 func Check(dir string, c Config) error {
 	dir, err := check(dir, c)
 	if err == nil {
-		_, err = segmentPath(dir)
+		_, err = segments(dir)
 	}
 	if err != nil {
 		return fmt.Errorf("check store: %w", err)
@@ -122,10 +163,14 @@ func Check(dir string, c Config) error {
 // check returns the path of a store that may be opened with a configuration, as [resolve] gives it.
 func check(dir string, c Config) (string, error) {
 	// That the recipients cannot be sealed to is to be known now, not at the first report.
-	if _, err := seal(c.Recipients); err != nil {
+	b, _, err := newBatch(1, time.Time{}, c.Recipients)
+	if err == nil {
+		err = b.close()
+	}
+	if err != nil {
 		return "", err
 	}
-	dir, err := resolve(dir)
+	dir, err = resolve(dir)
 	if err != nil {
 		return "", err
 	}
@@ -139,7 +184,7 @@ func check(dir string, c Config) (string, error) {
 
 // openStore opens a store for appending. With create unset it makes nothing, and opens a damaged
 // store too, with [Store.damage] set. With create set a damaged store is the error.
-func openStore(ctx context.Context, dir string, c Config, create bool) (s *Store, err error) {
+func openStore(ctx context.Context, dir string, c Config, create bool) (_ *Store, err error) {
 	if dir, err = check(dir, c); err != nil {
 		return nil, err
 	}
@@ -147,45 +192,32 @@ func openStore(ctx context.Context, dir string, c Config, create bool) (s *Store
 		if err := makeDir(filepath.Dir(dir)); err != nil {
 			return nil, err
 		}
-	} else if _, err := existingSegment(dir); err != nil {
+	} else if _, err := existingSegments(dir); err != nil {
 		return nil, err
 	}
 	lock, err := takeLock(dir)
 	if err != nil {
 		return nil, err
 	}
-	defer closeOnError(&err, lock)
-	path, err := segmentPath(dir)
-	if err != nil {
-		return nil, err
-	}
-	if path == "" {
-		if err := createSegment(dir); err != nil {
-			return nil, err
-		}
-		path = filepath.Join(dir, segmentName)
-	}
-	file, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer closeOnError(&err, file)
-	s = &Store{
+	s := &Store{
 		recipients: c.Recipients,
-		maxBytes:   c.MaxBytes,
+		retention:  c.Retention,
+		full:       c.SegmentBytes,
 		logger:     c.Logger,
 		now:        c.Now,
-		path:       path,
-		file:       file,
+		dir:        dir,
 		lock:       lock,
-		disk: disk{
-			writeAt:  file.WriteAt,
-			sync:     func() error { return syncData(file) },
-			truncate: file.Truncate,
-		},
-		queue:   make(chan *entering, queueLength),
-		drained: make(chan struct{}),
-		index:   map[locator][]int64{},
+		disk:       systemDisk,
+		queue:      make(chan *entering, queueLength),
+		drained:    make(chan struct{}),
+		room:       newRoom(c.MaxBytes, c.Retention),
+		expiry:     time.NewTimer(time.Hour),
+	}
+	if c.disk != nil {
+		s.disk = *c.disk
+	}
+	if s.full == 0 {
+		s.full = defaultSegment
 	}
 	if s.logger == nil {
 		s.logger = slog.Default()
@@ -193,87 +225,64 @@ func openStore(ctx context.Context, dir string, c Config, create bool) (s *Store
 	if s.now == nil {
 		s.now = time.Now
 	}
-	if err := s.start(ctx, create); err != nil {
+	s.alarms.logger = s.logger
+	defer func() {
+		if err != nil {
+			s.closeFiles()
+		}
+	}()
+	cut, err := s.read(ctx, create)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.recordStart(cut); err != nil {
 		return nil, err
 	}
 	go s.run()
 	return s, nil
 }
 
-// start reads the segment, closes its tail and records that.
-func (s *Store) start(ctx context.Context, strict bool) error {
-	info, err := s.file.Stat()
-	if err != nil {
-		return err
-	}
-	l, err := walk(ctx, s.file, info.Size(), func(at int64, r record) error {
-		s.admit(at, r)
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("read %q: %w", s.path, err)
-	}
-	if s.damage = l.err(s.path); s.damage != nil && strict {
-		return s.damage
-	}
-	s.size = l.end
-	cut := l.size - l.end
-	if cut > 0 {
-		s.logger.Warn("closed a torn tail of the store", "segment", s.path, "offset", l.end, "bytes", cut)
-		if err := s.disk.truncate(l.end); err != nil {
-			return fmt.Errorf("cut torn tail: %w", err)
-		}
-		if err := s.disk.sync(); err != nil {
-			return fmt.Errorf("cut torn tail: %w", err)
-		}
-	}
-	payload, err := json.Marshal(startPayload{Cut: cut})
-	if err != nil {
-		return err
-	}
-	e := &entering{record: record{kind: typeStart, payload: payload}, done: make(chan error, 1)}
-	s.commit([]*entering{e})
-	return <-e.done
-}
-
-// startPayload is the payload of a start record, which is not sealed: [List] shows it, and it says
-// nothing of a report.
-type startPayload struct {
-	Cut int64 `json:"cut"` // bytes of torn tail removed
-}
-
-// Keep seals report to the recipients and keeps it. It returns the report's token once the record
+// Keep seals report to the recipients and keeps it, charged to p. It returns the report's token once the record
 // is durable, so a token that somebody holds has a record, whatever crashes. Where ctx ends first
-// the record may become durable all the same, with no one told its token. Errors wrap [ErrFull],
+// the record may become durable all the same, with no one told its token. Errors wrap [ErrFull], [ErrShare],
 // [ErrStore], [os.ErrClosed] or ctx's error.
-func (s *Store) Keep(ctx context.Context, report []byte) (stop.Token, error) {
-	payload, err := seal(s.recipients, report)
+func (s *Store) Keep(ctx context.Context, report []byte, p stop.Payer) (stop.Token, error) {
+	packed, err := pack(report, step)
 	if err != nil {
 		return stop.Token{}, fmt.Errorf("keep report: %w", err)
 	}
 	t := stop.TokenOf(report)
-	err = s.append(ctx, record{kind: typeReport, locator: locate(reportLabel, t), payload: payload})
+	err = s.append(ctx, &entering{kind: typeReport, locator: locate(reportLabel, t), content: packed, payer: &p})
 	if err != nil {
 		return stop.Token{}, fmt.Errorf("keep report: %w", err)
 	}
 	return t, nil
 }
 
-// KeepTraceback keeps what a trace-back brought under t, as [Store.Keep] does a report. A token may
-// have several. That t names a report is not checked.
+// KeepTraceback keeps what a trace-back brought under t, as [Store.Keep] does a report. That t names a report,
+// kept with [stop.Payer.Traceback] set, is not checked.
 func (s *Store) KeepTraceback(ctx context.Context, t stop.Token, traceback []byte) error {
-	payload, err := seal(s.recipients, t[:], traceback)
+	packed, err := pack(append(t[:], traceback...), tracebackStep)
 	if err != nil {
 		return fmt.Errorf("keep trace-back: %w", err)
 	}
-	err = s.append(ctx, record{kind: typeTraceback, locator: locate(tracebackLabel, t), payload: payload})
+	err = s.append(ctx, &entering{kind: typeTraceback, locator: locate(tracebackLabel, t), content: packed, promise: true})
 	if err != nil {
 		return fmt.Errorf("keep trace-back: %w", err)
 	}
 	return nil
 }
 
-// Close waits for what was handed in to become durable, and gives up the lock.
+// RecordConfig records that the configuration is now the one with this hash.
+func (s *Store) RecordConfig(ctx context.Context, sum [32]byte) error {
+	err := s.append(ctx, &entering{kind: typeConfig, locator: typeLocator(typeConfig), content: fmt.Appendf(nil, `{"sha256":"%x"}`, sum)})
+	if err != nil {
+		return fmt.Errorf("record configuration: %w", err)
+	}
+	return nil
+}
+
+// Close waits for what was handed in to become durable, erases the batch's key and gives up the lock.
 func (s *Store) Close() error {
 	s.closing.Lock()
 	if s.closed {
@@ -284,10 +293,27 @@ func (s *Store) Close() error {
 	close(s.queue)
 	s.closing.Unlock()
 	<-s.drained
-	if err := errors.Join(s.file.Close(), s.lock.Close()); err != nil {
+	if err := s.closeFiles(); err != nil {
 		return fmt.Errorf("close store: %w", err)
 	}
 	return nil
+}
+
+func (s *Store) closeFiles() error {
+	var errs []error
+	if s.batch != nil {
+		errs = append(errs, s.batch.close())
+		s.batch = nil
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, c := range s.old {
+		errs = append(errs, c.table.Close())
+	}
+	if s.open != nil {
+		errs = append(errs, s.open.file.Close())
+	}
+	return errors.Join(append(errs, s.lock.Close())...)
 }
 
 // resolve gives the path of dir that the lock and the socket are named after: the same one by
@@ -336,11 +362,5 @@ func refuseVolatile(dir string) error {
 			return fmt.Errorf("check file system of %q: %s does not survive a reboot", dir, fs)
 		}
 		return nil
-	}
-}
-
-func closeOnError(err *error, f *os.File) {
-	if *err != nil {
-		f.Close()
 	}
 }

@@ -21,8 +21,9 @@ import (
 
 // A Keeper keeps evidence. It is a seam between processes: reports go through it and nowhere else.
 type Keeper interface {
-	// Keep keeps a report and returns its token once it is durable.
-	Keep(ctx context.Context, report []byte) (stop.Token, error)
+	// Keep keeps a report, charged to who has it made, and returns its token once it is durable. The error is
+	// [stop.ErrNoRoom] where it is too much.
+	Keep(ctx context.Context, report []byte, p stop.Payer) (stop.Token, error)
 	// KeepTraceback keeps what became of the previous hosts, under the token of the report that named them.
 	KeepTraceback(ctx context.Context, t stop.Token, record []byte) error
 }
@@ -40,6 +41,8 @@ type Examiner struct {
 	Deadline time.Duration
 	Trace    trace.Options
 	Save     Groups
+	// Checkpoint gives the digest of the host's last checkpoint, or nothing; nil where there is no log.
+	Checkpoint func() string
 	// UserName turns a user id into a name; empty is unknown.
 	UserName func(ctx context.Context, uid uint32) string
 }
@@ -78,13 +81,15 @@ func (x *Examiner) find(ctx context.Context, q stop.Question) (host.Socket, erro
 
 // Examine answers a question: it saves a report and returns its token, with the candidates for the
 // previous host where the type asks for them. The error is [stop.ErrNoUser] where nobody answers for the
-// connection; nothing is saved then.
+// connection, [stop.ErrNoRoom] where there is no room to save; nothing is saved then.
 func (x *Examiner) Examine(ctx context.Context, q stop.Question) (stop.Finding, error) {
 	r, err := x.Look(ctx, q)
 	if err != nil {
 		return stop.Finding{}, err
 	}
-	t, err := x.Keeper.Keep(ctx, bounded(&r))
+	p := payer(q)
+	p.UID, p.Owned = r.Connection.UID, true
+	t, err := x.Keeper.Keep(ctx, bounded(&r), p)
 	if err != nil {
 		return stop.Finding{}, fmt.Errorf("keep report: %w", err)
 	}
@@ -124,11 +129,16 @@ func (x *Examiner) Decline(ctx context.Context, q stop.Question, why string, sam
 		r.Kind, r.SameAs = report.KindDuplicate, sameAs.String()
 	}
 	x.Save.apply(&r)
-	t, err := x.Keeper.Keep(ctx, report.Encode(r))
+	t, err := x.Keeper.Keep(ctx, report.Encode(r), payer(q))
 	if err != nil {
 		return stop.Token{}, fmt.Errorf("keep report: %w", err)
 	}
 	return t, nil
+}
+
+// payer is who asks. Every recursive question has a trace-back, be it of nobody.
+func payer(q stop.Question) stop.Payer {
+	return stop.Payer{Source: q.Requester, Traceback: q.Type.Recursive()}
 }
 
 // KeepTraceback keeps what became of the previous hosts.
@@ -150,6 +160,9 @@ func (x *Examiner) blank(ctx context.Context, q stop.Question) report.Report {
 		Host: facts, Gaps: gaps,
 		Request: report.Request{Time: q.Time, Type: q.Type.String(), Local: q.Local, Remote: q.Remote,
 			Requester: q.Requester, OnBehalf: q.OnBehalf()},
+	}
+	if x.Checkpoint != nil {
+		r.Request.Checkpoint = x.Checkpoint()
 	}
 	if q.Type.Recursive() {
 		r.Request.SID = strconv.FormatUint(q.SID, 10)

@@ -26,7 +26,7 @@ type shelf struct {
 	err        error
 }
 
-func (k *shelf) Keep(_ context.Context, b []byte) (stop.Token, error) {
+func (k *shelf) Keep(_ context.Context, b []byte, _ stop.Payer) (stop.Token, error) {
 	if k.err != nil {
 		return stop.Token{}, k.err
 	}

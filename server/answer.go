@@ -30,11 +30,13 @@ type asking struct {
 	token stop.Token
 }
 
-// An answer is a reply, and what is to be done once it has left: with room, or without where too much of
-// it is under way.
+// An answer is a reply, and what is to be done once it has left.
 type answer struct {
 	reply stop.Reply
-	then  func(ctx context.Context, room bool)
+	// then is set where the reply's token is to have a trace-back record.
+	then *promise
+	// examined is set where the host was looked at: later questions of the session are duplicates then.
+	examined bool
 }
 
 // lookupWait is how long a question may wait for others to end. Without it, a burst of anybody's questions
@@ -42,14 +44,28 @@ type answer struct {
 const lookupWait = 2 * time.Second
 
 // answer decides one question. The error means that no reply can be given.
-func (s *Server) answer(ctx context.Context, cfg *Config, q stop.Question) (answer, error) {
+func (s *Server) answer(ctx context.Context, cfg *Config, q stop.Question) (a answer, err error) {
+	if q.Type.Recursive() {
+		if !s.promises.take(source(q.Requester)) {
+			return s.over(cfg, q), nil
+		}
+		defer func() {
+			if a.then == nil {
+				s.promises.giveBack(source(q.Requester))
+			}
+		}()
+	}
+	return s.decide(ctx, cfg, q)
+}
+
+func (s *Server) decide(ctx context.Context, cfg *Config, q stop.Question) (answer, error) {
 	stranger := q.OnBehalf() && !within(q.Requester, cfg.OnBehalf)
 	if stranger || !q.PortsValid() || q.Type == stop.ID {
 		switch {
 		case !s.sources.spend(source(q.Requester), q.Time, cfg.Limits.perSource()):
 			return s.over(cfg, q), nil
 		case stranger:
-			return s.decoy(ctx, q, "the requester may not ask on behalf of other hosts")
+			return s.decoy(ctx, cfg, q, "the requester may not ask on behalf of other hosts")
 		case !q.PortsValid():
 			return s.refuse(ctx, cfg, q, stop.InvalidPort, "invalid port")
 		}
@@ -131,13 +147,13 @@ func (s *Server) recursive(ctx context.Context, cfg *Config, q stop.Question, f 
 		if first.token != (stop.Token{}) {
 			s.Counters.Duplicates.Add(1)
 			t, err := s.answerer.Decline(ctx, q, "duplicate", first.token)
-			return s.saved(q, t, err)
+			return s.saved(cfg, q, t, err)
 		}
 		// The first had no answer, so this one may take its place.
 	}
 	defer close(mine.done)
 	a, err := s.examine(ctx, cfg, q, f)
-	if err != nil || a.then == nil {
+	if err != nil || !a.examined {
 		s.asked.drop(k)
 		return a, err
 	}
@@ -157,24 +173,36 @@ func (s *Server) examine(ctx context.Context, cfg *Config, q stop.Question, f fl
 	}
 	found, err := s.answerer.Examine(ctx, q)
 	<-s.lookups
-	if errors.Is(err, stop.ErrNoUser) {
+	switch {
+	case errors.Is(err, stop.ErrNoUser):
 		return s.refuse(ctx, cfg, q, stop.NoUser, err.Error())
+	case err != nil:
+		s.connection.drop(f)
 	}
-	a, err := s.saved(q, found.Token, err)
-	if err != nil || !q.Type.Recursive() {
-		return a, err
+	a, err := s.saved(cfg, q, found.Token, err)
+	if a.then != nil {
+		a.then.follow = func(ctx context.Context, room bool) { s.follow(ctx, cfg, q, f, found, a.then, room) }
+		a.examined = true
 	}
-	a.then = func(ctx context.Context, room bool) { s.follow(ctx, cfg, q, f, found, room) }
-	return a, nil
+	return a, err
 }
 
-// saved makes the reply of a token that is durable.
-func (s *Server) saved(q stop.Question, t stop.Token, err error) (answer, error) {
+// saved makes the reply of a token that is durable. Where there was no room for what it would stand for, it is as
+// over a bound.
+func (s *Server) saved(cfg *Config, q stop.Question, t stop.Token, err error) (answer, error) {
+	if errors.Is(err, stop.ErrNoRoom) {
+		s.Counters.NoRoom.Add(1)
+		return s.over(cfg, q), nil
+	}
 	if err != nil {
 		return answer{}, err
 	}
 	s.Counters.Tokens.Add(1)
-	return token(q, t), nil
+	a := token(q, t)
+	if q.Type.Recursive() {
+		a.then = &promise{token: t, source: source(q.Requester)}
+	}
+	return a, nil
 }
 
 func token(q stop.Question, t stop.Token) answer {
@@ -185,7 +213,7 @@ func token(q stop.Question, t stop.Token) answer {
 // not to be told. A question on behalf of another host never gets an error.
 func (s *Server) refuse(ctx context.Context, cfg *Config, q stop.Question, word stop.ErrorWord, why string) (answer, error) {
 	if q.OnBehalf() || cfg.Errors == ErrorsToken {
-		return s.decoy(ctx, q, why)
+		return s.decoy(ctx, cfg, q, why)
 	}
 	if cfg.Errors == ErrorsUnknown {
 		word = stop.UnknownError
@@ -195,10 +223,10 @@ func (s *Server) refuse(ctx context.Context, cfg *Config, q stop.Question, word 
 }
 
 // decoy answers with a token that stands for nothing but the reason why.
-func (s *Server) decoy(ctx context.Context, q stop.Question, why string) (answer, error) {
+func (s *Server) decoy(ctx context.Context, cfg *Config, q stop.Question, why string) (answer, error) {
 	s.Counters.Decoys.Add(1)
 	t, err := s.answerer.Decline(ctx, q, why, stop.Token{})
-	return s.saved(q, t, err)
+	return s.saved(cfg, q, t, err)
 }
 
 // over answers at a bound, without any work: 32 random bytes that no record stands for, or UNKNOWN-ERROR.

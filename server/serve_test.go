@@ -179,7 +179,7 @@ func TestClientVanishes(t *testing.T) {
 		synctest.Wait()
 		c.Close()
 		close(gate)
-		s.under.Wait()
+		s.Wait(t.Context())
 		if len(f.kept) != 1 {
 			t.Error("the trace-back was not kept")
 		}

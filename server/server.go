@@ -32,6 +32,7 @@ type Server struct {
 	tracebacks chan struct{}
 	waiting    chan struct{}  // trace-backs that have begun
 	under      sync.WaitGroup // trace-backs and connections
+	promises   promises
 
 	Counters Counters
 }
@@ -39,7 +40,7 @@ type Server struct {
 // Counters count what happened since the start.
 type Counters struct {
 	Requests, Malformed, Errors, Tokens, Decoys, Duplicates, OverBound atomic.Uint64
-	Asked, Evicted, Refused, Failed                                    atomic.Uint64
+	Asked, Evicted, Refused, Failed, NoRoom                            atomic.Uint64
 }
 
 // LogValue gives every counter by its name. None tells of a user or a connection.
@@ -50,7 +51,7 @@ func (c *Counters) LogValue() slog.Value {
 		slog.Uint64("decoys", c.Decoys.Load()), slog.Uint64("duplicates", c.Duplicates.Load()),
 		slog.Uint64("over_bound", c.OverBound.Load()), slog.Uint64("asked", c.Asked.Load()),
 		slog.Uint64("evicted", c.Evicted.Load()), slog.Uint64("refused", c.Refused.Load()),
-		slog.Uint64("failed", c.Failed.Load()))
+		slog.Uint64("failed", c.Failed.Load()), slog.Uint64("no_room", c.NoRoom.Load()))
 }
 
 // New returns a server that answers by an Answerer. The bounds Lookups, Table and Parallel are those of the
@@ -69,6 +70,7 @@ func New(a Answerer, c *Config) *Server {
 		followed:   newTable[path, *following](n),
 		tracebacks: make(chan struct{}, c.Traceback.Parallel),
 		waiting:    make(chan struct{}, waitingPerSlot*c.Traceback.Parallel),
+		promises:   promises{limit: n, bySource: map[netip.Prefix]int{}, open: map[*promise]bool{}},
 	}
 	s.config.Store(c)
 	return s
@@ -106,16 +108,20 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	}
 }
 
-// Wait waits until what is under way has ended, or the context has.
+// Wait waits until what is under way has ended, or the context has. Then all trace-back records that are promised
+// are written at once.
 func (s *Server) Wait(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() { s.under.Wait(); close(done) }()
+	var err error
 	select {
 	case <-done:
-		return nil
 	case <-ctx.Done():
-		return ctx.Err()
+		err = ctx.Err()
 	}
+	s.promises.flush()
+	s.promises.writing.Wait()
+	return err
 }
 
 // serve answers the requests of one connection in turn.
@@ -179,7 +185,7 @@ func (s *Server) reply(ctx context.Context, cfg *Config, nc net.Conn, line []byt
 	nc.SetWriteDeadline(time.Now().Add(cfg.Limits.Idle))
 	_, err = nc.Write(a.reply.Line())
 	if a.then != nil {
-		s.begin(work, a.then)
+		s.begin(work, cfg, a.then)
 	}
 	return err == nil
 }

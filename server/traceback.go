@@ -17,16 +17,21 @@ import (
 // waitingPerSlot is how many trace-backs may have begun for each that may ask.
 const waitingPerSlot = 16
 
-// begin starts a trace-back after its reply. Over the bound it is done without asking anybody.
-func (s *Server) begin(ctx context.Context, then func(ctx context.Context, room bool)) {
+// begin starts a trace-back after its reply, and has its record written later. Over the bound it is done without
+// asking anybody.
+func (s *Server) begin(ctx context.Context, cfg *Config, p *promise) {
+	s.promises.begin(p, recordAfter(cfg), func(records []stop.Traceback) { s.keep(ctx, p.token, records) })
+	if p.follow == nil {
+		return
+	}
 	select {
 	case s.waiting <- struct{}{}:
 		s.under.Go(func() {
 			defer func() { <-s.waiting }()
-			then(ctx, true)
+			p.follow(ctx, true)
 		})
 	default:
-		then(ctx, false)
+		p.follow(ctx, false)
 	}
 }
 
@@ -39,100 +44,35 @@ type path struct {
 // A following is a path that is followed, once in a window: whoever asks later refers to it, unless the
 // previous hosts have changed since.
 type following struct {
-	token    stop.Token
 	previous string // who is asked
-
-	mu      sync.Mutex
-	done    bool
-	records []stop.Traceback // once done
-	later   []later
+	of       *promise
 }
 
-// A later is a token whose records are to be those of an earlier one, once it has them.
-type later struct {
-	token   stop.Token
-	records []stop.Traceback
-}
-
-// maxLater bounds the tokens that wait for one trace-back. The records of those beyond stay as they are
-// while it is under way: they name the token that has the answers.
-const maxLater = 64
-
-// follow asks the previous hosts of an examined connection and keeps what they answer. None of it reaches
-// the requester.
-func (s *Server) follow(ctx context.Context, cfg *Config, q stop.Question, f flow, found stop.Finding, room bool) {
+// follow asks the previous hosts of an examined connection. None of what they answer reaches the requester.
+func (s *Server) follow(ctx context.Context, cfg *Config, q stop.Question, f flow, found stop.Finding, mine *promise, room bool) {
 	records, plan := s.plan(cfg, q, found.Previous)
-	mine := &following{token: found.Token, previous: signature(records, plan)}
-	first, p := mine, path{f, q.Type.Full()}
-	if len(plan) > 0 {
-		s.followed.update(p, q.Time, q.Time.Add(cfg.Traceback.Window), func(o *following, known bool) *following {
-			if known && o.previous == mine.previous {
-				first = o
-			}
-			return first
-		})
-	}
-	if first != mine {
-		for _, i := range plan {
-			records[i].SameAs = first.token.String()
-		}
-		s.refer(ctx, first, later{found.Token, records})
+	mine.set(records)
+	if len(plan) == 0 {
 		return
 	}
-	if len(plan) > 0 && !s.ask(ctx, cfg, q, found.Token, records, plan, room) {
-		s.followed.drop(p) // nobody was asked, so the next may be
-	}
-	s.keep(ctx, found.Token, records)
-	for _, l := range mine.end(records) {
-		s.keep(ctx, l.token, l.records)
-	}
-}
-
-// refer keeps for a later asker what an earlier one is answered: now, or when it is.
-func (s *Server) refer(ctx context.Context, first *following, l later) {
-	if !first.answers(l, false) {
-		s.keep(ctx, l.token, l.records) // under way
-		if !first.answers(l, true) {
-			return
+	g := &following{signature(records, plan), mine}
+	first, p := g, path{f, q.Type.Full()}
+	s.followed.update(p, q.Time, q.Time.Add(cfg.Traceback.Window), func(o *following, known bool) *following {
+		if known && o.previous == g.previous {
+			first = o
 		}
-	}
-	s.keep(ctx, l.token, l.records)
-}
-
-// answers fills in a later asker's records; false where the answers are not there yet. Then, where it is
-// told to, it remembers who is to have them.
-func (g *following) answers(l later, remember bool) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	switch {
-	case g.done:
-		g.answer(l.records)
-	case remember && len(g.later) < maxLater:
-		g.later = append(g.later, l)
-	}
-	return g.done
-}
-
-// end makes the answers known, and returns whose records have them now.
-func (g *following) end(records []stop.Traceback) []later {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.done, g.records = true, records
-	for _, l := range g.later {
-		g.answer(l.records)
-	}
-	return g.later
-}
-
-// answer fills in what was answered in the records that refer to it.
-func (g *following) answer(records []stop.Traceback) {
-	for i, r := range records {
-		for _, known := range g.records {
-			if r.SameAs != "" && known.Previous == r.Previous {
-				records[i], records[i].SameAs = known, r.SameAs
-			}
+		return first
+	})
+	if first == g {
+		if !s.ask(ctx, cfg, q, mine, records, plan, room) {
+			s.followed.drop(p) // nobody was asked, so the next may be
 		}
+		return
 	}
+	for _, i := range plan {
+		records[i].SameAs = first.of.token.String()
+	}
+	mine.refer(records, first.of)
 }
 
 // signature tells sets of hosts to be asked apart. Other candidates do not count: whoever can make those
@@ -217,49 +157,49 @@ func requestTo(q stop.Question, p stop.Previous) stop.Request {
 	return stop.Request{Local: uint64(p.Remote.Port()), Remote: uint64(p.Local.Port()), Type: q.Type, SID: q.SID}
 }
 
-// ask asks the chosen hosts, all at once, and fills in their records; first it keeps them, as they are while
-// it is under way. It returns false where there was no room to ask.
-func (s *Server) ask(ctx context.Context, cfg *Config, q stop.Question, t stop.Token, records []stop.Traceback, plan []int, room bool) bool {
+// ask asks the chosen hosts, all at once, and fills in their records. It returns false where there was no room
+// to ask. All of it takes no longer than the time for one host.
+func (s *Server) ask(ctx context.Context, cfg *Config, q stop.Question, mine *promise, records []stop.Traceback, plan []int, room bool) bool {
+	began := time.Now()
 	if room {
 		select {
 		case s.tracebacks <- struct{}{}:
 			defer func() { <-s.tracebacks }()
-		case <-time.After(cfg.Traceback.Timeout):
+		case <-time.After(cfg.Traceback.Timeout / 2):
 			room = false
 		}
 	}
 	if !room {
 		s.Counters.OverBound.Add(1)
 		for _, i := range plan {
-			records[i] = stop.Traceback{Previous: records[i].Previous, SelectedBy: "bound", Kind: "none",
-				Error: "not asked: too many trace-backs are under way"}
+			mine.change(i, stop.Traceback{Previous: records[i].Previous, SelectedBy: "bound", Kind: "none",
+				Error: "not asked: too many trace-backs are under way"})
 		}
 		return false
 	}
-	s.keep(ctx, t, records)
+	left := cfg.Traceback.Timeout - time.Since(began)
 	var wg sync.WaitGroup
 	for _, i := range plan {
-		wg.Go(func() { s.askOne(ctx, cfg, q, &records[i]) })
+		wg.Go(func() { mine.change(i, s.askOne(ctx, cfg, q, records[i], left)) })
 	}
 	wg.Wait()
 	return true
 }
 
-// askOne asks one previous host, from this host's own end of the connection with it.
-func (s *Server) askOne(ctx context.Context, cfg *Config, q stop.Question, r *stop.Traceback) {
-	c := stop.Client{Source: r.Previous.Local.Addr(), Timeout: cfg.Traceback.Timeout}
+// askOne asks one previous host, from this host's own end of the connection with it, and completes its record.
+func (s *Server) askOne(ctx context.Context, cfg *Config, q stop.Question, r stop.Traceback, left time.Duration) stop.Traceback {
+	c := stop.Client{Source: r.Previous.Local.Addr(), Timeout: left}
 	to := netip.AddrPortFrom(r.Previous.Remote.Addr(), cfg.Traceback.Port)
 	r.Sent = time.Now().UTC()
 	a, err := c.Ask(ctx, to, requestTo(q, stop.Previous{Ends: r.Previous}))
 	r.Answered = time.Now().UTC()
 	if errors.Is(err, syscall.EADDRNOTAVAIL) {
-		*r = stop.Traceback{Previous: r.Previous, SelectedBy: r.SelectedBy, Kind: "none", Error: "not asked: " + stop.Printable(err.Error())}
-		return
+		return stop.Traceback{Previous: r.Previous, SelectedBy: r.SelectedBy, Kind: "none", Error: "not asked: " + stop.Printable(err.Error())}
 	}
 	s.Counters.Asked.Add(1)
 	if err != nil {
 		r.Kind, r.Error = "none", stop.Printable(err.Error())
-		return
+		return r
 	}
 	r.Request, r.Reply, r.Kind = a.Sent, a.Line, a.Kind.String()
 	switch a.Kind {
@@ -270,4 +210,5 @@ func (s *Server) askOne(ctx context.Context, cfg *Config, q stop.Question, r *st
 	case stop.KindError:
 		r.Error = stop.Printable(string(a.Reply.Error))
 	}
+	return r
 }

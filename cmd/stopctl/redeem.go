@@ -26,6 +26,7 @@ func setupRedeem(fs *flag.FlagSet) func(context.Context, stdio, []string) error 
 	store := fs.String("store", "", "the store `directory`, on the host; without it the argument is a file of stopctl export")
 	identity := fs.String("identity", "", "the `file` with the administrator's private key")
 	format := fs.String("format", "json", "json, text or raw (the report's exact bytes)")
+	around := fs.String("around", "", "the `time` of the report to within an hour (2026-03-04T12:00:00Z), for the beginning of a token")
 	by := fs.String("by", "", "who asks for the redemption, with -store")
 	reason := fs.String("reason", "", "why, with -store")
 	return func(ctx context.Context, std stdio, args []string) error {
@@ -37,7 +38,7 @@ func setupRedeem(fs *flag.FlagSet) func(context.Context, stdio, []string) error 
 			return usageError("-format %q: none of json, text, raw", *format)
 		}
 		if *store != "" && (*by == "" || *reason == "") {
-			return usageError("-by and -reason are needed: every redemption is recorded")
+			return usageError("-by and -reason are needed: it is recorded who asks, and why")
 		}
 		ids, err := identities(*identity)
 		if err != nil {
@@ -52,7 +53,7 @@ func setupRedeem(fs *flag.FlagSet) func(context.Context, stdio, []string) error 
 			if sealed, err = os.ReadFile(args[0]); err != nil {
 				return fmt.Errorf("read sealed report: %w", err)
 			}
-		} else if sealed, damage = takeOut(ctx, std, *store, args[0], *by, *reason, ids); sealed == nil {
+		} else if sealed, damage = takeOut(ctx, std, *store, args[0], *around, *by, *reason, ids); sealed == nil {
 			return coded(damage)
 		}
 		e, err := evidence.Unseal(sealed, ids...)
@@ -92,10 +93,10 @@ func identities(path string) ([]age.Identity, error) {
 
 // takeOut exports a token's evidence from a store, for who holds the key. The bytes may be there beside an
 // error that says that more may be missing.
-func takeOut(ctx context.Context, std stdio, store, token, by, reason string, ids []age.Identity) ([]byte, error) {
+func takeOut(ctx context.Context, std stdio, store, token, around, by, reason string, ids []age.Identity) ([]byte, error) {
 	t, err := stop.ParseToken(token)
 	if err != nil {
-		if t, err = complete(store, token, ids); err != nil {
+		if t, err = complete(store, token, around, ids); err != nil {
 			return nil, err
 		}
 	}
@@ -110,12 +111,20 @@ func warnings(std stdio) *slog.Logger {
 // minPrefix is how much of a token is enough to look it up by: IRC shows ten characters.
 const minPrefix = 10
 
-// complete finds the one token that begins with a prefix.
-func complete(store, prefix string, ids []age.Identity) (stop.Token, error) {
+// complete finds the one token that begins with a prefix, among those of about a time. There is no index of
+// prefixes that somebody without the key could search: all reports of that time are opened.
+func complete(store, prefix, around string, ids []age.Identity) (stop.Token, error) {
 	if len(prefix) < minPrefix || !strings.HasPrefix(prefix, "s") {
 		return stop.Token{}, usageError("%q is not a token, nor ten or more of the first characters of one", prefix)
 	}
-	ts, err := evidence.Resolve(store, prefix, time.Time{}, ids...)
+	if around == "" {
+		return stop.Token{}, usageError("-around is needed with the beginning of a token: when was it given, to within an hour?")
+	}
+	at, err := time.Parse(time.RFC3339, around)
+	if err != nil {
+		return stop.Token{}, usageError("-around: %q is not a time such as 2026-03-04T12:00:00Z", around)
+	}
+	ts, err := evidence.Resolve(store, prefix, at, ids...)
 	switch {
 	case err != nil:
 		return stop.Token{}, err
@@ -173,45 +182,6 @@ func showText(w io.Writer, e evidence.Evidence) error {
 	}
 	_, err = io.WriteString(w, report.Text(r)+report.TracebackText(ts))
 	return err
-}
-
-func setupExport(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
-	store := fs.String("store", "", "the store `directory` (default that of the configuration)")
-	config := fs.String("config", defaultConfig, "the daemon's configuration `file`")
-	by := fs.String("by", "", "who asks for the redemption")
-	reason := fs.String("reason", "", "why")
-	return func(ctx context.Context, std stdio, args []string) error {
-		if *by == "" || *reason == "" {
-			return usageError("-by and -reason are needed: every redemption is recorded")
-		}
-		t, err := stop.ParseToken(args[0])
-		if err != nil {
-			return &exitError{exitUsage, err}
-		}
-		c := evidence.Config{Logger: warnings(std)}
-		cfg, cfgErr := daemon.Load(*config)
-		if cfgErr == nil {
-			c.Recipients, cfgErr = cfg.AgeRecipients()
-		}
-		dir := *store
-		if dir == "" {
-			if cfgErr != nil {
-				return cfgErr
-			}
-			dir = cfg.Store
-		}
-		sealed, err := evidence.Export(ctx, dir, evidence.Redemption{Token: t, By: *by, Reason: *reason}, c)
-		if sealed != nil {
-			if _, werr := std.out.Write(sealed); werr != nil {
-				return werr
-			}
-		}
-		if err != nil && cfgErr != nil && !errors.Is(err, evidence.ErrNotFound) && !errors.Is(err, evidence.ErrAltered) {
-			// Without a daemon the redemption is recorded here, sealed to the recipients that it names.
-			err = fmt.Errorf("%w (%w)", err, cfgErr)
-		}
-		return coded(err)
-	}
 }
 
 // listTime is as in reports.

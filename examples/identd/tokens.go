@@ -44,7 +44,7 @@ func serveTokens(ctx context.Context, l net.Listener, h openedHost, dir string) 
 type directory string
 
 // Keep keeps a report.
-func (d directory) Keep(_ context.Context, b []byte) (stop.Token, error) {
+func (d directory) Keep(_ context.Context, b []byte, _ stop.Payer) (stop.Token, error) {
 	t := stop.TokenOf(b)
 	r, err := report.Decode(b)
 	if err == nil {

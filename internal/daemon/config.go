@@ -68,6 +68,7 @@ type Limits struct {
 	Bytes                int      `toml:"bytes"`
 	Hub                  int      `toml:"hub"`
 	StoreBytes           int64    `toml:"store_bytes"`
+	Retention            Duration `toml:"retention"`
 }
 
 // Traceback says how previous hosts are asked.
@@ -116,7 +117,7 @@ func Defaults() Config {
 			Lookups: 64, PerSourcePerSecond: 200, Burst: 400, PerUserPerSecond: 50, UserBurst: 200,
 			AskersPerSID: 64, Table: 65536, Over: server.OverDecoy,
 			Deadline: Duration{2 * time.Second}, Processes: trace.Defaults.Processes, Descriptors: trace.Defaults.Descriptors, Bytes: trace.Defaults.Bytes,
-			Hub: trace.Defaults.Hub, StoreBytes: 10 << 30,
+			Hub: trace.Defaults.Hub, StoreBytes: 10 << 30, Retention: Duration{90 * 24 * time.Hour},
 		},
 		Traceback: Traceback{
 			Port: 113, Window: Duration{120 * time.Second},
@@ -206,7 +207,7 @@ func (c *Config) check() error {
 		{"limits.user_burst", int64(c.Limits.UserBurst)}, {"limits.askers_per_sid", int64(c.Limits.AskersPerSID)},
 		{"limits.table", int64(c.Limits.Table)}, {"limits.deadline", int64(c.Limits.Deadline.Duration)},
 		{"limits.processes", int64(c.Limits.Processes)}, {"limits.descriptors", int64(c.Limits.Descriptors)}, {"limits.bytes", int64(c.Limits.Bytes)},
-		{"limits.hub", int64(c.Limits.Hub)}, {"limits.store_bytes", c.Limits.StoreBytes},
+		{"limits.hub", int64(c.Limits.Hub)}, {"limits.store_bytes", c.Limits.StoreBytes}, {"limits.retention", int64(c.Limits.Retention.Duration)},
 		{"traceback.window", int64(c.Traceback.Window.Duration)}, {"traceback.max_previous", int64(c.Traceback.MaxPrevious)},
 		{"traceback.timeout", int64(c.Traceback.Timeout.Duration)}, {"traceback.parallel", int64(c.Traceback.Parallel)},
 	} {
@@ -333,6 +334,7 @@ func Template(c Config) []byte {
 	w("bytes                   = %d  # of the names, arguments and paths of one trace", l.Bytes)
 	w("hub                     = %d  # local peers that make a channel a hub, which is not followed", l.Hub)
 	w("store_bytes             = %d", l.StoreBytes)
+	w("retention               = \"%s\"  # how long evidence is kept; older segments of the store are deleted", l.Retention.Duration)
 	t := c.Traceback
 	w("\n[traceback]")
 	w("port         = %d", t.Port)

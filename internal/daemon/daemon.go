@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -99,7 +98,7 @@ func open(cfg Config, log *slog.Logger) (*daemon, error) {
 		sys.close()
 		return nil, err
 	}
-	d := &daemon{log: log, sys: sys, store: store, keeper: &keeper{store: store, log: log}, answerer: &answerer{}, ctl: ctl, cfg: cfg}
+	d := &daemon{log: log, sys: sys, store: store, keeper: &keeper{store}, answerer: &answerer{}, ctl: ctl, cfg: cfg}
 	d.answerer.now.Store(examiner(cfg, sys, d.keeper))
 	d.server = server.New(d.answerer, serverConfig(cfg, log))
 	return d, nil
@@ -110,7 +109,8 @@ func storeConfig(cfg Config, log *slog.Logger) (evidence.Config, error) {
 	if err != nil {
 		return evidence.Config{}, err
 	}
-	return evidence.Config{Recipients: rs, MaxBytes: cfg.Limits.StoreBytes, AllowVolatile: cfg.Volatile, Logger: log}, nil
+	return evidence.Config{Recipients: rs, MaxBytes: cfg.Limits.StoreBytes, Retention: cfg.Limits.Retention.Duration,
+		AllowVolatile: cfg.Volatile, Logger: log}, nil
 }
 
 func (d *daemon) close() {
@@ -169,7 +169,7 @@ func (d *daemon) reload(path string) {
 		return
 	}
 	if fmt.Sprint(cfg.atStart()) != fmt.Sprint(d.cfg.atStart()) {
-		d.log.Warn("listen, store, volatile, recipients, quorum, witness and limits.store_bytes, lookups and table, and traceback.parallel, change with a restart only")
+		d.log.Warn("listen, store, volatile, recipients, quorum, witness and limits.store_bytes, retention, lookups and table, and traceback.parallel, change with a restart only")
 	}
 	d.server.Configure(serverConfig(cfg, d.log))
 	d.answerer.now.Store(examiner(cfg, d.sys, d.keeper))
@@ -178,7 +178,7 @@ func (d *daemon) reload(path string) {
 
 // atStart returns what cannot change while the daemon runs.
 func (c Config) atStart() []any {
-	return []any{c.Listen, c.Store, c.Volatile, c.Recipients, c.Quorum, c.Witnesses, c.Limits.StoreBytes, c.Limits.Lookups, c.Limits.Table, c.Traceback.Parallel}
+	return []any{c.Listen, c.Store, c.Volatile, c.Recipients, c.Quorum, c.Witnesses, c.Limits.StoreBytes, c.Limits.Retention, c.Limits.Lookups, c.Limits.Table, c.Traceback.Parallel}
 }
 
 func examiner(cfg Config, sys system, k examine.Keeper) *examine.Examiner {
@@ -228,43 +228,21 @@ func serverConfig(c Config, log *slog.Logger) *server.Config {
 	}
 }
 
-// A keeper gives reports to the store. A store that is full makes decoys of all that follows, so that
-// whoever fills it does not learn that he has.
+// A keeper gives reports to the store, and does not wait for it for ever.
 type keeper struct {
 	store *evidence.Store
-	log   *slog.Logger
-	full  atomic.Bool
 }
 
-func (k *keeper) Keep(ctx context.Context, report []byte) (stop.Token, error) {
+func (k *keeper) Keep(ctx context.Context, report []byte, p stop.Payer) (stop.Token, error) {
 	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
 	defer cancel()
-	t, err := k.store.Keep(ctx, report)
-	if k.alarm(err) {
-		rand.Read(t[:]) // never fails
-		return t, nil
-	}
-	return t, err
+	return k.store.Keep(ctx, report, p)
 }
 
 func (k *keeper) KeepTraceback(ctx context.Context, t stop.Token, record []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
 	defer cancel()
-	if err := k.store.KeepTraceback(ctx, t, record); !k.alarm(err) {
-		return err
-	}
-	return nil
-}
-
-// alarm reports whether the store is full, and says so once.
-func (k *keeper) alarm(err error) bool {
-	if !errors.Is(err, evidence.ErrFull) {
-		return false
-	}
-	if !k.full.Swap(true) {
-		k.log.Error("the store is full: from now on answers are decoys that nothing stands for", "error", err)
-	}
-	return true
+	return k.store.KeepTraceback(ctx, t, record)
 }
 
 // Record records this host, for replaying.

@@ -3,6 +3,7 @@ package daemon
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -179,7 +180,7 @@ func TestDaemon(t *testing.T) {
 		t.Errorf("the control socket is still there: %v", err)
 	}
 	// Five requests, two of them refused. Each reload counted, and the end did.
-	last := "level=INFO msg=\"counted since the start\" requests=5 malformed=0 errors=2 tokens=3 decoys=0 duplicates=0 over_bound=0 asked=0 evicted=0 refused=0 failed=0\n"
+	last := "level=INFO msg=\"counted since the start\" requests=5 malformed=0 errors=2 tokens=3 decoys=0 duplicates=0 over_bound=0 asked=0 evicted=0 refused=0 failed=0 no_room=0\n"
 	if got := s.log.String(); !strings.HasSuffix(got, last) || strings.Count(got, "counted since the start") != 3 || !strings.Contains(got, "msg=stopping\n") {
 		t.Errorf("the log has %q", got)
 	}
@@ -216,40 +217,27 @@ func TestRunFails(t *testing.T) {
 	}
 }
 
+// A store that is full gives no token of its own, and says so once.
 func TestFullStore(t *testing.T) {
 	s := newSite(t)
-	store, err := evidence.Open(s.cfg.Store, evidence.Config{Recipients: []age.Recipient{s.id.Recipient()}, MaxBytes: 1, Logger: slog.New(slog.DiscardHandler)})
+	store, err := evidence.Open(s.cfg.Store, evidence.Config{Recipients: []age.Recipient{s.id.Recipient()}, MaxBytes: 1, Logger: s.logger()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	for _, first := range []string{"report", "trace-back"} {
-		s.log = lockedBuffer{}
-		k := &keeper{store: store, log: s.logger()}
-		if first == "trace-back" {
-			if err := k.KeepTraceback(t.Context(), stop.Token{1}, []byte("[]")); err != nil {
-				t.Fatal(err)
-			}
+	k := &keeper{store}
+	for range 3 {
+		if _, err := k.Keep(t.Context(), []byte("one report"), stop.Payer{}); !errors.Is(err, stop.ErrNoRoom) {
+			t.Errorf("Keep: %v", err)
 		}
-		seen := map[stop.Token]bool{}
-		for range 3 {
-			token, err := k.Keep(t.Context(), []byte("one report"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			seen[token] = true
-		}
-		if len(seen) != 3 || seen[stop.TokenOf([]byte("one report"))] {
-			t.Errorf("%s first: the tokens are %v", first, seen)
-		}
-		if n := strings.Count(s.log.String(), "the store is full"); n != 1 {
-			t.Errorf("%s first: said %d times", first, n)
-		}
+	}
+	if n := strings.Count(s.log.String(), "the store is full"); n != 1 {
+		t.Errorf("said %d times", n)
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	store.Close()
-	if _, err := (&keeper{store: store, log: s.logger()}).Keep(ended, nil); err == nil {
+	if _, err := k.Keep(ended, nil, stop.Payer{}); err == nil {
 		t.Error("a store that is closed keeps")
 	}
 }

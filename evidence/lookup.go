@@ -1,0 +1,205 @@
+package evidence
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/stopd/stopd"
+)
+
+// A source is a segment that is read from.
+type source struct {
+	path  string
+	file  *os.File
+	batch func(number uint64) (int64, bool, error)
+}
+
+// collect gives the records of t as an export, with the errors of [Store.Export].
+func (s *Store) collect(t stop.Token) ([]byte, error) {
+	damage := s.damage
+	note := func(err error) error {
+		if err == nil || !errors.Is(err, ErrAltered) {
+			return err
+		}
+		if damage == nil {
+			damage = err
+		}
+		return nil
+	}
+	sources, offsets, err := s.find(locate(reportLabel, t), locate(tracebackLabel, t))
+	defer func() {
+		for _, in := range sources {
+			in.file.Close()
+		}
+	}()
+	if err := note(err); err != nil {
+		return nil, err
+	}
+	var kept []record
+	batches := map[uint64]bool{}
+	sound, seen := 0, 0
+	for i, in := range sources {
+		for _, off := range offsets[i] {
+			r, err := in.at(off)
+			var b record
+			if err == nil {
+				b, err = in.batchOf(r)
+			}
+			want := locate(reportLabel, t)
+			if r.kind == typeTraceback {
+				want = locate(tracebackLabel, t)
+			}
+			if err == nil && (r.locator != want || !r.kind.located()) {
+				err = altered(in.path, off)
+			}
+			seen++
+			if err != nil {
+				if err := note(err); err != nil {
+					return nil, err
+				}
+				continue
+			}
+			if r.kind == typeReport {
+				sound++
+			}
+			if !batches[b.number] {
+				batches[b.number] = true
+				kept = append(kept, b)
+			}
+			kept = append(kept, r)
+		}
+	}
+	if sound == 0 {
+		if damage != nil {
+			return nil, damage
+		}
+		if seen > 0 {
+			return nil, fmt.Errorf("%w: a trace-back without its report", ErrAltered)
+		}
+		return nil, ErrNotFound
+	}
+	slices.SortStableFunc(kept, func(a, b record) int { return order(a.kind) - order(b.kind) })
+	export := appendExportHeader(nil)
+	for _, r := range kept {
+		export = appendRecord(export, r)
+	}
+	return export, damage
+}
+
+// order is that of types in an export.
+func order(t recordType) int {
+	switch t {
+	case typeBatch:
+		return 0
+	case typeReport:
+		return 1
+	}
+	return 2
+}
+
+// find gives the segments that hold records of the locators, and their offsets. That there is none is said
+// only after the tables were checked: a damaged one may hide a record. An error beside what is found
+// is of damage.
+func (s *Store) find(wants ...locator) (sources []*source, offsets [][]int64, damage error) {
+	s.mu.RLock()
+	old := s.old
+	var inOpen []int64
+	for _, want := range wants {
+		inOpen = append(inOpen, s.open.index[want]...)
+	}
+	open := s.open
+	s.mu.RUnlock()
+	note := func(err error) {
+		if err != nil && damage == nil {
+			damage = err
+		}
+	}
+	for _, c := range old {
+		var here []int64
+		for _, want := range wants {
+			offs, err := c.contents.find(c.table, want)
+			if errors.Is(err, os.ErrClosed) {
+				break // it expired just now
+			}
+			note(err)
+			here = append(here, offs...)
+		}
+		if len(here) == 0 {
+			continue
+		}
+		f, err := os.Open(c.path)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // it expired just now
+		}
+		if err != nil {
+			note(err)
+			continue
+		}
+		sources = append(sources, &source{c.path, f, func(n uint64) (int64, bool, error) { return c.contents.batch(c.table, n) }})
+		offsets = append(offsets, here)
+	}
+	if len(inOpen) > 0 {
+		f, err := os.Open(open.path)
+		if err != nil {
+			note(err)
+			return sources, offsets, damage
+		}
+		sources = append(sources, &source{open.path, f, func(n uint64) (int64, bool, error) {
+			s.mu.RLock()
+			defer s.mu.RUnlock()
+			off, ok := open.batches[n]
+			return off, ok, nil
+		}})
+		offsets = append(offsets, inOpen)
+	}
+	if len(sources) == 0 {
+		for _, c := range old {
+			if err := c.contents.verify(c.table); err != nil && !errors.Is(err, os.ErrClosed) {
+				note(fmt.Errorf("read %q: %w", c.table.Name(), err))
+			}
+		}
+	}
+	return sources, offsets, damage
+}
+
+// batchOf gives the record of a record's batch.
+func (in *source) batchOf(r record) (record, error) {
+	off, ok, err := in.batch(r.batch)
+	if err != nil {
+		return record{}, err
+	}
+	if !ok {
+		return record{}, fmt.Errorf("read %q: %w: batch %d is missing", in.path, ErrAltered, r.batch)
+	}
+	b, err := in.at(off)
+	if err == nil && (b.kind != typeBatch || b.number != r.batch) {
+		err = altered(in.path, off)
+	}
+	return b, err
+}
+
+// at reads the record at off anew: what is remembered is where it is, not that it is still whole.
+func (in *source) at(off int64) (record, error) {
+	b := make([]byte, recordHeader)
+	_, err := in.file.ReadAt(b, off)
+	if err == nil {
+		var n int
+		if n, err = payloadLength(b); err == nil {
+			b = make([]byte, recordHeader+n)
+			_, err = in.file.ReadAt(b, off)
+		}
+	}
+	var r record
+	if err == nil {
+		r, err = decodeRecord(b)
+	}
+	if pathErr := (*os.PathError)(nil); errors.As(err, &pathErr) {
+		return record{}, err // the disk's failure says nothing of the evidence
+	}
+	if err != nil {
+		return record{}, fmt.Errorf("%w: %w", altered(in.path, off), err)
+	}
+	return r, nil
+}

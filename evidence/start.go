@@ -1,0 +1,210 @@
+package evidence
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// read learns what is in the store: of closed segments from their tables, of the last one from itself. It gives
+// the length of the torn tail that it cut.
+func (s *Store) read(ctx context.Context, strict bool) (cut int64, err error) {
+	numbers, err := segments(s.dir)
+	if err != nil {
+		return 0, err
+	}
+	if len(numbers) == 0 {
+		if err := makeDir(s.dir); err != nil {
+			return 0, err
+		}
+		s.open, err = newSegment(s.disk, s.dir, segment{number: 1, made: s.now().UnixNano()}, state{})
+		return 0, err
+	}
+	n := len(numbers) - 1
+	for _, number := range numbers[:n] {
+		c, err := s.openClosed(ctx, number)
+		if errors.Is(err, ErrAltered) {
+			if err := s.damaged(err, strict); err != nil {
+				return 0, err
+			}
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		s.old = append(s.old, c)
+	}
+	if cut, err = s.openLast(ctx, numbers[n], strict); err != nil {
+		return 0, err
+	}
+	return cut, s.damaged(s.missing(), strict)
+}
+
+// damaged notes damage, and gives it back where none is to be tolerated.
+func (s *Store) damaged(err error, strict bool) error {
+	if s.damage == nil {
+		s.damage = err
+	}
+	if strict {
+		return err
+	}
+	return nil
+}
+
+// missing is the error of records that are neither there nor expired.
+func (s *Store) missing() error {
+	var next uint64
+	check := func(first uint64) error {
+		gap := span{next, first}
+		if first < next || first > next && !s.state.expired(gap) {
+			return fmt.Errorf("read store: records %d to %d are missing: %w", gap.First, int64(gap.Next)-1, ErrAltered)
+		}
+		return nil
+	}
+	for _, c := range s.old {
+		if err := check(c.contents.first); err != nil {
+			return err
+		}
+		next = c.contents.next
+	}
+	return check(s.open.first)
+}
+
+// openClosed opens the table of a segment, and makes it where a crash left none.
+func (s *Store) openClosed(ctx context.Context, number uint64) (*closedSegment, error) {
+	c := &closedSegment{path: segmentPath(s.dir, number)}
+	f, err := os.Open(c.path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if c.segment, err = readSegmentHeader(f, c.path); err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	table := tablePath(s.dir, number)
+	c.table, err = os.Open(table)
+	if errors.Is(err, os.ErrNotExist) {
+		s.logger.Warn("made the table of a segment anew", "segment", c.path)
+		c.table, err = s.rebuild(ctx, f, info.Size(), c.path, table)
+	}
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, tableHeader)
+	got, _ := c.table.ReadAt(b, 0)
+	tableInfo, err := c.table.Stat()
+	if err == nil {
+		c.contents, err = decodeTableHeader(b[:got], tableInfo.Size())
+	}
+	if err == nil && (c.segment.number != number || c.contents.segment != number || c.contents.first != c.segment.first || c.contents.size != info.Size()) {
+		err = fmt.Errorf("segment and table do not fit: %w", ErrAltered)
+	}
+	if err != nil {
+		c.table.Close()
+		return nil, fmt.Errorf("read %q: %w", table, err)
+	}
+	return c, nil
+}
+
+// rebuild makes the table of a segment from itself.
+func (s *Store) rebuild(ctx context.Context, f *os.File, size int64, path, table string) (*os.File, error) {
+	o := openSegment{index: map[locator][]int64{}, batches: map[uint64]int64{}}
+	l, err := walk(ctx, f, size, func(at int64, r record) error { o.admit(at, r); return nil })
+	if err == nil {
+		err = l.err(path)
+	}
+	if err == nil && l.end < l.size {
+		err = altered(path, l.end)
+	}
+	if err != nil {
+		return nil, err
+	}
+	o.segment, o.size, o.next, o.last = l.segment, l.size, l.next, l.last
+	return s.disk.newFile(table, o.table())
+}
+
+// openLast opens the segment that is written, closes its tail and reads the state.
+func (s *Store) openLast(ctx context.Context, number uint64, strict bool) (cut int64, err error) {
+	path := segmentPath(s.dir, number)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return 0, err
+	}
+	o := &openSegment{path: path, file: f, index: map[locator][]int64{}, batches: map[uint64]int64{}}
+	s.open = o // so that it is closed
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	began := false
+	l, err := walk(ctx, f, info.Size(), func(at int64, r record) error {
+		o.admit(at, r)
+		if r.kind != typeState && r.kind != typeExpiry {
+			return nil
+		}
+		st, err := decodeState(r.payload)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrAltered, err)
+		}
+		began, s.state = true, st
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("read %q: %w", path, err)
+	}
+	if l.segment.number != number || !began {
+		return 0, fmt.Errorf("read %q: %w", path, ErrAltered)
+	}
+	if err := s.damaged(l.err(path), strict); err != nil {
+		return 0, err
+	}
+	o.segment, o.size, o.next, o.last = l.segment, l.end, l.next, l.last
+	if cut = l.size - l.end; cut == 0 {
+		return 0, nil
+	}
+	s.logger.Warn("closed a torn tail of the store", "segment", path, "offset", l.end, "bytes", cut)
+	if err = s.disk.truncate(f, l.end); err == nil {
+		err = s.disk.sync(f)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("cut torn tail: %w", err)
+	}
+	return cut, nil
+}
+
+// newSegment makes a segment that begins with the store's state.
+func newSegment(d disk, dir string, g segment, st state) (*openSegment, error) {
+	r := record{kind: typeState, number: g.first, time: g.made, locator: typeLocator(typeState), payload: st.encode()}
+	b := appendRecord(appendSegmentHeader(nil, g), r)
+	path := segmentPath(dir, g.number)
+	f, err := d.newFile(path, b)
+	if err != nil {
+		return nil, fmt.Errorf("make segment %q: %w", filepath.Base(path), err)
+	}
+	o := &openSegment{segment: g, path: path, file: f, size: int64(len(b)), index: map[locator][]int64{}, batches: map[uint64]int64{}}
+	o.admit(int64(segmentHeader), r)
+	return o, nil
+}
+
+// startPayload is the payload of a start record, which is not sealed: [List] shows it, and it says
+// nothing of a report.
+type startPayload struct {
+	Cut int64 `json:"cut"` // bytes of torn tail removed
+}
+
+func (s *Store) recordStart(cut int64) error {
+	payload, err := json.Marshal(startPayload{Cut: cut})
+	if err != nil {
+		return err
+	}
+	e := &entering{kind: typeStart, locator: typeLocator(typeStart), content: payload, done: make(chan error, 1)}
+	s.commit([]*entering{e})
+	return <-e.done
+}

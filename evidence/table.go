@@ -1,0 +1,199 @@
+package evidence
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"slices"
+	"sort"
+)
+
+// A table finds the records of a closed segment: by their locators, and batches by their numbers. It holds
+// nothing that the segment does not. All integers are big-endian:
+//
+//	 0 12  "stopd table" and a line feed
+//	12  4  version
+//	16  8  number of the segment
+//	24  8  number of its first record
+//	32  8  number behind its last record
+//	40  8  size of the segment, bytes
+//	48  8  time of the last record, Unix nanoseconds, signed
+//	56  4  number n of located records (reports and trace-backs)
+//	60  4  number m of batches
+//	64  4  CRC-32C of bytes 0 to 63
+//	68  4  CRC-32C of what follows
+//	72     n times a locator (32) and an offset in the segment (8), in the order of these 40 bytes
+//	       m times a record number (8) and an offset (8), in order
+const (
+	tableMagic  = "stopd table\n"
+	tableHeader = 72
+	placeSize   = 40
+	batchSize   = 16
+)
+
+// A place is where a located record is.
+type place struct {
+	locator locator
+	offset  int64
+}
+
+// A batchPlace is where a batch's record is.
+type batchPlace struct {
+	number uint64
+	offset int64
+}
+
+// A contents is what a table tells of its segment.
+type contents struct {
+	segment uint64
+	first   uint64
+	next    uint64 // number behind the last record
+	size    int64
+	last    int64 // time of the last record
+	places  int
+	batches int
+	sum     uint32 // CRC-32C of the entries
+}
+
+// appendTable appends the table of a segment. Of c it takes what is not counted.
+func appendTable(b []byte, c contents, places []place, batches []batchPlace) []byte {
+	slices.SortFunc(places, func(x, y place) int {
+		return cmp.Or(bytes.Compare(x.locator[:], y.locator[:]), cmp.Compare(x.offset, y.offset))
+	})
+	entries := make([]byte, 0, placeSize*len(places)+batchSize*len(batches))
+	for _, p := range places {
+		entries = binary.BigEndian.AppendUint64(append(entries, p.locator[:]...), uint64(p.offset))
+	}
+	for _, p := range batches {
+		entries = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(entries, p.number), uint64(p.offset))
+	}
+	start := len(b)
+	b = binary.BigEndian.AppendUint32(append(b, tableMagic...), version)
+	for _, v := range []uint64{c.segment, c.first, c.next, uint64(c.size), uint64(c.last)} {
+		b = binary.BigEndian.AppendUint64(b, v)
+	}
+	b = binary.BigEndian.AppendUint32(b, uint32(len(places)))
+	b = binary.BigEndian.AppendUint32(b, uint32(len(batches)))
+	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b[start:], castagnoli))
+	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(entries, castagnoli))
+	return append(b, entries...)
+}
+
+// decodeTableHeader decodes the header of a table of size bytes.
+func decodeTableHeader(b []byte, size int64) (contents, error) {
+	if err := checkVersion(b, tableMagic); err != nil {
+		return contents{}, fmt.Errorf("decode table: %w", err)
+	}
+	if len(b) < tableHeader || crc32.Checksum(b[:64], castagnoli) != binary.BigEndian.Uint32(b[64:]) {
+		return contents{}, fmt.Errorf("decode table: %w", ErrAltered)
+	}
+	c := contents{
+		segment: binary.BigEndian.Uint64(b[16:]),
+		first:   binary.BigEndian.Uint64(b[24:]),
+		next:    binary.BigEndian.Uint64(b[32:]),
+		size:    int64(binary.BigEndian.Uint64(b[40:])),
+		last:    int64(binary.BigEndian.Uint64(b[48:])),
+		places:  int(binary.BigEndian.Uint32(b[56:])),
+		batches: int(binary.BigEndian.Uint32(b[60:])),
+		sum:     binary.BigEndian.Uint32(b[68:]),
+	}
+	if c.bytes() != size || c.next < c.first {
+		return contents{}, fmt.Errorf("decode table: %w: %d bytes, not %d", ErrAltered, size, c.bytes())
+	}
+	return c, nil
+}
+
+// bytes is the size of the table itself.
+func (c contents) bytes() int64 {
+	return tableHeader + placeSize*int64(c.places) + batchSize*int64(c.batches)
+}
+
+// find gives the offsets of the records with a locator, in order, without reading the whole table: locators
+// are hashes, so where one is follows from what it is, nearly.
+func (c contents) find(r io.ReaderAt, want locator) ([]int64, error) {
+	at, err := c.search(r, want)
+	if err != nil {
+		return nil, err
+	}
+	var offsets []int64
+	for ; at < c.places; at++ {
+		p, err := c.place(r, at)
+		if err != nil {
+			return nil, err
+		}
+		if p.locator != want {
+			break
+		}
+		offsets = append(offsets, p.offset)
+	}
+	return offsets, nil
+}
+
+// nearby is how many entries are read where an entry is expected: it is off by less than half the square
+// root of their number, mostly.
+const nearby = 512
+
+// search gives the index of the first entry that is not before want.
+func (c contents) search(r io.ReaderAt, want locator) (int, error) {
+	guess := int(float64(binary.BigEndian.Uint64(want[:])) / (1 << 64) * float64(c.places))
+	low := max(0, guess-nearby/2)
+	high := min(c.places, low+nearby)
+	block := make([]byte, placeSize*(high-low))
+	if _, err := r.ReadAt(block, tableHeader+placeSize*int64(low)); err != nil && len(block) > 0 {
+		return 0, fmt.Errorf("read table: %w", err)
+	}
+	n := sort.Search(high-low, func(i int) bool { return bytes.Compare(block[placeSize*i:][:len(want)], want[:]) >= 0 })
+	if (n > 0 || low == 0) && (n < high-low || high == c.places) {
+		return low + n, nil
+	}
+	var failed error
+	n = sort.Search(c.places, func(i int) bool {
+		p, err := c.place(r, i)
+		if err != nil && failed == nil {
+			failed = err
+		}
+		return bytes.Compare(p.locator[:], want[:]) >= 0
+	})
+	return n, failed
+}
+
+func (c contents) place(r io.ReaderAt, i int) (place, error) {
+	var b [placeSize]byte
+	if _, err := r.ReadAt(b[:], tableHeader+placeSize*int64(i)); err != nil {
+		return place{}, fmt.Errorf("read table: %w", err)
+	}
+	return place{locator(b[:]), int64(binary.BigEndian.Uint64(b[32:]))}, nil
+}
+
+// batch gives the offset of a batch's record.
+func (c contents) batch(r io.ReaderAt, number uint64) (int64, bool, error) {
+	var failed error
+	var b [batchSize]byte
+	read := func(i int) uint64 {
+		_, err := r.ReadAt(b[:], tableHeader+placeSize*int64(c.places)+batchSize*int64(i))
+		if err != nil && failed == nil {
+			failed = fmt.Errorf("read table: %w", err)
+		}
+		return binary.BigEndian.Uint64(b[:])
+	}
+	i := sort.Search(c.batches, func(i int) bool { return read(i) >= number })
+	if failed != nil || i == c.batches || read(i) != number {
+		return 0, false, failed
+	}
+	return int64(binary.BigEndian.Uint64(b[8:])), true, failed
+}
+
+// verify reads the whole table and checks its checksum.
+func (c contents) verify(r io.ReaderAt) error {
+	h := crc32.New(castagnoli)
+	if _, err := io.Copy(h, io.NewSectionReader(r, tableHeader, c.bytes()-tableHeader)); err != nil {
+		return fmt.Errorf("read table: %w", err)
+	}
+	if h.Sum32() != c.sum {
+		return fmt.Errorf("read table: %w", ErrAltered)
+	}
+	return nil
+}

@@ -83,6 +83,7 @@ const (
 	tracebackLabel = "stopd store v2 traceback\x00"
 	typeLabel      = "stopd store v2 type\x00"
 	leafLabel      = "stopd store v2 leaf\x00"
+	contentLabel   = "stopd store v2 content\x00"
 )
 
 func locate(label string, t stop.Token) locator {

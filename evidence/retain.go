@@ -97,7 +97,7 @@ func (s *Store) retain(now time.Time) {
 	var errs []error
 	for _, c := range gone {
 		// The table goes last: without it the segment would be read whole to make it again.
-		errs = append(errs, s.disk.remove(c.path), s.disk.remove(c.table.Name()))
+		errs = append(errs, s.disk.remove(c.path), s.disk.remove(tablePath(s.dir, c.segment.number)))
 		// Who reads in it meanwhile finds it closed, and the evidence gone.
 		errs = append(errs, c.table.Close())
 	}

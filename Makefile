@@ -7,7 +7,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
 # Debian packages that the tests use on the machine itself. Servers that only tests need are unpacked
 # into a test host's own root, never installed (internal/netlab).
-PACKAGES    := iproute2 util-linux mandoc
+PACKAGES    := iproute2 util-linux mandoc sqlite3
 
 .PHONY: build demo test unit integration lint fuzz generate bench cross man packages clean
 

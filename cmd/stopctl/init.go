@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
@@ -11,12 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"filippo.io/age"
-	"golang.org/x/mod/sumdb/note"
 
 	"github.com/stopd/stopd/evidence"
+	"github.com/stopd/stopd/evidence/translog"
 	"github.com/stopd/stopd/internal/daemon"
 )
 
@@ -104,17 +102,21 @@ func (p places) write(c daemon.Config) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("find host name: %w", err)
 	}
-	logKey, public, err := note.GenerateKey(rand.Reader, strings.ReplaceAll(name, "+", "-"))
+	logKey, err := translog.GenerateKey(name)
 	if err != nil {
-		return "", fmt.Errorf("make log key: %w", err)
+		return "", err
 	}
 	files := []struct {
 		path, text string
 		mode       os.FileMode
 	}{
 		{p.adminKey, secret, 0o600},
-		{p.logKey, fmt.Sprintf("%s\n%s\n", logKey, public), 0o600},
+		{p.logKey, string(logKey), 0o600},
 		{p.config, string(text), 0o600},
+	}
+	key, err := translog.ParseKey(logKey)
+	if err != nil {
+		return "", err
 	}
 	var w writing
 	for _, f := range files {
@@ -122,7 +124,7 @@ func (p places) write(c daemon.Config) (string, error) {
 			w.file(f.path, f.text, f.mode)
 		}
 	}
-	w.store(p.store)
+	w.store(p.store, key)
 	if w.err != nil {
 		return "", w.undo()
 	}
@@ -173,7 +175,7 @@ func (w *writing) file(path, text string, mode os.FileMode) {
 }
 
 // store makes the store, which was not there, and its lock, which may have been.
-func (w *writing) store(path string) {
+func (w *writing) store(path string, key translog.Key) {
 	if w.directory(filepath.Dir(path)); w.err != nil {
 		return
 	}
@@ -181,7 +183,7 @@ func (w *writing) store(path string) {
 	if _, err := os.Lstat(lock); errors.Is(err, fs.ErrNotExist) {
 		w.made = append(w.made, lock)
 	}
-	if w.err = evidence.Create(path); w.err != nil {
+	if w.err = evidence.Create(path, key); w.err != nil {
 		w.made = append(w.made, path)
 		os.RemoveAll(path) // what it holds; undo says what could not be removed
 	}

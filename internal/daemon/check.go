@@ -25,6 +25,7 @@ func Check(cfg Config, w io.Writer) error {
 	if _, err := os.Stat(filepath.Dir(filepath.Clean(cfg.Store))); err != nil {
 		fmt.Fprintf(w, "store: its directory cannot be read yet: %v\n", err)
 	}
+	fmt.Fprintf(w, "log: %s\n", cfg.vouching())
 	fmt.Fprintf(w, "on behalf of other hosts: %s\n", whom(cfg.OnBehalf, "nobody may ask"))
 	fmt.Fprintf(w, "previous hosts: asked on port %d in %s, at most %d a request; where this host connected itself: %s\n",
 		cfg.Traceback.Port, whom(cfg.Traceback.To, "no network"), cfg.Traceback.MaxPrevious, whom(cfg.Traceback.OutboundTo, "never"))
@@ -32,6 +33,18 @@ func Check(cfg Config, w io.Writer) error {
 		fmt.Fprintln(w, a)
 	}
 	return nil
+}
+
+// vouching says who would notice that the store was changed.
+func (c Config) vouching() string {
+	n := c.Quorum
+	if n == 0 {
+		n = len(c.Witnesses)
+	}
+	if n == 0 {
+		return "shown to no witness: who has its key can write it anew, and only reports that others hold speak against it"
+	}
+	return fmt.Sprintf("shown to %d witness(es), of which %d have to cosign it", len(c.Witnesses), n)
 }
 
 func whom(ps []netip.Prefix, none string) string {

@@ -16,6 +16,7 @@ import (
 	"filippo.io/age"
 	"github.com/pelletier/go-toml/v2"
 
+	"github.com/stopd/stopd/evidence/translog"
 	"github.com/stopd/stopd/examine"
 	"github.com/stopd/stopd/server"
 	"github.com/stopd/stopd/trace"
@@ -28,10 +29,18 @@ type Config struct {
 	Volatile   bool           `toml:"volatile"`
 	Recipients []string       `toml:"recipients"`
 	OnBehalf   []netip.Prefix `toml:"on_behalf"`
+	Quorum     int            `toml:"quorum"`
 	Reply      Reply          `toml:"reply"`
 	Limits     Limits         `toml:"limits"`
 	Traceback  Traceback      `toml:"traceback"`
 	Save       Save           `toml:"save"`
+	Witnesses  []Witness      `toml:"witness"`
+}
+
+// A Witness is shown the log's checkpoints.
+type Witness struct {
+	URL string `toml:"url"`
+	Key string `toml:"key"`
 }
 
 // Reply says what errors look like.
@@ -231,7 +240,37 @@ func (c *Config) check() error {
 		errs = append(errs, errors.New("store is empty"))
 	}
 	_, err := c.AgeRecipients()
+	errs = append(errs, err)
+	_, err = c.witnesses()
 	return joined(append(errs, err))
+}
+
+// witnesses parses the witnesses, and checks their quorum.
+func (c *Config) witnesses() ([]translog.Witness, error) {
+	var ws []translog.Witness
+	for _, w := range c.Witnesses {
+		if w.URL == "" {
+			return nil, fmt.Errorf("witness.url is empty, of the witness with the key %q", w.Key)
+		}
+		parsed, err := translog.ParseWitness(w.URL, w.Key)
+		if err != nil {
+			return nil, fmt.Errorf("witness: %w", err)
+		}
+		ws = append(ws, parsed)
+	}
+	if err := translog.CheckQuorum(ws, c.Quorum); err != nil {
+		return nil, fmt.Errorf("quorum: %w", err)
+	}
+	return ws, nil
+}
+
+// LogPolicy says whose signatures the checkpoints of a log with this key need.
+func (c *Config) LogPolicy(key translog.Key) (translog.Policy, error) {
+	ws, err := c.witnesses()
+	if err != nil {
+		return translog.Policy{}, err
+	}
+	return translog.NewPolicy(key.Verifier(), ws, c.Quorum)
 }
 
 // joined is errors.Join on one line.
@@ -273,6 +312,7 @@ func Template(c Config) []byte {
 	w("volatile   = %t  # allow a store on tmpfs, which a reboot empties", c.Volatile)
 	w("recipients = %s  # administrators' public keys: reports are sealed to them", list(c.Recipients))
 	w("on_behalf  = %s  # who may ask on behalf of other hosts", list(c.OnBehalf))
+	w("quorum     = %d  # witnesses that have to cosign a checkpoint; 0 is all", c.Quorum)
 	w("\n[reply]\nerrors = %q  # standard, unknown (UNKNOWN-ERROR for every error) or token (a decoy)", c.Reply.Errors)
 	l := c.Limits
 	w("\n[limits]")
@@ -314,6 +354,13 @@ func Template(c Config) []byte {
 	w("files       = %t", s.Files)
 	w("users       = %t", s.Users)
 	w("environment = %t  # facts from the processes' environment", s.Environment)
+	w("\n# Who is shown the log's checkpoints and cosigns them; one section a witness:")
+	if len(c.Witnesses) == 0 {
+		w("# [[witness]]\n# url = \"https://witness.example/\"\n# key = \"witness.example/w1+...\"")
+	}
+	for _, x := range c.Witnesses {
+		w("[[witness]]\nurl = %s\nkey = %s", strconv.Quote(x.URL), strconv.Quote(x.Key))
+	}
 	return b.Bytes()
 }
 

@@ -16,6 +16,9 @@ import (
 // recipient is a public key of nobody.
 const recipient = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
 
+// witnessKey is a public key of no witness.
+const witnessKey = "witness.example/w+a9087eff+BDtqJ7zOtqQtYqOo0CpvDXNlMhV3HeJDpjrASKGLWdop"
+
 var equateAddrs = cmp.Options{cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })}
 
 func TestTemplateHoldsDefaults(t *testing.T) {
@@ -46,6 +49,7 @@ func TestTemplateHoldsEveryKey(t *testing.T) {
 	fill(reflect.ValueOf(&c).Elem(), "", &keys)
 	c.Listen, c.Recipients, c.Store = []string{"192.0.2.1:113", "[2001:db8::1]:113"}, []string{recipient}, `/a "b"\c`
 	c.Reply.Errors, c.Limits.Over, c.Save.Arguments, c.Traceback.Port = "token", "error", "off", 999
+	c.Quorum, c.Witnesses = 1, []Witness{{"https://witness.example/w", witnessKey}}
 	text := string(Template(c))
 	got, err := Parse([]byte(text))
 	if err != nil {
@@ -55,7 +59,7 @@ func TestTemplateHoldsEveryKey(t *testing.T) {
 		t.Error(d)
 	}
 	for _, k := range keys {
-		if !strings.Contains(text, "\n"+k+" ") && !strings.Contains(text, "\n["+k+"]") {
+		if !strings.Contains(text, "\n"+k+" ") && !strings.Contains(text, "\n["+k+"]") && !strings.Contains(text, "\n[["+k+"]]") {
 			t.Errorf("%s is not in the template", k)
 		}
 	}
@@ -103,6 +107,12 @@ func TestConfigErrors(t *testing.T) {
 		{`listen = ["localhost:113"]`, `listen: "localhost:113" is not an address and port`},
 		{`listen = ["192.0.2.1"]`, `listen: "192.0.2.1" is not an address and port`},
 		{`store = ""`, "store is empty"},
+		{"quorum = 1", "quorum: 1, of 0 witnesses"},
+		{"quorum = -1", "quorum: -1, of 0 witnesses"},
+		{"[[witness]]\nurl = \"https://w.example\"", `witness: parse witness key "": malformed verifier id`},
+		{"[[witness]]\nkey = \"" + witnessKey + "\"", "witness.url is empty, of the witness with the key \"" + witnessKey},
+		{"[[witness]]\nurl = \"w.example\"\nkey = \"" + witnessKey + "\"", `witness: parse witness URL "w.example": it is not https://HOST/PATH`},
+		{strings.Repeat("[[witness]]\nurl = \"https://w.example\"\nkey = \""+witnessKey+"\"\n", 2), "quorum: the key of witness witness.example/w is there twice"},
 		{"[reply]\nerrors = \"maybe\"", `reply.errors is "maybe": none of standard, unknown, token`},
 		{"[limits]\nover = \"\"", `limits.over is "": none of decoy, error`},
 		{"[save]\narguments = \"some\"", `save.arguments is "some": none of off, redact, full`},

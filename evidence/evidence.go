@@ -17,6 +17,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/stopd/stopd"
+	"github.com/stopd/stopd/evidence/translog"
 )
 
 var (
@@ -45,6 +46,9 @@ type Config struct {
 	Retention time.Duration
 	// SegmentBytes is the size from which a segment is closed. 0 is 64 MiB.
 	SegmentBytes int64
+	// LogKey signs the log, which has a leaf for every record. Without it the log is left alone: its next writer
+	// appends what it has missed.
+	LogKey *translog.Key
 	// AllowVolatile permits a store on tmpfs or ramfs, which does not survive a reboot.
 	AllowVolatile bool
 	Logger        *slog.Logger     // nil: slog.Default()

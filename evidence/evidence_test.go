@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/stopd/stopd"
+	"github.com/stopd/stopd/evidence/translog"
 )
 
 func newIdentity(t testing.TB) *age.X25519Identity {
@@ -27,6 +28,19 @@ func newIdentity(t testing.TB) *age.X25519Identity {
 		t.Fatal(err)
 	}
 	return id
+}
+
+func newLogKey(t testing.TB) translog.Key {
+	t.Helper()
+	text, err := translog.GenerateKey("host.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := translog.ParseKey(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
 }
 
 // configFor completes c for a test: sealed to ids, on whatever file system the tests run.

@@ -13,7 +13,7 @@ import (
 
 func TestCreate(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new", "store")
-	if err := Create(dir); err != nil {
+	if err := Create(dir, newLogKey(t)); err != nil {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
@@ -22,11 +22,11 @@ func TestCreate(t *testing.T) {
 	if got := types(entries(t, dir)); !slices.Equal(got, []string{"state"}) {
 		t.Errorf("a new store holds %v", got)
 	}
-	if err := Create(dir); !errors.Is(err, fs.ErrExist) {
+	if err := Create(dir, newLogKey(t)); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("Create again: %v, want %v", err, fs.ErrExist)
 	}
 	s := openAt(t, dir, Config{}, newIdentity(t))
-	if err := Create(dir); !errors.Is(err, ErrLocked) {
+	if err := Create(dir, newLogKey(t)); !errors.Is(err, ErrLocked) {
 		t.Errorf("Create while open: %v, want %v", err, ErrLocked)
 	}
 	closeStore(t, s)

@@ -83,6 +83,13 @@ func (s *Store) retain(now time.Time) {
 	if len(gone) == 0 || s.failure() != nil {
 		return
 	}
+	// Of what is deleted, the leaves are all that is left.
+	if s.log != nil {
+		if err := s.log.Checkpoint(); err != nil {
+			s.logger.Error("what has expired stays until the log is written", "error", err)
+			return
+		}
+	}
 	// It is recorded before it is done. A crash in between leaves segments that expire again.
 	e := &entering{kind: typeExpiry, locator: typeLocator(typeExpiry), content: changed.encode(), done: make(chan error, 1)}
 	before := s.state

@@ -13,6 +13,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/stopd/stopd"
+	"github.com/stopd/stopd/evidence/translog"
 )
 
 const (
@@ -34,7 +35,8 @@ type Store struct {
 	dir        string
 	lock       *os.File
 	disk       disk
-	damage     error // as it was opened; only [Export] opens a damaged one
+	log        *translog.Log // nil where it is left alone
+	damage     error         // as it was opened; only [Export] opens a damaged one
 
 	closing sync.RWMutex // held by who enters the queue; written to close it
 	closed  bool
@@ -97,9 +99,9 @@ type entering struct {
 	done    chan error
 }
 
-// Create makes the directory dir, for its owner alone, with an empty store in it. A dir that exists
-// with content is an error, which wraps [os.ErrExist] where it is a store.
-func Create(dir string) error {
+// Create makes the directory dir, for its owner alone, with an empty store in it and a log that key signs. A dir that
+// exists with content is an error, which wraps [os.ErrExist] where it is a store.
+func Create(dir string, key translog.Key) error {
 	err := func() error {
 		dir, err := resolve(dir)
 		if err != nil {
@@ -127,7 +129,7 @@ func Create(dir string) error {
 		if err != nil {
 			return err
 		}
-		return o.file.Close()
+		return errors.Join(o.file.Close(), translog.Create(filepath.Join(dir, logName), key))
 	}()
 	if err != nil {
 		return fmt.Errorf("create store: %w", err)
@@ -232,6 +234,9 @@ func openStore(ctx context.Context, dir string, c Config, create bool) (_ *Store
 		}
 	}()
 	cut, err := s.read(ctx, create)
+	if err == nil && c.LogKey != nil {
+		err = s.openLog(ctx, *c.LogKey)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -282,7 +287,7 @@ func (s *Store) RecordConfig(ctx context.Context, sum [32]byte) error {
 	return nil
 }
 
-// Close waits for what was handed in to become durable, erases the batch's key and gives up the lock.
+// Close waits for what was handed in to become durable, erases the batch's key, signs the log and gives up the lock.
 func (s *Store) Close() error {
 	s.closing.Lock()
 	if s.closed {
@@ -293,7 +298,11 @@ func (s *Store) Close() error {
 	close(s.queue)
 	s.closing.Unlock()
 	<-s.drained
-	if err := s.closeFiles(); err != nil {
+	var err error
+	if s.log != nil && s.failure() == nil {
+		err = s.log.Checkpoint()
+	}
+	if err = errors.Join(err, s.closeFiles()); err != nil {
 		return fmt.Errorf("close store: %w", err)
 	}
 	return nil

@@ -138,6 +138,7 @@ func (s *Store) commit(group []*entering) {
 	s.open.size += int64(len(c.b))
 	s.mu.Unlock()
 	s.state = c.state
+	s.enterLog(c.records)
 	if slices.ContainsFunc(c.accepted, func(e *entering) bool { return e.payer != nil }) {
 		s.alarms.free(s.room)
 	}

@@ -7,8 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -235,13 +237,17 @@ func TestRedeemWithoutDaemon(t *testing.T) {
 	if d := cmp.Diff(string(want), string(got)); d != "" {
 		t.Errorf("redeemed from an export (-on the host +elsewhere):\n%s", d)
 	}
+	around := []string{"-around", time.Now().UTC().Format(time.RFC3339)}
+	redeem := func(token string) (string, error) {
+		return s.b.Stopctl(s.ctx, slices.Concat(site.RedeemFlags("a trace"), around, []string{token})...)
+	}
 	for _, prefix := range []string{token, token[:10], token[:20]} {
-		if got, _, err := s.b.Redeem(s.ctx, prefix); err != nil || string(got) != string(want) {
+		if got, err := redeem(prefix); err != nil || got != strings.TrimSuffix(string(want), "\n") {
 			t.Errorf("redeem %q without a daemon: %v\n%s", prefix, err, got)
 		}
 	}
-	_, _, err = s.b.Redeem(s.ctx, token[:9])
+	_, err = redeem(token[:9])
 	failed(t, err, 2, token[:9])
-	_, _, err = s.b.Redeem(s.ctx, "s234567abcd")
+	_, err = redeem("s234567abcd")
 	failed(t, err, 1, "s234567abcd")
 }

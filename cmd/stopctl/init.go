@@ -114,13 +114,17 @@ func (p places) write(c daemon.Config) (string, error) {
 		{p.logKey, string(logKey), 0o600},
 		{p.config, string(text), 0o600},
 	}
+	key, err := translog.ParseKey(logKey)
+	if err != nil {
+		return "", err
+	}
 	var w writing
 	for _, f := range files {
 		if f.text != "" {
 			w.file(f.path, f.text, f.mode)
 		}
 	}
-	w.store(p.store)
+	w.store(p.store, key)
 	if w.err != nil {
 		return "", w.undo()
 	}
@@ -171,7 +175,7 @@ func (w *writing) file(path, text string, mode os.FileMode) {
 }
 
 // store makes the store, which was not there, and its lock, which may have been.
-func (w *writing) store(path string) {
+func (w *writing) store(path string, key translog.Key) {
 	if w.directory(filepath.Dir(path)); w.err != nil {
 		return
 	}
@@ -179,7 +183,7 @@ func (w *writing) store(path string) {
 	if _, err := os.Lstat(lock); errors.Is(err, fs.ErrNotExist) {
 		w.made = append(w.made, lock)
 	}
-	if w.err = evidence.Create(path); w.err != nil {
+	if w.err = evidence.Create(path, key); w.err != nil {
 		w.made = append(w.made, path)
 		os.RemoveAll(path) // what it holds; undo says what could not be removed
 	}

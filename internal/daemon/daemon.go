@@ -9,12 +9,14 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/evidence"
+	"github.com/stopd/stopd/evidence/translog"
 	"github.com/stopd/stopd/examine"
 	"github.com/stopd/stopd/host"
 	"github.com/stopd/stopd/server"
@@ -75,11 +77,24 @@ type daemon struct {
 	answerer *answerer
 	server   *server.Server
 	ctl      net.Listener
+	policy   translog.Policy
 	cfg      Config // as at the start
 }
 
 func open(cfg Config, log *slog.Logger) (*daemon, error) {
 	c, err := storeConfig(cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	if err := evidence.Check(cfg.Store, c); err != nil {
+		return nil, err
+	}
+	key, err := translog.ReadKey(LogKey(cfg.Store))
+	if err != nil {
+		return nil, err
+	}
+	c.LogKey = &key
+	policy, err := cfg.LogPolicy(key)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +113,7 @@ func open(cfg Config, log *slog.Logger) (*daemon, error) {
 		sys.close()
 		return nil, err
 	}
-	d := &daemon{log: log, sys: sys, store: store, keeper: &keeper{store}, answerer: &answerer{}, ctl: ctl, cfg: cfg}
+	d := &daemon{log: log, sys: sys, store: store, keeper: &keeper{store}, answerer: &answerer{}, ctl: ctl, policy: policy, cfg: cfg}
 	d.answerer.now.Store(examiner(cfg, sys, d.keeper))
 	d.server = server.New(d.answerer, serverConfig(cfg, log))
 	return d, nil
@@ -122,10 +137,12 @@ func (d *daemon) close() {
 
 // serve answers until the context ends, then finishes what is under way.
 func (d *daemon) serve(ctx context.Context, ls []net.Listener, background func()) error {
-	// The control socket goes on while the last requests finish.
+	// The control socket goes on while the last requests finish, and so do the log and its witnesses.
 	ctlCtx, endCtl := context.WithCancel(context.Background())
 	ctlDone := make(chan error, 1)
 	go func() { ctlDone <- d.store.ServeControl(ctlCtx, d.ctl) }()
+	logDone := make(chan struct{})
+	go func() { d.store.Log().Run(ctlCtx, translog.DefaultSchedule, d.policy, d.log); close(logDone) }()
 	done := make(chan error, len(ls))
 	for _, l := range ls {
 		go func() { done <- d.server.Serve(ctx, l) }()
@@ -151,6 +168,7 @@ func (d *daemon) serve(ctx context.Context, ls []net.Listener, background func()
 	}
 	d.count()
 	endCtl()
+	<-logDone
 	return errors.Join(err, <-ctlDone)
 }
 
@@ -181,15 +199,20 @@ func (c Config) atStart() []any {
 	return []any{c.Listen, c.Store, c.Volatile, c.Recipients, c.Quorum, c.Witnesses, c.Limits.StoreBytes, c.Limits.Retention, c.Limits.Lookups, c.Limits.Table, c.Traceback.Parallel}
 }
 
-func examiner(cfg Config, sys system, k examine.Keeper) *examine.Examiner {
+// examiner makes an examiner; without a keeper it can only look.
+func examiner(cfg Config, sys system, k *keeper) *examine.Examiner {
 	s := cfg.Save
-	return &examine.Examiner{
-		Host: sys.Host, Keeper: k, Name: "stopd", Version: Version, Sources: sys.sources, PID: os.Getpid(), UserName: sys.userName,
+	x := &examine.Examiner{
+		Host: sys.Host, Name: "stopd", Version: Version, Sources: sys.sources, PID: os.Getpid(), UserName: sys.userName,
 		Deadline: cfg.Limits.Deadline.Duration,
 		Trace:    trace.Options{Hub: cfg.Limits.Hub, Processes: cfg.Limits.Processes, Descriptors: cfg.Limits.Descriptors, Bytes: cfg.Limits.Bytes},
 		Save: examine.Groups{Arguments: s.Arguments, Host: s.Host, CWD: s.CWD, ExeHash: s.ExeHash, Login: s.Login,
 			Files: s.Files, Users: s.Users, Environ: s.Environment},
 	}
+	if k != nil {
+		x.Keeper, x.Checkpoint = k, k.checkpoint
+	}
+	return x
 }
 
 // An answerer is the examiner of the configuration that holds now.
@@ -228,6 +251,11 @@ func serverConfig(c Config, log *slog.Logger) *server.Config {
 	}
 }
 
+// LogKey is where the key is that signs the log of a store: beside it, not in it.
+func LogKey(store string) string {
+	return filepath.Join(filepath.Dir(filepath.Clean(store)), "log.key")
+}
+
 // A keeper gives reports to the store, and does not wait for it for ever.
 type keeper struct {
 	store *evidence.Store
@@ -238,6 +266,9 @@ func (k *keeper) Keep(ctx context.Context, report []byte, p stop.Payer) (stop.To
 	defer cancel()
 	return k.store.Keep(ctx, report, p)
 }
+
+// checkpoint is the digest of the log's last checkpoint.
+func (k *keeper) checkpoint() string { return k.store.Log().LastDigest() }
 
 func (k *keeper) KeepTraceback(ctx context.Context, t stop.Token, record []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, commitTimeout)

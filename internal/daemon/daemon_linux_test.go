@@ -19,6 +19,7 @@ import (
 
 	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/evidence"
+	"github.com/stopd/stopd/evidence/translog"
 	"github.com/stopd/stopd/report"
 )
 
@@ -62,6 +63,13 @@ func newSite(t *testing.T) *site {
 	s := &site{dir: dir, config: filepath.Join(dir, "stopd.toml"), cfg: Defaults(), id: id}
 	s.cfg.Store, s.cfg.Listen, s.cfg.Recipients = filepath.Join(dir, "store"), []string{"127.0.0.1:0"}, []string{id.Recipient().String()}
 	s.write(t)
+	key, err := translog.GenerateKey("host.example")
+	if err == nil {
+		err = os.WriteFile(LogKey(s.cfg.Store), key, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	return s
 }
 

@@ -70,7 +70,9 @@ func Install(ctx context.Context, h *netlab.Host, initFlags ...string) (*Site, e
 	if _, err := h.Run(ctx, "/usr/local/bin/stopctl", append([]string{"init", "-dir", dir}, initFlags...)...); err != nil {
 		return nil, err
 	}
-	return &Site{Host: h}, nil
+	s := &Site{Host: h}
+	// A trace-back is recorded that long after its reply, and a bit.
+	return s, s.Configure("timeout", `timeout = "3s"`)
 }
 
 // Start installs stopd on a host and starts it; it returns once the daemon answers.
@@ -146,7 +148,7 @@ func (s *Site) Traced(ctx context.Context, token string) ([]byte, report.Redeeme
 				return false, nil
 			}
 		}
-		// A trace-back is recorded when it begins; before that there is nothing.
+		// Until the trace-back is recorded there is nothing.
 		return r.Traceback != nil && (len(r.Traceback) > 0 || len(r.Report.Previous) == 0), nil
 	})
 	return text, r, err

@@ -1,0 +1,97 @@
+package evidence
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/stopd/stopd/evidence/translog"
+)
+
+// leaf is what the log keeps of a record: its number is the leaf's. It says nothing to who does not know the token.
+func (r record) leaf() translog.Leaf {
+	return translog.Leaf{
+		Time:    time.Unix(0, r.time),
+		Locator: sha256.Sum256(append([]byte(leafLabel), r.locator[:]...)),
+		Content: sha256.Sum256(r.payload),
+	}
+}
+
+// Log is the store's log; nil where it is left alone.
+func (s *Store) Log() *translog.Log { return s.log }
+
+// enterLog appends the leaves of records that are durable.
+func (s *Store) enterLog(records []placed) {
+	if s.log == nil {
+		return
+	}
+	leaves := make([]translog.Leaf, len(records))
+	for i, r := range records {
+		leaves[i] = r.leaf()
+	}
+	if err := s.log.Append(leaves); err != nil {
+		s.logger.Error("append to log", "error", err) // they are known, and written with the next checkpoint
+	}
+}
+
+// openLog opens the log and appends the leaves that it lacks: the log is derived from the records, and is behind
+// them after a crash. A new store gets a new log. One that is gone, or that knows of more records than there are, is
+// [ErrAltered].
+func (s *Store) openLog(ctx context.Context, key translog.Key) error {
+	dir := filepath.Join(s.dir, logName)
+	if _, err := os.Lstat(dir); errors.Is(err, os.ErrNotExist) && s.open.number == 1 && s.open.next == 1 {
+		if err := translog.Create(dir, key); err != nil {
+			return err
+		}
+	}
+	log, err := translog.Open(dir, key)
+	if errors.Is(err, translog.ErrAltered) || errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%w: %w", ErrAltered, err)
+	}
+	if err != nil {
+		return err
+	}
+	have := uint64(log.Size())
+	if have > s.open.next {
+		return fmt.Errorf("the log has %d records, the store %d: %w", have, s.open.next, ErrAltered)
+	}
+	for _, c := range s.old {
+		if c.contents.next > have {
+			if err := s.catchUp(ctx, log, c.path, c.contents.size, &have); err != nil {
+				return err
+			}
+		}
+	}
+	if err := s.catchUp(ctx, log, s.open.path, s.open.size, &have); err != nil {
+		return err
+	}
+	if have != s.open.next {
+		return fmt.Errorf("records before %d are missing, which the log does not have: %w", s.open.next, ErrAltered)
+	}
+	s.log = log
+	return nil
+}
+
+// catchUp appends the leaves of a segment's records from number have on.
+func (s *Store) catchUp(ctx context.Context, log *translog.Log, path string, size int64, have *uint64) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	l, err := walk(ctx, f, size, func(_ int64, r record) error {
+		if r.number != *have {
+			return nil
+		}
+		*have++
+		return log.Append([]translog.Leaf{r.leaf()})
+	})
+	if err != nil {
+		return err
+	}
+	return l.err(path)
+}

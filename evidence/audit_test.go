@@ -3,7 +3,6 @@ package evidence
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"os"
@@ -18,19 +17,6 @@ import (
 	"github.com/stopd/stopd/evidence/translog"
 )
 
-func newLogKey(t testing.TB) translog.Key {
-	t.Helper()
-	text, err := translog.GenerateKey("host.example")
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := translog.ParseKey(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
 func alone(t testing.TB, key translog.Key) translog.Policy {
 	t.Helper()
 	p, err := translog.NewPolicy(key.Verifier(), nil, 0)
@@ -38,30 +24,6 @@ func alone(t testing.TB, key translog.Key) translog.Policy {
 		t.Fatal(err)
 	}
 	return p
-}
-
-// follow makes the log of a store, up to its last record.
-func follow(t testing.TB, dir string, key translog.Key) {
-	t.Helper()
-	path := filepath.Join(dir, logName)
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		if err := translog.Create(path, key); err != nil {
-			t.Fatal(err)
-		}
-	}
-	l, err := translog.Open(path, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var leaves []translog.Leaf
-	eachRecord(t, dir, func(_ string, _ int64, r record) {
-		if int64(r.number) >= l.Size() {
-			leaves = append(leaves, r.leaf())
-		}
-	})
-	if err := errors.Join(l.Append(leaves), l.Checkpoint()); err != nil {
-		t.Fatal(err)
-	}
 }
 
 func eachRecord(t testing.TB, dir string, f func(path string, at int64, r record)) {
@@ -92,15 +54,14 @@ func newAuditStore(t testing.TB) auditStore {
 	a.p = alone(t, a.key)
 	id := newIdentity(t)
 	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	c := Config{SegmentBytes: 1500, Now: clock(begin)}
+	c := Config{SegmentBytes: 1500, Now: clock(begin), LogKey: &a.key}
 	s := openAt(t, a.dir, c, id)
 	for i := range 4 {
 		token := keep(t, s, fmt.Sprintf("an old report, number %d", i))
 		keepTraceback(t, s, token, "nobody")
 	}
 	closeStore(t, s)
-	follow(t, a.dir, a.key)
-	c = Config{SegmentBytes: 2500, Now: clock(begin.AddDate(1, 0, 0)), Retention: 24 * time.Hour}
+	c = Config{SegmentBytes: 2500, Now: clock(begin.AddDate(1, 0, 0)), Retention: 24 * time.Hour, LogKey: &a.key}
 	s = openAt(t, a.dir, c, id)
 	s.retain(s.now())
 	for i := range 4 {
@@ -109,7 +70,6 @@ func newAuditStore(t testing.TB) auditStore {
 		export(t, s, token)
 	}
 	closeStore(t, s)
-	follow(t, a.dir, a.key)
 	if n, err := segments(a.dir); err != nil || len(n) < 3 || n[0] == 1 {
 		t.Fatalf("segments %d, %v", n, err)
 	}

@@ -13,12 +13,15 @@ import (
 )
 
 // leaf is what the log keeps of a record: its number is the leaf's. It says nothing to who does not know the token.
+// The content is the record with its header, so that none of it can be changed unseen; the checksum follows from it.
 func (r record) leaf() translog.Leaf {
-	return translog.Leaf{
-		Time:    time.Unix(0, r.time),
-		Locator: sha256.Sum256(append([]byte(leafLabel), r.locator[:]...)),
-		Content: sha256.Sum256(r.payload),
-	}
+	h := sha256.New()
+	h.Write([]byte(contentLabel))
+	h.Write(r.header())
+	h.Write(r.payload)
+	l := translog.Leaf{Time: time.Unix(0, r.time).UTC(), Locator: sha256.Sum256(append([]byte(leafLabel), r.locator[:]...))}
+	h.Sum(l.Content[:0])
+	return l
 }
 
 // Log is the store's log; nil where it is left alone.
@@ -27,6 +30,10 @@ func (s *Store) Log() *translog.Log { return s.log }
 // enterLog appends the leaves of records that are durable.
 func (s *Store) enterLog(records []placed) {
 	if s.log == nil {
+		return
+	}
+	if n := uint64(s.log.Size()); n != records[0].number {
+		s.fail(fmt.Errorf("enter record %d in the log: it has %d leaves", records[0].number, n)) // no log is better than a wrong one
 		return
 	}
 	leaves := make([]translog.Leaf, len(records))

@@ -15,7 +15,8 @@ const retentionParts = 16
 func (s *Store) rotate(now time.Time) {
 	o := s.open
 	s.endBatch() // a segment's records are sealed with keys in the same segment
-	next, err := newSegment(s.disk, s.dir, segment{number: o.number + 1, first: o.next, made: now.UnixNano()}, s.state)
+	g := segment{number: o.number + 1, first: o.next, made: now.UnixNano()}
+	next, err := newSegment(s.disk, s.dir, g, s.state)
 	if err != nil {
 		if noRoom(err) {
 			s.alarms.full(err)
@@ -24,6 +25,7 @@ func (s *Store) rotate(now time.Time) {
 		}
 		return
 	}
+	s.enterLog([]placed{{record: firstRecord(g, s.state)}})
 	table, err := s.disk.newFile(tablePath(s.dir, o.number), o.table())
 	if err != nil {
 		// The next start makes it. Until then there is none to find the segment's records by.

@@ -179,9 +179,14 @@ func (s *Store) openLast(ctx context.Context, number uint64, strict bool) (cut i
 	return cut, nil
 }
 
-// newSegment makes a segment that begins with the store's state.
+// firstRecord is what a segment begins with: the store's state.
+func firstRecord(g segment, st state) record {
+	return record{kind: typeState, number: g.first, time: g.made, locator: typeLocator(typeState), payload: st.encode()}
+}
+
+// newSegment makes a segment with its first record. Who calls it enters that in the log.
 func newSegment(d disk, dir string, g segment, st state) (*openSegment, error) {
-	r := record{kind: typeState, number: g.first, time: g.made, locator: typeLocator(typeState), payload: st.encode()}
+	r := firstRecord(g, st)
 	b := appendRecord(appendSegmentHeader(nil, g), r)
 	path := segmentPath(dir, g.number)
 	f, err := d.newFile(path, b)

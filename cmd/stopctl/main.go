@@ -44,6 +44,7 @@ var commands = []command{
 	{"redeem", "TOKEN | SEALED", "open what a token stands for", setupRedeem, 1, 1},
 	{"export", "TOKEN", "take the sealed report of a token out of the store", setupExport, 1, 1},
 	{"hold", "TOKEN", "keep what a token stands for from expiring", setupHold, 1, 1},
+	{"audit", "", "verify every file of a store", setupAudit, 0, 0},
 	{"list", "", "list the records of a store", setupList, 0, 0},
 	{"chain", "FILE...", "join redeemed reports of several hosts into the path", setupChain, 1, -1},
 	{"explain", "LOCAL REMOTE", "say what the daemon would see of a connection, and answer", setupExplain, 2, 2},

@@ -9,11 +9,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/evidence/translog"
 )
 
@@ -104,6 +106,92 @@ func TestAuditSound(t *testing.T) {
 	eachRecord(t, a.dir, func(string, int64, record) { records++ })
 	if len(got.Findings) > 0 || got.Records != records || got.Expired == 0 || got.Records+got.Expired != got.Next || int64(got.Next) != got.Log.Head.N {
 		t.Errorf("%+v, %d records", got, records)
+	}
+}
+
+// Whoever audits while records are written, segments closed and expired, and checkpoints signed finds nothing.
+func TestAuditBesideTheWriter(t *testing.T) {
+	defer func(d time.Duration) { housekeeping = d }(housekeeping)
+	housekeeping = 10 * time.Millisecond
+	key := newLogKey(t)
+	a := auditStore{dir: filepath.Join(t.TempDir(), "store"), key: key, p: alone(t, key)}
+	s := openAt(t, a.dir, Config{SegmentBytes: 4000, LogKey: &key, Retention: 200 * time.Millisecond}, newIdentity(t))
+	stopped := make(chan struct{})
+	var writing sync.WaitGroup
+	for range 3 {
+		writing.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stopped:
+					return
+				default:
+				}
+				if _, err := s.Keep(t.Context(), fmt.Appendf(nil, "report %d", i), stop.Payer{}); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	writing.Go(func() {
+		for {
+			select {
+			case <-stopped:
+				return
+			default:
+			}
+			if err := s.Log().Checkpoint(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	expired := false
+	for n := 0; n < 30 || !expired; n++ {
+		got := a.audit(t)
+		if len(got.Findings) > 0 || !got.Writing {
+			t.Errorf("audit %d: writing %v, %v", n, got.Writing, got.Findings)
+			break
+		}
+		expired = expired || got.Expired > 0
+	}
+	close(stopped)
+	writing.Wait()
+	closeStore(t, s)
+	if got := a.audit(t); len(got.Findings) > 0 || got.Writing || int64(got.Next) != got.Log.Head.N {
+		t.Errorf("at the end: %+v", got)
+	}
+}
+
+// What a crash left is said, until the next start has closed it.
+func TestAuditAfterACrash(t *testing.T) {
+	a := newAuditStore(t)
+	id := newIdentity(t)
+	c := Config{LogKey: &a.key}
+	s := openAt(t, a.dir, c, id)
+	if err := s.Log().Checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	keep(t, s, "a report that no checkpoint covers")
+	// What a crash here leaves, but for its lock.
+	crashed := auditStore{dir: filepath.Join(t.TempDir(), "store"), key: a.key, p: a.p}
+	if err := os.CopyFS(crashed.dir, os.DirFS(a.dir)); err != nil {
+		t.Fatal(err)
+	}
+	last := crashed.segment(t, -1)
+	b, err := os.ReadFile(last)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, content := range [][]byte{b, b[:len(b)-5]} {
+		write(t, last, content)
+		found := crashed.audit(t).Findings
+		if len(found) != 1 || found[0].Verdict != translog.Uncovered || !strings.Contains(found[0].Detail, "crash or cut: start stopd to close it") {
+			t.Errorf("after a crash: %v", found)
+		}
+	}
+	closeStore(t, openAt(t, crashed.dir, c, id))
+	if found := crashed.audit(t).Findings; len(found) > 0 {
+		t.Errorf("after the next start: %v", found)
 	}
 }
 

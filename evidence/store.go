@@ -21,9 +21,10 @@ const (
 	queueLength = 256
 	// defaultSegment is the size from which a segment is closed.
 	defaultSegment = 64 << 20
-	// housekeeping is how often the writer looks for what has expired.
-	housekeeping = time.Minute
 )
+
+// housekeeping is how often the writer looks for what has expired. Tests look more often.
+var housekeeping = time.Minute
 
 // Store is an open store. All methods may be called at once.
 type Store struct {

@@ -32,6 +32,9 @@ const commitTimeout = 5 * time.Second
 // finishTimeout is how long the daemon takes to finish what is under way when it is told to stop.
 const finishTimeout = 15 * time.Second
 
+// vouchTimeout is how long the daemon waits for witnesses before it ends.
+const vouchTimeout = 3 * time.Second
+
 // Run runs the daemon until it is told to stop by SIGTERM or SIGINT.
 func Run(ctx context.Context, path string, log *slog.Logger) error {
 	hup := make(chan os.Signal, 1)
@@ -169,7 +172,25 @@ func (d *daemon) serve(ctx context.Context, ls []net.Listener, background func()
 	d.count()
 	endCtl()
 	<-logDone
-	return errors.Join(err, <-ctlDone)
+	err = errors.Join(err, <-ctlDone)
+	d.vouch()
+	return err
+}
+
+// vouch signs the log as it is at the end, and shows it to the witnesses once more.
+func (d *daemon) vouch() {
+	if err := d.store.Log().Checkpoint(); err != nil {
+		return // the store's Close tries again, and says so
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), vouchTimeout)
+	defer cancel()
+	failed, err := d.store.Log().Cosign(ctx, d.policy)
+	if err != nil {
+		d.log.Error("cosignatures cannot be kept", "error", err)
+	}
+	for _, f := range failed {
+		d.log.Warn("a witness did not cosign the last checkpoint", "witness", f.Witness.Name(), "error", f.Err)
+	}
 }
 
 // count logs what was counted since the start, on one line.

@@ -45,6 +45,19 @@ func (s *Store) enterLog(records []placed) {
 	}
 }
 
+// createLog makes the log of a store that has one record.
+func createLog(store string, key translog.Key, first record) error {
+	dir := filepath.Join(store, logName)
+	if err := translog.Create(dir, key); err != nil {
+		return err
+	}
+	log, err := translog.Open(dir, key)
+	if err != nil {
+		return err
+	}
+	return errors.Join(log.Append([]translog.Leaf{first.leaf()}), log.Checkpoint())
+}
+
 // openLog opens the log and appends the leaves that it lacks: the log is derived from the records, and is behind
 // them after a crash. A new store gets a new log. One that is gone, or that knows of more records than there are, is
 // [ErrAltered].

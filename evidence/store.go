@@ -126,11 +126,12 @@ func Create(dir string, key translog.Key) error {
 		if err := makeDir(dir); err != nil {
 			return err
 		}
-		o, err := newSegment(systemDisk, dir, segment{number: 1, made: time.Now().UnixNano()}, state{})
+		g := segment{number: 1, made: time.Now().UnixNano()}
+		o, err := newSegment(systemDisk, dir, g, state{})
 		if err != nil {
 			return err
 		}
-		return errors.Join(o.file.Close(), translog.Create(filepath.Join(dir, logName), key))
+		return errors.Join(o.file.Close(), createLog(dir, key, firstRecord(g, state{})))
 	}()
 	if err != nil {
 		return fmt.Errorf("create store: %w", err)

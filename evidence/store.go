@@ -42,6 +42,7 @@ type Store struct {
 	closed  bool
 	queue   chan *entering
 	drained chan struct{}
+	house   chan chan struct{} // has the writer look for what has expired, and close it
 
 	// The writer's own, no lock.
 	batch  *batch
@@ -125,7 +126,7 @@ func Create(dir string, key translog.Key) error {
 		if err := makeDir(dir); err != nil {
 			return err
 		}
-		o, err := newSegment(systemDisk, dir, segment{number: 1, made: time.Now().UnixNano()}, state{})
+		o, _, err := newSegment(systemDisk, dir, segment{number: 1, made: time.Now().UnixNano()}, state{})
 		if err != nil {
 			return err
 		}
@@ -212,6 +213,7 @@ func openStore(ctx context.Context, dir string, c Config, create bool) (_ *Store
 		disk:       systemDisk,
 		queue:      make(chan *entering, queueLength),
 		drained:    make(chan struct{}),
+		house:      make(chan chan struct{}),
 		room:       newRoom(c.MaxBytes, c.Retention),
 		expiry:     time.NewTimer(time.Hour),
 	}

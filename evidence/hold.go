@@ -69,7 +69,7 @@ func (s *Store) Hold(ctx context.Context, r Redemption) error {
 	return nil
 }
 
-// Release ends a hold. Evidence that is past its retention expires soon after. A token that is not held
+// Release ends a hold. Evidence that is past its retention expires. A token that is not held
 // is [ErrAsBefore].
 func (s *Store) Release(ctx context.Context, r Redemption) error {
 	if err := r.check(); err != nil {
@@ -84,6 +84,7 @@ func (s *Store) Release(ctx context.Context, r Redemption) error {
 	if err != nil {
 		return fmt.Errorf("release evidence: %w", err)
 	}
+	s.expireNow(ctx)
 	return nil
 }
 

@@ -99,9 +99,8 @@ func order(t recordType) int {
 	return 2
 }
 
-// find gives the segments that hold records of the locators, and their offsets. That there is none is said
-// only after the tables were checked: a damaged one may hide a record. An error beside what is found
-// is of damage.
+// find gives the segments that hold records of the locators, and their offsets. An error beside what is found is of
+// damage, which may hide more.
 func (s *Store) find(wants ...locator) (sources []*source, offsets [][]int64, damage error) {
 	s.mu.RLock()
 	old := s.old
@@ -153,13 +152,6 @@ func (s *Store) find(wants ...locator) (sources []*source, offsets [][]int64, da
 			return off, ok, nil
 		}})
 		offsets = append(offsets, inOpen)
-	}
-	if len(sources) == 0 {
-		for _, c := range old {
-			if err := c.contents.verify(c.table); err != nil && !errors.Is(err, os.ErrClosed) {
-				note(fmt.Errorf("read %q: %w", c.table.Name(), err))
-			}
-		}
 	}
 	return sources, offsets, damage
 }

@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -15,8 +16,7 @@ const retentionParts = 16
 func (s *Store) rotate(now time.Time) {
 	o := s.open
 	s.endBatch() // a segment's records are sealed with keys in the same segment
-	g := segment{number: o.number + 1, first: o.next, made: now.UnixNano()}
-	next, err := newSegment(s.disk, s.dir, g, s.state)
+	next, state, err := newSegment(s.disk, s.dir, segment{number: o.number + 1, first: o.next, made: now.UnixNano()}, s.state)
 	if err != nil {
 		if noRoom(err) {
 			s.alarms.full(err)
@@ -25,7 +25,6 @@ func (s *Store) rotate(now time.Time) {
 		}
 		return
 	}
-	s.enterLog([]placed{{record: firstRecord(g, s.state)}})
 	table, err := s.disk.newFile(tablePath(s.dir, o.number), o.table())
 	if err != nil {
 		// The next start makes it. Until then there is none to find the segment's records by.
@@ -39,6 +38,7 @@ func (s *Store) rotate(now time.Time) {
 	s.open = next
 	s.mu.Unlock()
 	o.file.Close()
+	s.enterLog([]placed{{state, segmentHeader}})
 }
 
 func (o *openSegment) contents() contents {
@@ -62,6 +62,17 @@ func (o *openSegment) table() []byte {
 		batches = append(batches, batchPlace{n, off})
 	}
 	return appendTable(nil, o.contents(), places, batches)
+}
+
+// expireNow has the writer look for what has expired, and waits for it.
+func (s *Store) expireNow(ctx context.Context) {
+	done := make(chan struct{})
+	select {
+	case s.house <- done:
+		<-done
+	case <-s.drained:
+	case <-ctx.Done():
+	}
 }
 
 // retain deletes what has expired, and closes a segment that has become old.

@@ -14,9 +14,10 @@ import (
 // thresholds for shared-memory packet switches", 1998): who fills the store comes ever slower to his own
 // bound, and whoever comes fresh finds room, however many filled it.
 const (
-	sourceShare  = 8 // of what is free, a source may hold one part in so many,
-	networkShare = 4 // its network so much,
-	userShare    = 8 // and so much may be held about one local user's connections.
+	sourceShare  = 64 // of what is free, a source may hold one part in so many,
+	networkShare = 32 // its network so much,
+	regionShare  = 16 // what is around that so much,
+	userShare    = 16 // and so much may be held about one local user's connections.
 	// About a user who has his share, each source may hold this little: nobody hides by having others
 	// ask about him until nothing more is kept.
 	overShare = 1024
@@ -37,6 +38,7 @@ type room struct {
 	promised int64 // bytes of trace-backs to come
 	sources  ledger[netip.Prefix]
 	networks ledger[netip.Prefix]
+	regions  ledger[netip.Prefix]
 	users    ledger[uint32]
 }
 
@@ -45,6 +47,7 @@ func newRoom(bound int64, retention time.Duration) *room {
 	return &room{bound: bound,
 		sources:  ledger[netip.Prefix]{retention, map[netip.Prefix]holding{}},
 		networks: ledger[netip.Prefix]{retention, map[netip.Prefix]holding{}},
+		regions:  ledger[netip.Prefix]{retention, map[netip.Prefix]holding{}},
 		users:    ledger[uint32]{retention, map[uint32]holding{}}}
 }
 
@@ -55,11 +58,11 @@ func (r *room) admit(p stop.Payer, n int64, now time.Time) error {
 	if p.Traceback {
 		n += tracebackRoom
 	}
-	source, network := prefixes(p.Source)
+	source, network, region := prefixes(p.Source)
 	if r.bound > 0 {
 		free := float64(r.free())
 		size := float64(n)
-		if size > free {
+		if size > free/sourceShare { // nobody's share is more
 			return ErrFull
 		}
 		part := 1.0
@@ -71,6 +74,8 @@ func (r *room) admit(p stop.Payer, n int64, now time.Time) error {
 			return fmt.Errorf("%w: the requester's", ErrShare)
 		case r.networks.bytes(network, now)+size > part*free/networkShare:
 			return fmt.Errorf("%w: the requester's network's", ErrShare)
+		case r.regions.bytes(region, now)+size > part*free/regionShare:
+			return fmt.Errorf("%w: that of the networks around the requester's", ErrShare)
 		}
 	}
 	r.charge(p, n, now)
@@ -79,7 +84,7 @@ func (r *room) admit(p stop.Payer, n int64, now time.Time) error {
 
 // charge adds n bytes, which are negative where a write failed.
 func (r *room) charge(p stop.Payer, n int64, now time.Time) {
-	source, network := prefixes(p.Source)
+	source, network, region := prefixes(p.Source)
 	r.used += n
 	if p.Traceback {
 		moved := int64(tracebackRoom)
@@ -91,6 +96,7 @@ func (r *room) charge(p stop.Payer, n int64, now time.Time) {
 	}
 	r.sources.add(source, n, now)
 	r.networks.add(network, n, now)
+	r.regions.add(region, n, now)
 	if p.Owned {
 		r.users.add(p.UID, n, now)
 	}
@@ -99,15 +105,17 @@ func (r *room) charge(p stop.Payer, n int64, now time.Time) {
 // delivered ends the promise of one trace-back.
 func (r *room) delivered() { r.promised = max(0, r.promised-tracebackRoom) }
 
-// prefixes gives what a source is charged as: an IPv4 address or an IPv6 host's /64, and the network around it.
-func prefixes(a netip.Addr) (source, network netip.Prefix) {
-	wide, near := 48, 64
+// prefixes gives what a source is charged as: an IPv4 address or an IPv6 host's /64, the network around it, and
+// what is around that.
+func prefixes(a netip.Addr) (source, network, region netip.Prefix) {
+	far, wide, near := 32, 48, 64
 	if a = a.Unmap().WithZone(""); a.Is4() {
-		wide, near = 24, 32
+		far, wide, near = 16, 24, 32
 	}
 	source, _ = a.Prefix(near) // of no address there is none
 	network, _ = a.Prefix(wide)
-	return source, network
+	region, _ = a.Prefix(far)
+	return source, network, region
 }
 
 // A ledger says how many bytes each holder has. They fade as time goes on, since evidence expires.
@@ -147,7 +155,7 @@ func (l ledger[K]) forget(now time.Time) {
 		if b := l.fadedTo(h, now); b < bytes {
 			least, bytes = k, b
 		}
-		if looked++; looked == 16 {
+		if looked++; looked == 64 {
 			break
 		}
 	}

@@ -20,7 +20,7 @@ func (s *Store) read(ctx context.Context, strict bool) (cut int64, err error) {
 		if err := makeDir(s.dir); err != nil {
 			return 0, err
 		}
-		s.open, err = newSegment(s.disk, s.dir, segment{number: 1, made: s.now().UnixNano()}, state{})
+		s.open, _, err = newSegment(s.disk, s.dir, segment{number: 1, made: s.now().UnixNano()}, state{})
 		return 0, err
 	}
 	n := len(numbers) - 1
@@ -179,23 +179,18 @@ func (s *Store) openLast(ctx context.Context, number uint64, strict bool) (cut i
 	return cut, nil
 }
 
-// firstRecord is what a segment begins with: the store's state.
-func firstRecord(g segment, st state) record {
-	return record{kind: typeState, number: g.first, time: g.made, locator: typeLocator(typeState), payload: st.encode()}
-}
-
-// newSegment makes a segment with its first record. Who calls it enters that in the log.
-func newSegment(d disk, dir string, g segment, st state) (*openSegment, error) {
-	r := firstRecord(g, st)
+// newSegment makes a segment that begins with a record of the store's state.
+func newSegment(d disk, dir string, g segment, st state) (*openSegment, record, error) {
+	r := record{kind: typeState, number: g.first, time: g.made, locator: typeLocator(typeState), payload: st.encode()}
 	b := appendRecord(appendSegmentHeader(nil, g), r)
 	path := segmentPath(dir, g.number)
 	f, err := d.newFile(path, b)
 	if err != nil {
-		return nil, fmt.Errorf("make segment %q: %w", filepath.Base(path), err)
+		return nil, record{}, fmt.Errorf("make segment %q: %w", filepath.Base(path), err)
 	}
 	o := &openSegment{segment: g, path: path, file: f, size: int64(len(b)), index: map[locator][]int64{}, batches: map[uint64]int64{}}
 	o.admit(int64(segmentHeader), r)
-	return o, nil
+	return o, r, nil
 }
 
 // startPayload is the payload of a start record, which is not sealed: [List] shows it, and it says

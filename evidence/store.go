@@ -43,6 +43,7 @@ type Store struct {
 	closed  bool
 	queue   chan *entering
 	drained chan struct{}
+	house   chan chan struct{} // has the writer look for what has expired, and close it
 
 	// The writer's own, no lock.
 	batch  *batch
@@ -126,12 +127,11 @@ func Create(dir string, key translog.Key) error {
 		if err := makeDir(dir); err != nil {
 			return err
 		}
-		g := segment{number: 1, made: time.Now().UnixNano()}
-		o, err := newSegment(systemDisk, dir, g, state{})
+		o, first, err := newSegment(systemDisk, dir, segment{number: 1, made: time.Now().UnixNano()}, state{})
 		if err != nil {
 			return err
 		}
-		return errors.Join(o.file.Close(), createLog(dir, key, firstRecord(g, state{})))
+		return errors.Join(o.file.Close(), createLog(dir, key, first))
 	}()
 	if err != nil {
 		return fmt.Errorf("create store: %w", err)
@@ -214,6 +214,7 @@ func openStore(ctx context.Context, dir string, c Config, create bool) (_ *Store
 		disk:       systemDisk,
 		queue:      make(chan *entering, queueLength),
 		drained:    make(chan struct{}),
+		house:      make(chan chan struct{}),
 		room:       newRoom(c.MaxBytes, c.Retention),
 		expiry:     time.NewTimer(time.Hour),
 	}

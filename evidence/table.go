@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -27,11 +28,13 @@ import (
 //	68  4  CRC-32C of what follows
 //	72     n times a locator (32) and an offset in the segment (8), in the order of these 40 bytes
 //	       m times a record number (8) and an offset (8), in order
+//	       a CRC-32C (4) for every 128 located records, and one for the rest
 const (
 	tableMagic  = "stopd table\n"
 	tableHeader = 72
 	placeSize   = 40
 	batchSize   = 16
+	blockPlaces = 128
 )
 
 // A place is where a located record is.
@@ -68,8 +71,12 @@ func appendTable(b []byte, c contents, places []place, batches []batchPlace) []b
 	for _, p := range places {
 		entries = binary.BigEndian.AppendUint64(append(entries, p.locator[:]...), uint64(p.offset))
 	}
+	located := entries
 	for _, p := range batches {
 		entries = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(entries, p.number), uint64(p.offset))
+	}
+	for block := range slices.Chunk(located, placeSize*blockPlaces) {
+		entries = binary.BigEndian.AppendUint32(entries, crc32.Checksum(block, castagnoli))
 	}
 	start := len(b)
 	b = binary.BigEndian.AppendUint32(append(b, tableMagic...), version)
@@ -109,64 +116,79 @@ func decodeTableHeader(b []byte, size int64) (contents, error) {
 
 // bytes is the size of the table itself.
 func (c contents) bytes() int64 {
-	return tableHeader + placeSize*int64(c.places) + batchSize*int64(c.batches)
+	return tableHeader + placeSize*int64(c.places) + batchSize*int64(c.batches) + 4*int64(c.blocks())
 }
 
-// find gives the offsets of the records with a locator, in order, without reading the whole table: locators
-// are hashes, so where one is follows from what it is, nearly.
+// find gives the offsets of the records with a locator, in order. It reads a few blocks, not the whole table:
+// locators are hashes, so where one is follows from what it is, nearly.
 func (c contents) find(r io.ReaderAt, want locator) ([]int64, error) {
-	at, err := c.search(r, want)
-	if err != nil {
-		return nil, err
-	}
-	var offsets []int64
-	for ; at < c.places; at++ {
-		p, err := c.place(r, at)
+	low, high := 0, c.blocks()-1
+	at := min(int(float64(binary.BigEndian.Uint64(want[:]))/(1<<64)*float64(c.places))/blockPlaces, high)
+	for tries := 0; low <= high; tries++ {
+		if at < low || at > high || tries > 3 {
+			at = (low + high) / 2
+		}
+		block, err := c.block(r, at)
 		if err != nil {
 			return nil, err
 		}
-		if p.locator != want {
-			break
+		switch {
+		case bytes.Compare(want[:], block[0].locator[:]) < 0:
+			high, at = at-1, at-1
+		case bytes.Compare(want[:], block[len(block)-1].locator[:]) > 0:
+			low, at = at+1, at+1
+		default:
+			return c.collect(r, want, at, block)
 		}
-		offsets = append(offsets, p.offset)
 	}
-	return offsets, nil
+	return nil, nil
 }
 
-// nearby is how many entries are read where an entry is expected: it is off by less than half the square
-// root of their number, mostly.
-const nearby = 512
-
-// search gives the index of the first entry that is not before want.
-func (c contents) search(r io.ReaderAt, want locator) (int, error) {
-	guess := int(float64(binary.BigEndian.Uint64(want[:])) / (1 << 64) * float64(c.places))
-	low := max(0, guess-nearby/2)
-	high := min(c.places, low+nearby)
-	block := make([]byte, placeSize*(high-low))
-	if _, err := r.ReadAt(block, tableHeader+placeSize*int64(low)); err != nil && len(block) > 0 {
-		return 0, fmt.Errorf("read table: %w", err)
-	}
-	n := sort.Search(high-low, func(i int) bool { return bytes.Compare(block[placeSize*i:][:len(want)], want[:]) >= 0 })
-	if (n > 0 || low == 0) && (n < high-low || high == c.places) {
-		return low + n, nil
-	}
-	var failed error
-	n = sort.Search(c.places, func(i int) bool {
-		p, err := c.place(r, i)
-		if err != nil && failed == nil {
-			failed = err
+// collect gives the offsets in a block that may have a locator, and in those around it.
+func (c contents) collect(r io.ReaderAt, want locator, at int, block []place) (offsets []int64, err error) {
+	for at > 0 && block[0].locator == want {
+		at--
+		if block, err = c.block(r, at); err != nil {
+			return nil, err
 		}
-		return bytes.Compare(p.locator[:], want[:]) >= 0
-	})
-	return n, failed
+	}
+	for {
+		for _, p := range block {
+			if p.locator == want {
+				offsets = append(offsets, p.offset)
+			}
+		}
+		if at++; at >= c.blocks() || bytes.Compare(block[len(block)-1].locator[:], want[:]) > 0 {
+			return offsets, nil
+		}
+		if block, err = c.block(r, at); err != nil {
+			return nil, err
+		}
+	}
 }
 
-func (c contents) place(r io.ReaderAt, i int) (place, error) {
-	var b [placeSize]byte
-	if _, err := r.ReadAt(b[:], tableHeader+placeSize*int64(i)); err != nil {
-		return place{}, fmt.Errorf("read table: %w", err)
+// blocks is how many blocks of places there are.
+func (c contents) blocks() int { return (c.places + blockPlaces - 1) / blockPlaces }
+
+// block reads a block of places and checks its checksum.
+func (c contents) block(r io.ReaderAt, i int) ([]place, error) {
+	n := min(blockPlaces, c.places-i*blockPlaces)
+	b, sum := make([]byte, placeSize*n), make([]byte, 4)
+	if _, err := r.ReadAt(b, tableHeader+placeSize*blockPlaces*int64(i)); err != nil {
+		return nil, fmt.Errorf("read table: %w", err)
 	}
-	return place{locator(b[:]), int64(binary.BigEndian.Uint64(b[32:]))}, nil
+	if _, err := r.ReadAt(sum, c.bytes()-4*int64(c.blocks()-i)); err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("read table: %w", err)
+	}
+	if crc32.Checksum(b, castagnoli) != binary.BigEndian.Uint32(sum) {
+		return nil, fmt.Errorf("read table: %w", ErrAltered)
+	}
+	places := make([]place, n)
+	for j := range places {
+		e := b[placeSize*j:]
+		places[j] = place{locator(e), int64(binary.BigEndian.Uint64(e[32:]))}
+	}
+	return places, nil
 }
 
 // batch gives the offset of a batch's record.

@@ -57,6 +57,9 @@ func (s *Store) run() {
 			s.endBatch()
 		case <-tick.C:
 			s.retain(s.now())
+		case done := <-s.house:
+			s.retain(s.now())
+			close(done)
 		}
 	}
 }

@@ -322,7 +322,7 @@ func TestCheck(t *testing.T) {
 			t.Errorf("no %q in %s", want, b.String())
 		}
 	}
-	if left, err := os.ReadDir(s.dir); err != nil || len(left) != 1 {
+	if left, err := os.ReadDir(s.dir); err != nil || len(left) != 2 {
 		t.Errorf("it made %v, %v", left, err)
 	}
 

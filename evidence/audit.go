@@ -137,7 +137,7 @@ func (a *auditor) find(v translog.Verdict, path, format string, args ...any) {
 func (a *auditor) run(p translog.Policy) error {
 	next, stop := iter.Pull(a.records)
 	defer stop()
-	r, ok := found{}, true
+	r, ok := foundRecord{}, true
 	log, err := translog.Verify(filepath.Join(a.dir, logName), p, a.Writing, func(n int64, leaf translog.Leaf) {
 		for ok && (r.path == "" || r.number < uint64(n)) {
 			r, ok = next()

@@ -68,8 +68,8 @@ func partOf(name string) (uint64, string) {
 	return 0, ""
 }
 
-// A found record is one that was read.
-type found struct {
+// A foundRecord is a record that was read.
+type foundRecord struct {
 	path   string // below the store
 	at     int64  // offset
 	number uint64
@@ -77,7 +77,7 @@ type found struct {
 }
 
 // records gives all whole records that have not been given before, in the order of their files.
-func (a *auditor) records(yield func(found) bool) {
+func (a *auditor) records(yield func(foundRecord) bool) {
 	a.files, a.err = a.list()
 	if a.err != nil {
 		return
@@ -101,7 +101,7 @@ type walker struct {
 	*auditor
 	name   string
 	number uint64
-	yield  func(found) bool
+	yield  func(foundRecord) bool
 	head   segment
 	end    int64 // behind the last record
 	begun  bool
@@ -198,7 +198,7 @@ func (w *walker) record(at int64, r record) error {
 	w.Next = max(w.Next, r.number+1)
 	w.Records++
 	w.open.admit(at, r)
-	if !w.yield(found{w.name, at, r.number, r.leaf()}) {
+	if !w.yield(foundRecord{w.name, at, r.number, r.leaf()}) {
 		return errEnough
 	}
 	return nil

@@ -238,7 +238,9 @@ func openStore(ctx context.Context, dir string, c Config, create bool) (_ *Store
 	}()
 	cut, err := s.read(ctx, create)
 	if err == nil && c.LogKey != nil {
-		err = s.openLog(ctx, *c.LogKey)
+		if err = s.openLog(ctx, *c.LogKey); errors.Is(err, ErrAltered) {
+			err = s.damaged(err, create)
+		}
 	}
 	if err != nil {
 		return nil, err

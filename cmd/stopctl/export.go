@@ -74,6 +74,7 @@ func actFlags(fs *flag.FlagSet, whoAsks string) func(std stdio, token string) (a
 			}
 			a.store = cfg.Store
 		}
+		a.config.LogKey = logKeyOf(a.store)
 		return a, nil
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/evidence"
+	"github.com/stopd/stopd/evidence/translog"
 	"github.com/stopd/stopd/internal/daemon"
 	"github.com/stopd/stopd/report"
 )
@@ -100,7 +101,16 @@ func takeOut(ctx context.Context, std stdio, store, token, around, by, reason st
 			return nil, err
 		}
 	}
-	return evidence.Export(ctx, store, evidence.Redemption{Token: t, By: by, Reason: reason}, evidence.Config{Recipients: recipientsOf(ids), Logger: warnings(std)})
+	return evidence.Export(ctx, store, evidence.Redemption{Token: t, By: by, Reason: reason}, evidence.Config{Recipients: recipientsOf(ids), LogKey: logKeyOf(store), Logger: warnings(std)})
+}
+
+// logKeyOf is the key that signs a store's log: none where it cannot be read, and then the next daemon signs.
+func logKeyOf(store string) *translog.Key {
+	key, err := translog.ReadKey(daemon.LogKey(store))
+	if err != nil {
+		return nil
+	}
+	return &key
 }
 
 // warnings is the log of a store that is opened for one command: its errors are the command's own.

@@ -265,3 +265,151 @@ func TestLiteWitness(t *testing.T) {
 	says(snapshot, translog.Forked)
 	cosign(fork, both, 2)
 }
+
+// A witnessed is a daemon whose log two witnesses cosign, and what is done to it by command.
+type witnessed struct {
+	t         *testing.T
+	bin, dir  string
+	address   string
+	log       strings.Builder
+	daemon    *exec.Cmd
+	witnesses []*liteWitness
+}
+
+func newWitnessed(t *testing.T) *witnessed {
+	t.Helper()
+	root, err := os.MkdirTemp("/var/tmp", "stopd-test-") // the store refuses a file system in memory
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(root) })
+	w := &witnessed{t: t, bin: root, dir: filepath.Join(root, "host")}
+	if out, err := exec.Command("go", "build", "-o", root, "../cmd/stopd", "../cmd/stopctl").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.address = free.Addr().String()
+	free.Close()
+	if code, out := w.stopctl("init", "-dir", w.dir, "-listen", w.address); code != 0 {
+		t.Fatal(out)
+	}
+	key, err := translog.ReadKey(filepath.Join(w.dir, "log.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a.example/w1", "b.example/w1"} {
+		w.witnesses = append(w.witnesses, startWitness(t, name, key.Origin(), key.Public()))
+	}
+	config := filepath.Join(w.dir, "stopd.toml")
+	b, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range w.witnesses {
+		b = fmt.Appendf(b, "[[witness]]\nurl = %q\nkey = %q\n", x.url, x.key)
+	}
+	if err := os.WriteFile(config, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func (w *witnessed) stopctl(args ...string) (int, string) {
+	w.t.Helper()
+	out, err := exec.Command(filepath.Join(w.bin, "stopctl"), args...).CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		w.t.Fatal(err)
+	}
+	if exit != nil {
+		return exit.ExitCode(), string(out)
+	}
+	return 0, string(out)
+}
+
+// start starts the daemon, and asks it: every run has records of its own.
+func (w *witnessed) start() {
+	w.t.Helper()
+	w.log.Reset()
+	w.daemon = exec.Command(filepath.Join(w.bin, "stopd"), "-config", filepath.Join(w.dir, "stopd.toml"))
+	w.daemon.Stderr = &w.log
+	if err := w.daemon.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+	daemon := w.daemon
+	w.t.Cleanup(func() { daemon.Process.Kill(); daemon.Wait() })
+	for {
+		if code, _ := w.stopctl("request", "-type", "SV", "-for", "192.0.2.7", w.address, "1", "2"); code == 0 {
+			return
+		}
+		if w.t.Context().Err() != nil {
+			w.t.Fatal("the daemon never answered")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func (w *witnessed) stop(s os.Signal) string {
+	w.t.Helper()
+	if err := w.daemon.Process.Signal(s); err != nil {
+		w.t.Fatal(err)
+	}
+	w.daemon.Wait()
+	return w.log.String()
+}
+
+// audit audits the store, and looks for texts in what it says.
+func (w *witnessed) audit(what string, code int, texts ...string) {
+	w.t.Helper()
+	got, out := w.stopctl("audit", "-store", filepath.Join(w.dir, "store"))
+	if got != code {
+		w.t.Errorf("%s: audit exits %d, want %d\n%s", what, got, code, out)
+	}
+	for _, text := range texts {
+		if !strings.Contains(out, text) {
+			w.t.Errorf("%s: no %q in\n%s", what, text, out)
+		}
+	}
+}
+
+// What two witnesses cosigned of a daemon's log is found out when it is rolled back or written anew, also by a
+// daemon that is started on it; a crash is told from that, and closed by the next start.
+func TestWitnessedDaemon(t *testing.T) {
+	w := newWitnessed(t)
+	w.audit("before the first start", 3, "unvouched")
+	w.start()
+	w.audit("running", 0, "being written")
+	if log := w.stop(os.Interrupt); strings.Contains(log, "witness") {
+		t.Errorf("the daemon complains:\n%s", log)
+	}
+	w.audit("after a clean stop", 0, "cosigned:", "by a.example/w1", "by b.example/w1")
+
+	store, early := filepath.Join(w.dir, "store"), filepath.Join(w.bin, "early")
+	if err := os.CopyFS(early, os.DirFS(store)); err != nil {
+		t.Fatal(err)
+	}
+	w.start()
+	w.stop(os.Kill)
+	w.audit("after a crash", 3, "uncovered: ", "crash or cut: start stopd to close it")
+	w.start()
+	w.witnesses[1].stop()
+	if log := w.stop(os.Interrupt); !strings.Contains(log, "b.example/w1") {
+		t.Errorf("the daemon does not say that a witness is away:\n%s", log)
+	}
+	w.audit("without one witness", 0, "did not answer: witness b.example/w1")
+	w.witnesses[1].start(t)
+	w.audit("with it again", 0)
+
+	if err := errors.Join(os.RemoveAll(store), os.Rename(early, store)); err != nil {
+		t.Fatal(err)
+	}
+	w.audit("rolled back", 3, "rolled back: log/checkpoint: witness a.example/w1: ")
+	w.start()
+	if log := w.stop(os.Interrupt); !strings.Contains(log, "a.example/w1") {
+		t.Errorf("the daemon does not say that it was rolled back:\n%s", log)
+	}
+	w.audit("rolled back, and written on", 3, "witness a.example/w1: ")
+}

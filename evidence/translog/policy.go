@@ -1,11 +1,13 @@
 package translog
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/url"
 	"slices"
 	"strings"
+	"unicode"
 
 	"filippo.io/torchwood"
 	"golang.org/x/mod/sumdb/note"
@@ -82,15 +84,30 @@ func CheckQuorum(witnesses []Witness, quorum int) error {
 
 // ParsePolicy parses a policy of one log, as c2sp.org/tlog-policy has it.
 func ParsePolicy(text []byte) (Policy, error) {
+	// The document allows no other blanks, and torchwood 0.9 panics on a line of them.
+	other := func(r rune) bool {
+		return r != ' ' && r != '\t' && r != '\n' && (unicode.IsSpace(r) || unicode.IsControl(r))
+	}
+	if i := bytes.IndexFunc(text, other); i >= 0 {
+		return Policy{}, fmt.Errorf("parse policy: the character at offset %d may not be there", i)
+	}
 	check, err := torchwood.ParsePolicy(text)
 	if err != nil {
 		return Policy{}, fmt.Errorf("parse policy: %w", err)
 	}
 	p := Policy{check: check}
+	member := map[string]bool{}
 	for line := range strings.Lines(string(text)) {
 		line, _, _ = strings.Cut(line, "#")
 		f := strings.Fields(line)
 		switch {
+		case len(f) >= 4 && f[0] == "group":
+			for _, name := range f[3:] {
+				if member[name] {
+					return Policy{}, fmt.Errorf("parse policy: %q is a member twice", name) // one witness would count for two
+				}
+				member[name] = true
+			}
 		case len(f) >= 2 && f[0] == "log":
 			if p.log != nil {
 				return Policy{}, errors.New("parse policy: it is of several logs")
@@ -108,6 +125,9 @@ func ParsePolicy(text []byte) (Policy, error) {
 	}
 	if p.log == nil {
 		return Policy{}, errors.New("parse policy: it names no log")
+	}
+	if err := CheckQuorum(p.Witnesses, 0); err != nil {
+		return Policy{}, fmt.Errorf("parse policy: %w", err)
 	}
 	return p, nil
 }

@@ -26,9 +26,10 @@ import (
 // A testWitness is a witness of c2sp.org/tlog-witness for one log.
 type testWitness struct {
 	Witness
-	signer *torchwood.CosignatureSigner
-	log    note.Verifier
-	server *httptest.Server
+	private ed25519.PrivateKey
+	signer  *torchwood.CosignatureSigner
+	log     note.Verifier
+	server  *httptest.Server
 
 	mu    sync.Mutex
 	seen  tlog.Tree
@@ -47,7 +48,7 @@ func newWitness(t testing.TB, name string, key Key) *testWitness {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &testWitness{signer: signer, log: key.Verifier()}
+	w := &testWitness{private: private, signer: signer, log: key.Verifier()}
 	w.server = httptest.NewServer(w)
 	t.Cleanup(w.server.Close)
 	w.Witness, err = ParseWitness(w.server.URL+"/w/", signer.Verifier().String())
@@ -432,7 +433,15 @@ func TestPolicy(t *testing.T) {
 	if p.Origin() != key.Origin() || !p.Witnessed() || len(p.Witnesses) != 2 || p.Witnesses[0].URL != a.URL || p.Witnesses[1].URL != "" {
 		t.Errorf("policy %+v", p)
 	}
-	for _, bad := range []string{"", "quorum none\n", "log x\nquorum none\n", text + "quorum none\n", text + "log " + key.Public() + "\n",
+	signer, err := torchwood.NewCosignatureSigner("alias.example", a.private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	twice := strings.Replace(text, "witness B "+b.key.String(), "witness B "+signer.Verifier().String(), 1)
+	if twice == text {
+		t.Fatal("the policy has no second witness")
+	}
+	for _, bad := range []string{twice, strings.Replace(text, "all A B", "2 A A", 1), strings.ReplaceAll(text, "\n", "\r\n"), "", "quorum none\n", "log x\nquorum none\n", text + "quorum none\n", text + "log " + key.Public() + "\n",
 		strings.Replace(text, a.URL, "ftp://a", 1)} {
 		if _, err := ParsePolicy([]byte(bad)); err == nil {
 			t.Errorf("ParsePolicy(%q) succeeded", bad)
@@ -523,6 +532,8 @@ func FuzzPolicy(f *testing.F) {
 	w := newWitness(f, "w.example", key)
 	f.Add(fmt.Appendf(nil, "log %s\nwitness W %s http://w.example\nquorum W\n", key.Public(), w.key))
 	f.Add([]byte("log\nwitness\ngroup\nquorum none"))
+	f.Add([]byte("\v"))
+	f.Add([]byte("\u00a0"))
 	f.Fuzz(func(_ *testing.T, b []byte) {
 		if p, err := ParsePolicy(b); err == nil {
 			p.Witnessed()

@@ -3,6 +3,9 @@
 GO          ?= go
 FUZZTIME    ?= 5s
 LDFLAGS     := -s -w
+# Go's means to erase what is left of keys (package runtime/secret). Without it everything works, and what is left of a
+# batch's key stays in memory until that is used again.
+export GOEXPERIMENT := runtimesecret
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
 # Debian packages that the tests use on the machine itself. Servers that only tests need are unpacked

@@ -57,6 +57,10 @@ type Config struct {
 	disk *disk // nil: systemDisk
 }
 
+// KeysErased tells whether this build erases all that is left of a batch's key in memory once the batch has closed. Without
+// it only the key itself is.
+const KeysErased = erases
+
 // Redemption says who asks for a token's evidence, and why.
 type Redemption struct {
 	Token stop.Token

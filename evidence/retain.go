@@ -66,9 +66,14 @@ func (o *openSegment) table() []byte {
 
 // expireNow has the writer look for what has expired, and waits for it.
 func (s *Store) expireNow(ctx context.Context) {
+	s.inBetween(ctx, func() { s.retain(s.now()) })
+}
+
+// inBetween has the writer do something between two commits, and waits for it.
+func (s *Store) inBetween(ctx context.Context, do func()) {
 	done := make(chan struct{})
 	select {
-	case s.house <- done:
+	case s.house <- func() { defer close(done); do() }:
 		<-done
 	case <-s.drained:
 	case <-ctx.Done():
@@ -117,7 +122,7 @@ func (s *Store) retain(now time.Time) {
 	var errs []error
 	for _, c := range gone {
 		// The table goes last: without it the segment would be read whole to make it again.
-		errs = append(errs, s.disk.remove(c.path), s.disk.remove(tablePath(s.dir, c.segment.number)))
+		errs = append(errs, s.disk.remove(c.path), s.disk.remove(tablePath(s.dir, c.number)))
 		// Who reads in it meanwhile finds it closed, and the evidence gone.
 		errs = append(errs, c.table.Close())
 	}

@@ -68,12 +68,11 @@ func (b *batch) over(now time.Time) bool {
 	return b.records >= batchRecords || now.Sub(b.opened) >= batchTime || now.Before(b.opened)
 }
 
-// close erases the key.
+// close erases the key. What was derived from it is erased by [sweep].
 func (b *batch) close() error {
 	clear(b.page)
 	err := freePage(b.page)
 	b.page = nil
-	sweep()
 	if err != nil {
 		return fmt.Errorf("close batch: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // read learns what is in the store: of closed segments from their tables, of the last one from itself. It gives
@@ -21,6 +22,9 @@ func (s *Store) read(ctx context.Context, strict bool) (cut int64, err error) {
 			return 0, err
 		}
 		s.open, _, err = newSegment(s.disk, s.dir, segment{number: 1, made: s.now().UnixNano()}, state{})
+		return 0, err
+	}
+	if err := s.tidy(numbers); err != nil {
 		return 0, err
 	}
 	n := len(numbers) - 1
@@ -41,6 +45,29 @@ func (s *Store) read(ctx context.Context, strict bool) (cut int64, err error) {
 		return 0, err
 	}
 	return cut, s.damaged(s.missing(), strict)
+}
+
+// tidy removes what a crash left: files whose making did not end, and tables of segments that expired.
+func (s *Store) tidy(numbers []uint64) error {
+	left, err := filepath.Glob(filepath.Join(s.dir, "*"+tempSuffix))
+	if err != nil {
+		return err
+	}
+	tables, err := filepath.Glob(filepath.Join(s.dir, "*"+tableSuffix))
+	if err != nil {
+		return err
+	}
+	for _, t := range tables {
+		if !slices.ContainsFunc(numbers, func(n uint64) bool { return tablePath(s.dir, n) == t }) {
+			left = append(left, t)
+		}
+	}
+	for _, path := range left {
+		if err := s.disk.remove(path); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // damaged notes damage, and gives it back where none is to be tolerated.

@@ -43,15 +43,17 @@ type Store struct {
 	closed  bool
 	queue   chan *entering
 	drained chan struct{}
-	house   chan chan struct{} // has the writer look for what has expired, and close it
+	house   chan func() // what the writer does in between
 
 	// The writer's own, no lock.
-	batch  *batch
-	expiry *time.Timer // of the batch
-	buffer []byte
-	room   *room
-	alarms alarms
-	state  state
+	batch    *batch
+	expiry   *time.Timer // of the batch
+	unswept  int         // batches that closed since the last sweep
+	sweeping *time.Timer // of what is left of their keys
+	buffer   []byte
+	room     *room
+	alarms   alarms
+	state    state
 
 	mu     sync.RWMutex
 	failed error
@@ -214,9 +216,10 @@ func openStore(ctx context.Context, dir string, c Config, create bool) (_ *Store
 		disk:       systemDisk,
 		queue:      make(chan *entering, queueLength),
 		drained:    make(chan struct{}),
-		house:      make(chan chan struct{}),
+		house:      make(chan func()),
 		room:       newRoom(c.MaxBytes, c.Retention),
 		expiry:     time.NewTimer(time.Hour),
+		sweeping:   time.NewTimer(time.Hour),
 	}
 	if c.disk != nil {
 		s.disk = *c.disk
@@ -315,10 +318,8 @@ func (s *Store) Close() error {
 
 func (s *Store) closeFiles() error {
 	var errs []error
-	if s.batch != nil {
-		errs = append(errs, s.batch.close())
-		s.batch = nil
-	}
+	s.endBatch()
+	s.sweep()
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, c := range s.old {

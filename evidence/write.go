@@ -55,11 +55,12 @@ func (s *Store) run() {
 			s.commit(s.gather(e))
 		case <-s.expiry.C:
 			s.endBatch()
+		case <-s.sweeping.C:
+			s.sweep()
 		case <-tick.C:
 			s.retain(s.now())
-		case done := <-s.house:
-			s.retain(s.now())
-			close(done)
+		case do := <-s.house:
+			do()
 		}
 	}
 }
@@ -251,6 +252,18 @@ func (s *Store) endBatch() {
 		s.logger.Error("close batch", "error", err)
 	}
 	s.batch = nil
+	// Under load batches close faster than is worth a collection; the last one is swept in time.
+	if s.unswept++; s.unswept == 1 {
+		s.sweeping.Reset(batchTime)
+	}
+}
+
+// sweep erases what is left of the keys of batches that have closed.
+func (s *Store) sweep() {
+	if s.unswept > 0 {
+		sweep()
+	}
+	s.unswept = 0
 }
 
 // fail ends the store's work.

@@ -26,6 +26,11 @@ func Check(cfg Config, w io.Writer) error {
 		fmt.Fprintf(w, "store: its directory cannot be read yet: %v\n", err)
 	}
 	fmt.Fprintf(w, "log: %s\n", cfg.vouching())
+	if evidence.KeysErased {
+		fmt.Fprintln(w, "keys: a batch's key and what is derived from it are erased from memory when the batch closes")
+	} else {
+		fmt.Fprintln(w, "keys: a batch's key is erased when the batch closes, but not what was derived from it: this build has not GOEXPERIMENT=runtimesecret")
+	}
 	fmt.Fprintf(w, "on behalf of other hosts: %s\n", whom(cfg.OnBehalf, "nobody may ask"))
 	fmt.Fprintf(w, "previous hosts: asked on port %d in %s, at most %d a request; where this host connected itself: %s\n",
 		cfg.Traceback.Port, whom(cfg.Traceback.To, "no network"), cfg.Traceback.MaxPrevious, whom(cfg.Traceback.OutboundTo, "never"))

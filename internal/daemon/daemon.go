@@ -46,7 +46,8 @@ func Run(ctx context.Context, path string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	noCoreDumps(log)
+	keepMemory(log)
+	warnOfKeys(path, cfg, log)
 	d, err := open(cfg, log)
 	if err != nil {
 		return err

@@ -6,15 +6,18 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"filippo.io/age"
 
 	"github.com/stopd/stopd"
+	"github.com/stopd/stopd/evidence/translog"
 )
 
 const (
@@ -36,10 +39,20 @@ func keepUntilKilled(dir, recipient string) error {
 	if err != nil {
 		return err
 	}
-	s, err := Open(dir, Config{Recipients: []age.Recipient{r}, AllowVolatile: true})
+	key, err := translog.ReadKey(dir + ".key")
 	if err != nil {
 		return err
 	}
+	p, err := translog.NewPolicy(key.Verifier(), nil, 0)
+	if err != nil {
+		return err
+	}
+	s, err := Open(dir, Config{Recipients: []age.Recipient{r}, AllowVolatile: true, LogKey: &key})
+	if err != nil {
+		return err
+	}
+	often := translog.Schedule{Grown: 3 * time.Millisecond, Heartbeat: time.Hour, Retry: time.Hour}
+	go s.Log().Run(context.Background(), often, p, slog.Default())
 	failed := make(chan error)
 	for i := range 8 {
 		go func() {
@@ -62,11 +75,35 @@ func TestKilled(t *testing.T) {
 	const kills, each = 5, 120
 	id := newIdentity(t)
 	dir := filepath.Join(t.TempDir(), "store")
+	text, err := translog.GenerateKey("host.example")
+	if err == nil {
+		err = os.WriteFile(dir+".key", text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := translog.ParseKey(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	audit := func() []translog.Finding {
+		t.Helper()
+		a, err := Audit(t.Context(), dir, alone(t, key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a.Findings
+	}
 	var acknowledged []stop.Token
 	for range kills {
 		acknowledged = append(acknowledged, killAfter(t, each, dir, id.Recipient().String())...)
+		for _, f := range audit() { // a crash looks like nothing else
+			if f.Verdict != translog.Uncovered {
+				t.Errorf("after a kill: %v", f)
+			}
+		}
 	}
-	s := openAt(t, dir, Config{}, id)
+	s := openAt(t, dir, Config{LogKey: &key}, id)
 	var checking sync.WaitGroup
 	for part := range 16 {
 		checking.Go(func() {
@@ -82,6 +119,10 @@ func TestKilled(t *testing.T) {
 		})
 	}
 	checking.Wait()
+	closeStore(t, s)
+	if found := audit(); len(found) > 0 {
+		t.Errorf("closed: %v", found)
+	}
 	if len(acknowledged) < kills*each {
 		t.Errorf("%d tokens acknowledged, want %d or more", len(acknowledged), kills*each)
 	}

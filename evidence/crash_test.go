@@ -47,7 +47,7 @@ func keepUntilKilled(dir, recipient string) error {
 	if err != nil {
 		return err
 	}
-	s, err := Open(dir, Config{Recipients: []age.Recipient{r}, AllowVolatile: true, LogKey: &key})
+	s, err := Open(dir, Config{Recipients: []age.Recipient{r}, AllowVolatile: true, SegmentBytes: 32 << 10, LogKey: &key})
 	if err != nil {
 		return err
 	}

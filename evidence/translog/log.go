@@ -30,9 +30,12 @@ type Log struct {
 	tree    tree   // of the leaves known
 	bundle  []byte // the last bundle of leaves, which is not full
 	pending []tile // full tiles that are not on disk
+	most    int    // maxPending
 	head    Signed // newest checkpoint
 	// witnessed is the size of what each witness cosigned last, by its key.
 	witnessed map[string]int64
+
+	many chan struct{} // filled where many tiles wait
 
 	// writing is held while files are written. It is taken before mu.
 	writing sync.Mutex
@@ -44,15 +47,19 @@ type tile struct {
 	data []byte
 }
 
-// maxPending is how many full tiles are kept in memory between checkpoints.
-const maxPending = 512
+const (
+	// manyPending is how many full tiles, 128 leaves each, wait before Run signs early.
+	manyPending = 1024
+	// maxPending is how many are kept in memory, 13.5 KiB each: where nobody signs, Append writes them.
+	maxPending = 8192
+)
 
 // Create makes an empty log with a signed checkpoint, in a directory that is not there.
 func Create(dir string, key Key) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return fmt.Errorf("create log: %w", err)
 	}
-	l := &Log{dir: dir, key: key, witnessed: map[string]int64{}}
+	l := &Log{dir: dir, key: key, most: maxPending, many: make(chan struct{}, 1), witnessed: map[string]int64{}}
 	if err := l.Checkpoint(); err != nil {
 		return fmt.Errorf("create log: %w", err)
 	}
@@ -67,7 +74,8 @@ func Open(dir string, key Key) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
-	l := &Log{dir: dir, key: key, tree: tree{size: head.N}, head: head, witnessed: map[string]int64{}}
+	l := &Log{dir: dir, key: key, tree: tree{size: head.N}, head: head,
+		most: maxPending, many: make(chan struct{}, 1), witnessed: map[string]int64{}}
 	for _, t := range edgeOf(head.N) {
 		b, err := readTile(dir, t)
 		if err != nil {
@@ -172,7 +180,7 @@ func (l *Log) Head() Signed {
 }
 
 // Append appends leaves of records that are durable, since a checkpoint may cover them at once. They are kept
-// in memory; only where many are waiting for a checkpoint, full tiles are written before it.
+// in memory until then; only where very many wait, because nobody signs, it writes full tiles itself.
 func (l *Log) Append(leaves []Leaf) error {
 	l.mu.Lock()
 	for _, leaf := range leaves {
@@ -182,7 +190,13 @@ func (l *Log) Append(leaves []Leaf) error {
 	}
 	waiting := len(l.pending)
 	l.mu.Unlock()
-	if waiting <= maxPending {
+	if waiting >= manyPending {
+		select {
+		case l.many <- struct{}{}:
+		default:
+		}
+	}
+	if waiting <= l.most {
 		return nil
 	}
 	l.writing.Lock()

@@ -51,6 +51,7 @@ func (l *Log) Run(ctx context.Context, s Schedule, p Policy, logger *slog.Logger
 		case <-ctx.Done():
 			return
 		case <-grown.C:
+		case <-l.many:
 		case <-done:
 			k.busy = false
 		}

@@ -15,7 +15,11 @@ import (
 	"filippo.io/age"
 
 	"github.com/stopd/stopd"
+	"github.com/stopd/stopd/evidence/translog"
 )
+
+// soak has the loops run as often as is claimed (make soak), not a tenth of that.
+var soak = os.Getenv("STOPD_SOAK") != ""
 
 const (
 	crashDir       = "STOPD_TEST_CRASH_DIR"
@@ -36,7 +40,11 @@ func keepUntilKilled(dir, recipient string) error {
 	if err != nil {
 		return err
 	}
-	s, err := Open(dir, Config{Recipients: []age.Recipient{r}, AllowVolatile: true})
+	key, err := translog.ReadKey(dir + ".key")
+	if err != nil {
+		return err
+	}
+	s, err := Open(dir, Config{Recipients: []age.Recipient{r}, AllowVolatile: true, SegmentBytes: 64 << 10, LogKey: &key})
 	if err != nil {
 		return err
 	}
@@ -59,14 +67,33 @@ func keepUntilKilled(dir, recipient string) error {
 }
 
 func TestKilled(t *testing.T) {
-	const kills, each = 5, 120
+	kills, each := 5, 120
+	if soak {
+		kills, each = 100, 200
+	}
 	id := newIdentity(t)
 	dir := filepath.Join(t.TempDir(), "store")
+	text, err := translog.GenerateKey("host.example")
+	if err == nil {
+		err = os.WriteFile(dir+".key", text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := translog.ParseKey(text)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var acknowledged []stop.Token
 	for range kills {
 		acknowledged = append(acknowledged, killAfter(t, each, dir, id.Recipient().String())...)
 	}
-	s := openAt(t, dir, Config{}, id)
+	s := openAt(t, dir, Config{LogKey: &key}, id)
+	// Damage is none, and the log has every record.
+	all := entries(t, dir)
+	if n := s.Log().Size(); uint64(n) != all[len(all)-1].Number+1 || uint64(len(all)) != uint64(n) {
+		t.Errorf("%d records, the last of them %d, and %d leaves", len(all), all[len(all)-1].Number, n)
+	}
 	var checking sync.WaitGroup
 	for part := range 16 {
 		checking.Go(func() {
@@ -82,6 +109,7 @@ func TestKilled(t *testing.T) {
 		})
 	}
 	checking.Wait()
+	t.Logf("%d kills, %d acknowledged tokens", kills, len(acknowledged))
 	if len(acknowledged) < kills*each {
 		t.Errorf("%d tokens acknowledged, want %d or more", len(acknowledged), kills*each)
 	}

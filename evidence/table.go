@@ -66,6 +66,7 @@ func appendTable(b []byte, c contents, places []place, batches []batchPlace) []b
 	slices.SortFunc(places, func(x, y place) int {
 		return cmp.Or(bytes.Compare(x.locator[:], y.locator[:]), cmp.Compare(x.offset, y.offset))
 	})
+	slices.SortFunc(batches, func(x, y batchPlace) int { return cmp.Compare(x.number, y.number) })
 	entries := make([]byte, 0, placeSize*len(places)+batchSize*len(batches))
 	for _, p := range places {
 		entries = binary.BigEndian.AppendUint64(append(entries, p.locator[:]...), uint64(p.offset))

@@ -20,6 +20,9 @@ import (
 	"github.com/stopd/stopd/evidence/translog"
 )
 
+// soak has the loops run as often as is claimed (make soak), not a tenth of that.
+var soak = os.Getenv("STOPD_SOAK") != ""
+
 const (
 	crashDir       = "STOPD_TEST_CRASH_DIR"
 	crashRecipient = "STOPD_TEST_CRASH_RECIPIENT"
@@ -72,7 +75,10 @@ func keepUntilKilled(dir, recipient string) error {
 }
 
 func TestKilled(t *testing.T) {
-	const kills, each = 5, 120
+	kills, each := 5, 120
+	if soak {
+		kills, each = 100, 200
+	}
 	id := newIdentity(t)
 	dir := filepath.Join(t.TempDir(), "store")
 	text, err := translog.GenerateKey("host.example")
@@ -104,6 +110,11 @@ func TestKilled(t *testing.T) {
 		}
 	}
 	s := openAt(t, dir, Config{LogKey: &key}, id)
+	// Damage is none, and the log has every record.
+	all := entries(t, dir)
+	if n := s.Log().Size(); uint64(n) != all[len(all)-1].Number+1 || uint64(len(all)) != uint64(n) {
+		t.Errorf("%d records, the last of them %d, and %d leaves", len(all), all[len(all)-1].Number, n)
+	}
 	var checking sync.WaitGroup
 	for part := range 16 {
 		checking.Go(func() {
@@ -123,6 +134,7 @@ func TestKilled(t *testing.T) {
 	if found := audit(); len(found) > 0 {
 		t.Errorf("closed: %v", found)
 	}
+	t.Logf("%d kills, %d acknowledged tokens", kills, len(acknowledged))
 	if len(acknowledged) < kills*each {
 		t.Errorf("%d tokens acknowledged, want %d or more", len(acknowledged), kills*each)
 	}

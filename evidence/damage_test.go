@@ -58,7 +58,7 @@ func (w written) restore(t *testing.T, content []byte) {
 // Whatever byte of a store is altered, a token gives the original or an error, never anything else.
 func TestEveryByteFlipped(t *testing.T) {
 	w := writeStore(t)
-	c := configFor(Config{}, w.id)
+	c := configFor(Config{disk: quick()}, w.id)
 	for i := range w.content {
 		flipped := bytes.Clone(w.content)
 		flipped[i] ^= 1 << (i % 8)
@@ -182,7 +182,7 @@ func TestTornTail(t *testing.T) {
 		for name, content := range tails {
 			w.restore(t, content)
 			before := len(entries(t, w.dir)) // which leaves out the torn one
-			s := openAt(t, w.dir, Config{}, w.id)
+			s := openAt(t, w.dir, Config{disk: quick()}, w.id)
 			if e, err := Unseal(export(t, s, w.token), w.id); err != nil || !cmp.Equal(e, w.evidence) {
 				t.Fatalf("%s at %d: %v\n%s", name, cut, err, cmp.Diff(w.evidence, e))
 			}

@@ -232,13 +232,10 @@ func TestPowerLoss(t *testing.T) {
 
 	losses := []loss{{name: "nothing"}, {name: "unsynced", unsynced: true}, {name: "zeros", unsynced: true, zeros: true},
 		{name: "names", names: true}, {name: "both", unsynced: true, names: true}}
-	// Whether what recovery writes is synced is not the question, and takes most of the time.
-	quick := systemDisk
-	quick.sync, quick.syncDir = func(*os.File) error { return nil }, func(string) error { return nil }
-	c.disk = &quick
-	points, stride := 0, 61
-	if testing.Short() {
-		stride = 509
+	c.disk = quick()
+	points, stride := 0, 401
+	if soak {
+		stride = 13
 	}
 	for n := range len(p.ops) + 1 {
 		cuts := []int{0}
@@ -261,6 +258,13 @@ func TestPowerLoss(t *testing.T) {
 		}
 	}
 	t.Logf("%d operations, %d points", len(p.ops), points)
+}
+
+// quick is a disk that syncs nothing, for tests that open stores again and again and ask another question.
+func quick() *disk {
+	d := systemDisk
+	d.sync, d.syncDir = func(*os.File) error { return nil }, func(string) error { return nil }
+	return &d
 }
 
 func describe(ops []op, n int) string {

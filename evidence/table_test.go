@@ -38,6 +38,7 @@ func TestTable(t *testing.T) {
 			for i := range n / 3 {
 				batches = append(batches, batchPlace{uint64(3*i + 1), int64(7 * i)})
 			}
+			slices.Reverse(batches)
 			b := appendTable(nil, contents{segment: 4, first: 10, next: 10 + uint64(n), size: 5, last: 6}, slices.Clone(places), batches)
 			r := bytes.NewReader(b)
 			c, err := decodeTableHeader(b, int64(len(b)))
@@ -203,6 +204,7 @@ func TestSegmentsDamaged(t *testing.T) {
 	tokens := fill(t, s, 5)
 	closeStore(t, s)
 	c := configFor(small, id)
+	c.disk = quick()
 	read := func(path string) []byte {
 		b, err := os.ReadFile(path)
 		if err != nil {

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -57,6 +58,7 @@ func Run(ctx context.Context, path string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	d.recordConfig(path)
 	for _, l := range ls {
 		log.Info("listening", "address", l.Addr().String())
 	}
@@ -213,7 +215,21 @@ func (d *daemon) reload(path string) {
 	}
 	d.server.Configure(serverConfig(cfg, d.log))
 	d.answerer.now.Store(examiner(cfg, d.sys, d.keeper))
+	d.recordConfig(path)
 	d.log.Info("configuration reloaded")
+}
+
+// recordConfig puts on record which configuration holds from now on, by the SHA-256 of its file.
+func (d *daemon) recordConfig(path string) {
+	b, err := os.ReadFile(path)
+	if err == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
+		defer cancel()
+		err = d.store.RecordConfig(ctx, sha256.Sum256(b))
+	}
+	if err != nil {
+		d.log.Error("record the configuration", "error", err)
+	}
 }
 
 // atStart returns what cannot change while the daemon runs.

@@ -212,7 +212,7 @@ func TestAuditEveryOctet(t *testing.T) {
 			return err
 		}
 		step := 1
-		if os.Getenv("STOPD_SOAK") == "" {
+		if !soak {
 			step = 1 + len(good)/211
 		}
 		for i := 0; i < len(good); i += step {

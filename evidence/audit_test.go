@@ -3,6 +3,7 @@ package evidence
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"os"
@@ -48,6 +49,8 @@ type auditStore struct {
 	dir string
 	key translog.Key
 	p   translog.Policy
+	old stop.Token // expired
+	new stop.Token // in the first segment that is there
 }
 
 func newAuditStore(t testing.TB) auditStore {
@@ -59,8 +62,8 @@ func newAuditStore(t testing.TB) auditStore {
 	c := Config{SegmentBytes: 1500, Now: clock(begin), LogKey: &a.key}
 	s := openAt(t, a.dir, c, id)
 	for i := range 4 {
-		token := keep(t, s, fmt.Sprintf("an old report, number %d", i))
-		keepTraceback(t, s, token, "nobody")
+		a.old = keep(t, s, fmt.Sprintf("an old report, number %d", i))
+		keepTraceback(t, s, a.old, "nobody")
 	}
 	closeStore(t, s)
 	c = Config{SegmentBytes: 2500, Now: clock(begin.AddDate(1, 0, 0)), Retention: 24 * time.Hour, LogKey: &a.key}
@@ -70,6 +73,9 @@ func newAuditStore(t testing.TB) auditStore {
 		token := keep(t, s, fmt.Sprintf("report %d", i))
 		keepTraceback(t, s, token, "host.example said nothing")
 		export(t, s, token)
+		if i == 0 {
+			a.new = token
+		}
 	}
 	closeStore(t, s)
 	if n, err := segments(a.dir); err != nil || len(n) < 3 || n[0] == 1 {
@@ -425,4 +431,38 @@ func TestAuditTamperings(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A token that is not found was never issued, has expired, or its record was removed: the log tells.
+func TestMissing(t *testing.T) {
+	a := newAuditStore(t)
+	s := openAt(t, a.dir, Config{LogKey: &a.key}, newIdentity(t))
+	never := stop.Token{1}
+	for _, token := range []stop.Token{a.old, never} {
+		if _, err := s.Export(t.Context(), asking(token)); !errors.Is(err, ErrNotFound) {
+			t.Fatal(err)
+		}
+	}
+	closeStore(t, s)
+	says := func(token stop.Token, is error, text string) {
+		t.Helper()
+		if err := Missing(t.Context(), a.dir, token); !errors.Is(err, is) || !strings.Contains(err.Error(), text) {
+			t.Errorf("%v, want %v: %s", err, is, text)
+		}
+	}
+	says(stop.Token{2}, ErrNotFound, "nothing of it is in the log")
+	says(never, ErrNotFound, "only that somebody asked for it")
+	says(a.old, ErrNotFound, "has expired")
+	var of string
+	eachRecord(t, a.dir, func(path string, _ int64, r record) {
+		if r.kind == typeReport && r.locator == locate(reportLabel, a.new) {
+			of = path
+		}
+	})
+	for _, path := range []string{of, strings.TrimSuffix(of, segmentSuffix) + tableSuffix} {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	says(a.new, ErrAltered, "is in the log, and not in the store")
 }

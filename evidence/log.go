@@ -19,10 +19,12 @@ func (r record) leaf() translog.Leaf {
 	h.Write([]byte(contentLabel))
 	h.Write(r.header())
 	h.Write(r.payload)
-	l := translog.Leaf{Time: time.Unix(0, r.time).UTC(), Locator: sha256.Sum256(append([]byte(leafLabel), r.locator[:]...))}
+	l := translog.Leaf{Time: time.Unix(0, r.time).UTC(), Locator: leafLocator(r.locator)}
 	h.Sum(l.Content[:0])
 	return l
 }
+
+func leafLocator(l locator) [32]byte { return sha256.Sum256(append([]byte(leafLabel), l[:]...)) }
 
 // Log is the store's log; nil where it is left alone.
 func (s *Store) Log() *translog.Log { return s.log }

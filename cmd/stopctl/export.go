@@ -24,7 +24,7 @@ func setupExport(fs *flag.FlagSet) func(context.Context, stdio, []string) error 
 				return werr
 			}
 		}
-		return a.coded(err)
+		return a.coded(explained(ctx, a.store, a.who.Token, err))
 	}
 }
 

@@ -101,7 +101,19 @@ func takeOut(ctx context.Context, std stdio, store, token, around, by, reason st
 			return nil, err
 		}
 	}
-	return evidence.Export(ctx, store, evidence.Redemption{Token: t, By: by, Reason: reason}, evidence.Config{Recipients: recipientsOf(ids), LogKey: logKeyOf(store), Logger: warnings(std)})
+	sealed, err := evidence.Export(ctx, store, evidence.Redemption{Token: t, By: by, Reason: reason}, evidence.Config{Recipients: recipientsOf(ids), LogKey: logKeyOf(store), Logger: warnings(std)})
+	return sealed, explained(ctx, store, t, err)
+}
+
+// explained says of a token that is not found whether it ever was, as far as the log tells.
+func explained(ctx context.Context, store string, t stop.Token, err error) error {
+	if !errors.Is(err, evidence.ErrNotFound) {
+		return err
+	}
+	if why := evidence.Missing(ctx, store, t); errors.Is(why, evidence.ErrNotFound) || errors.Is(why, evidence.ErrAltered) {
+		return why
+	}
+	return err
 }
 
 // logKeyOf is the key that signs a store's log: none where it cannot be read, and then the next daemon signs.

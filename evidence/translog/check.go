@@ -3,7 +3,11 @@ package translog
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
+	"path/filepath"
+	"strings"
+	"time"
 
 	"filippo.io/torchwood"
 	"golang.org/x/mod/sumdb/tlog"
@@ -168,4 +172,28 @@ func (c *check) read(t tlog.Tile) ([]byte, error) {
 		return b, nil
 	}
 	return nil, nil
+}
+
+// Find gives the numbers and times of the leaves with a locator hash, in order: of records that are there, expired or
+// removed. It trusts the files; [Verify] does not.
+func Find(dir string, locator [32]byte, found func(n int64, at time.Time)) error {
+	b, err := readBounded(filepath.Join(dir, checkpointName), maxCheckpoint)
+	if err != nil {
+		return fmt.Errorf("search log: %w", err)
+	}
+	text, _, _ := strings.Cut(string(b), "\n\n")
+	head, err := torchwood.ParseCheckpoint(text + "\n")
+	if err != nil {
+		return fmt.Errorf("search log: %w", err)
+	}
+	c := check{dir: dir, head: head.Tree}
+	err = c.visit(func(n int64, l Leaf) {
+		if l.Locator == locator {
+			found(n, l.Time)
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("search log: %w", err)
+	}
+	return nil
 }

@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-
 	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/evidence/translog"
 )

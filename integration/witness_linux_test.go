@@ -381,6 +381,14 @@ func TestWitnessedDaemon(t *testing.T) {
 	w := newWitnessed(t)
 	w.audit("before the first start", 3, "unvouched")
 	w.start()
+	for { // until the first round is over
+		if _, err := os.Stat(filepath.Join(w.dir, "store/log/cosigned")); err == nil {
+			break
+		} else if t.Context().Err() != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 	w.audit("running", 0, "being written")
 	if log := w.stop(os.Interrupt); strings.Contains(log, "witness") {
 		t.Errorf("the daemon complains:\n%s", log)

@@ -68,11 +68,15 @@ func (v *Verification) find(what Verdict, path, format string, args ...any) {
 // Where somebody is writing, what no checkpoint covers yet is nothing wrong. It fails only where it cannot read.
 func Verify(dir string, p Policy, writing bool, visit func(n int64, l Leaf)) (*Verification, error) {
 	v := &Verification{Cosigned: -1}
-	head, err := v.checkpoint(dir, checkpointName, p)
+	// In this order: who writes makes the checkpoint first, so it is never the smaller one.
+	cosigned, err := v.checkpoint(dir, cosignedName, p)
 	if err != nil {
 		return nil, fmt.Errorf("verify log: %w", err)
 	}
-	cosigned, err := v.checkpoint(dir, cosignedName, p)
+	head, err := v.checkpoint(dir, checkpointName, p)
+	if err == nil && head != nil && head.met && cosigned == nil && len(v.Findings) == 0 {
+		cosigned, err = v.checkpoint(dir, cosignedName, p) // it may have come in between
+	}
 	if err != nil {
 		return nil, fmt.Errorf("verify log: %w", err)
 	}

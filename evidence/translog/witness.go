@@ -259,18 +259,22 @@ func (l *Log) keep(head Signed, fresh []note.Signature, p Policy) error {
 	if err != nil {
 		return err
 	}
-	if same {
-		if err := replaceFile(filepath.Join(l.dir, checkpointName), head.note); err != nil {
+	// In this order: a checkpoint with a quorum is never there without the other file.
+	if p.met(sigs) {
+		if err := replaceFile(filepath.Join(l.dir, cosignedName), head.note); err != nil {
 			return err
 		}
-		l.mu.Lock()
-		l.head = head
-		l.mu.Unlock()
 	}
-	if !p.met(sigs) {
+	if !same {
 		return nil
 	}
-	return replaceFile(filepath.Join(l.dir, cosignedName), head.note)
+	if err := replaceFile(filepath.Join(l.dir, checkpointName), head.note); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.head = head
+	l.mu.Unlock()
+	return nil
 }
 
 // withSignatures adds signatures to a signed note, in the place of those of the same keys.

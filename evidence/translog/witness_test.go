@@ -414,3 +414,41 @@ func TestRunShowsAgain(t *testing.T) {
 	cancel()
 	<-ran
 }
+
+// Who verifies while checkpoints are signed and cosigned finds nothing.
+func TestVerifyBesideCosigning(t *testing.T) {
+	key := newKey(t)
+	l := create(t, key)
+	p := policyOf(t, key, 0, newWitness(t, "w.example", key))
+	if failed, err := l.Cosign(t.Context(), p); err != nil || len(failed) > 0 {
+		t.Fatal(failed, err)
+	}
+	written := make(chan error, 1)
+	go func() {
+		for n := int64(0); n < 300; n += 5 {
+			err := errors.Join(l.Append(leavesOf(n, n+5)), l.Checkpoint())
+			if err == nil {
+				_, err = l.Cosign(t.Context(), p)
+			}
+			if err != nil {
+				written <- err
+				return
+			}
+		}
+		written <- nil
+	}()
+	for {
+		v, err := Verify(l.dir, p, true, nil)
+		if err != nil || len(v.Findings) > 0 {
+			t.Fatalf("%v, %v", err, v)
+		}
+		select {
+		case err := <-written:
+			if err != nil {
+				t.Fatal(err)
+			}
+			return
+		default:
+		}
+	}
+}

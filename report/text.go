@@ -39,7 +39,7 @@ type texter struct{ b strings.Builder }
 func (t *texter) line(format string, values ...any) {
 	for i, v := range values {
 		if s, ok := v.(string); ok {
-			values[i] = clean(s)
+			values[i] = Printable(s)
 		}
 	}
 	fmt.Fprintf(&t.b, format+"\n", values...)
@@ -54,9 +54,9 @@ func (t *texter) known(label, value string) {
 	}
 }
 
-// clean escapes what is not printable, so that no name can draw on a terminal or forge a line. Octets that
+// Printable escapes what is not printable, so that no name can draw on a terminal or forge a line. Octets that
 // are not UTF-8 are among it: a terminal may take 0x9b for an escape sequence.
-func clean(s string) string {
+func Printable(s string) string {
 	if utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
 		return s
 	}

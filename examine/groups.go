@@ -75,7 +75,7 @@ func (g Groups) previous(ps []trace.Previous) []trace.Previous {
 	kept := ps[:0:0]
 	for _, p := range ps {
 		reasons := slices.DeleteFunc(slices.Clone(p.Reasons), func(reason string) bool {
-			return reason == trace.ReasonSSHConnection && !(g.Login && g.Environ) || reason == trace.ReasonUtmp && !g.Login
+			return reason == trace.ReasonSSHConnection && !(g.Login && g.Environ) || (reason == trace.ReasonUtmp || reason == trace.ReasonAuditSession) && !g.Login
 		})
 		if len(reasons) > 0 {
 			p.Reasons = reasons

@@ -39,8 +39,16 @@ type Snapshot interface {
 	// that object itself; for a socket that others are connected to, all of theirs.
 	Peers(ctx context.Context, o Object) ([]Object, error)
 
-	// Logins returns who the system says is logged in (utmp).
+	// Logins returns who the system says is logged in, or was since it started: utmp, wtmp, and the sessions of
+	// whatever manages logins.
 	Logins(ctx context.Context) ([]Login, error)
+
+	// Audited returns the processes of an audit session, by ascending pid.
+	Audited(ctx context.Context, session uint32) ([]int, error)
+
+	// Accepted returns what the given processes logged as they let somebody in. With a Start of 0 a process may
+	// have ended.
+	Accepted(ctx context.Context, ids []ID) ([]Login, error)
 
 	// Gaps returns what could not be read so far, beside the errors that the other methods returned.
 	Gaps() []Gap

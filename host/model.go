@@ -190,19 +190,36 @@ type Process struct {
 // ID returns what identifies the process.
 func (p Process) ID() ID { return ID{PID: p.PID, Start: p.StartTicks} }
 
-// A Job is what a batch system has put into a process's environment, which its user could have written.
+// A Job is the batch job that a process belongs to.
 type Job struct {
-	ID         string `json:"id,omitzero"`
+	// ID is the batch system's own name of the job, from where Source says.
+	ID string `json:"id,omitzero"`
+	// SubmitHost is where the job was submitted. Only the environment tells, and whoever runs the process could
+	// have written it.
 	SubmitHost string `json:"submit_host,omitzero"`
+	// Source is JobCgroup or JobEnvironment.
+	Source string `json:"source,omitzero"`
+	// ClaimedID is what the environment says where the control group says otherwise.
+	ClaimedID string `json:"claimed_id,omitzero"`
 }
 
-// Sources of a login.
+// Sources of a job's id.
+const (
+	JobCgroup      = "cgroup"      // the control group that the batch system put the process into
+	JobEnvironment = "environment" // its user could have written it
+)
+
+// Sources of a login, the weakest first.
 const (
 	LoginEnvironment = "environment" // the process's own environment: its user could have written it
-	LoginUtmp        = "utmp"
-	LoginAudit       = "audit"
-	LoginSSHD        = "sshd"
+	LoginUtmp        = "utmp"        // utmp or wtmp
+	LoginAudit       = "audit"       // the login session that the system keeps the process in: audit's, or logind's
+	LoginSSHD        = "sshd"        // what the program that let the user in logged
 )
+
+// LogJournal is the [Login.Log] of a record whose process and user the system itself noted. Other logs hold what
+// any user may have sent there.
+const LogJournal = "journal"
 
 // A Login is where a user says, or the system says, that somebody came from.
 type Login struct {
@@ -211,13 +228,23 @@ type Login struct {
 	Remote netip.AddrPort `json:"remote,omitzero"`
 	// Local is this host's end, where the source has it.
 	Local netip.AddrPort `json:"local,omitzero" report:"-"`
-	// User and Host are utmp's own words.
+	// User and Host are the source's own words.
 	User string    `json:"user,omitzero" report:"-"`
 	Host string    `json:"host,omitzero" report:"-"`
 	Line string    `json:"line,omitzero"`
 	Time time.Time `json:"time,omitzero"`
 	// Key is the fingerprint of the key that opened the session, from sshd's own record.
 	Key string `json:"key,omitzero"`
+	// Log is where a record of sshd was found: [LogJournal] or a file.
+	Log string `json:"log,omitzero"`
+
+	// PID is the process that let the user in, as the source has it.
+	PID int `json:"pid,omitzero" report:"-"`
+	// Ended is when the user left; zero while logged in.
+	Ended time.Time `json:"ended,omitzero" report:"-"`
+	// Cgroup is the control group that the system keeps all processes of the session in, and Audit the audit session.
+	Cgroup string  `json:"cgroup,omitzero" report:"-"`
+	Audit  *uint32 `json:"audit,omitzero" report:"-"`
 }
 
 // Facts identify a host.

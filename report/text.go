@@ -209,8 +209,11 @@ func (t *texter) process(p trace.Process) {
 	}
 	t.known("   directory", p.CWD)
 	t.known("   container", p.Container)
+	if p.Job != nil {
+		t.job(*p.Job)
+	}
 	if p.Login != nil {
-		t.line("   login: %s (%s)", addrPortText(p.Login.Remote), p.Login.Source)
+		t.login(*p.Login)
 	}
 	t.descriptors("Sockets", p.Descriptors, socketText)
 	t.descriptors("Pipes", p.Descriptors, pipeText)
@@ -218,6 +221,31 @@ func (t *texter) process(p trace.Process) {
 	t.descriptors("Files", p.Descriptors, fileText)
 	t.descriptors("Other", p.Descriptors, otherText)
 	t.line("")
+}
+
+// job writes to which batch job the process belongs, and who says so.
+func (t *texter) job(j host.Job) {
+	s := fmt.Sprintf("   job: %s (%s)", j.ID, j.Source)
+	if j.ClaimedID != "" {
+		s += fmt.Sprintf(", %s by its environment", j.ClaimedID)
+	}
+	if j.SubmitHost != "" {
+		s += fmt.Sprintf(", submitted on %s by its environment", j.SubmitHost)
+	}
+	t.line("%s", s)
+}
+
+// login writes where the process's user came from, and who says so.
+func (t *texter) login(l host.Login) {
+	from := l.Line
+	if l.Remote.IsValid() {
+		from = addrPortText(l.Remote)
+	}
+	s := fmt.Sprintf("   login: %s (%s)", from, l.Source)
+	if l.Key != "" {
+		s += " key: " + l.Key
+	}
+	t.line("%s", s)
 }
 
 // session writes to which session a process belongs, and as whom its user logged on.
@@ -370,7 +398,11 @@ func (t *texter) users(us []trace.User) {
 	for _, u := range us {
 		t.line("%s", userText(u.Name, u.UID))
 		for _, l := range u.Logins {
-			t.line("   %s %s %s", l.Line, l.Host, when(l.Time))
+			ended := ""
+			if !l.Ended.IsZero() {
+				ended = " to " + when(l.Ended)
+			}
+			t.line("   %s %s %s%s", l.Line, l.Host, when(l.Time), ended)
 		}
 	}
 }

@@ -10,7 +10,10 @@ import (
 // previous finds the candidates for the previous host.
 func (t *tracer) previous() {
 	fed, commanded, reached, served := t.flow()
-	t.commanded = commanded
+	t.commanded = map[*node]bool{}
+	for n := range commanded {
+		t.commanded[n] = !served[n]
+	}
 	asked := t.q.Socket.Flow()
 	reverse := false
 	for _, n := range t.nodes {
@@ -49,7 +52,7 @@ func (t *tracer) previous() {
 		t.candidate(Previous{Remote: asked.Remote, Local: asked.Local, PID: t.nodes[0].PID,
 			Direction: t.q.Socket.Direction, Corroborated: true, NetNS: t.q.Socket.NetNS}, ReasonJoinedOutbound)
 	}
-	t.logins(commanded)
+	t.claims(commanded)
 }
 
 // asked reports whether a descriptor is the asked socket. One socket may have several connections (MPTCP).
@@ -82,15 +85,22 @@ func (t *tracer) datagrams() {
 	}
 }
 
-// candidate adds a candidate, or a reason to one that is known.
+// candidate adds a candidate, or a reason to one that is known. What is told without this host's end is about the
+// one connection that has the other.
 func (t *tracer) candidate(p Previous, reason string) {
-	for i, f := range t.found {
-		if f.Remote == p.Remote && f.Local == p.Local {
-			if !slices.Contains(f.Reasons, reason) {
-				t.found[i].Reasons = append(f.Reasons, reason)
-			}
-			return
+	for i := range t.found {
+		f := &t.found[i]
+		if f.Remote != p.Remote || f.Local != p.Local && (f.Local.IsValid() && p.Local.IsValid() || p.Remote.Port() == 0) {
+			continue
 		}
+		if p.Corroborated && !f.Corroborated {
+			// What it had of the user's word does not become the system's.
+			f.Local, f.PID, f.Direction, f.NetNS, f.Corroborated = p.Local, p.PID, p.Direction, p.NetNS, true
+		}
+		if !slices.Contains(f.Reasons, reason) {
+			f.Reasons = append(slices.Clip(f.Reasons), reason)
+		}
+		return
 	}
 	p.Reasons = []string{reason}
 	t.found = append(t.found, p)
@@ -233,16 +243,4 @@ func sameUser(a, b host.Process) bool {
 		return true
 	}
 	return *a.EUID == *b.EUID && (*a.EUID != 0 || a.Cgroup == b.Cgroup)
-}
-
-// logins adds what the environment of the processes that command the asked socket says of their login.
-// The user can have written it, so alone it is the user's word.
-func (t *tracer) logins(commanded map[*node]bool) {
-	for _, n := range t.nodes {
-		l := n.Login
-		if !commanded[n] || l == nil || l.Source != host.LoginEnvironment || !l.Remote.IsValid() || t.own(l.Remote.Addr()) {
-			continue
-		}
-		t.candidate(Previous{Remote: l.Remote, Local: l.Local, PID: n.PID, Direction: host.Inbound}, ReasonSSHConnection)
-	}
 }

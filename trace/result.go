@@ -27,6 +27,7 @@ const (
 	ReasonJoinedOutbound   = "joined-outbound"
 	ReasonSSHConnection    = "ssh-connection"
 	ReasonUtmp             = "utmp"
+	ReasonAuditSession     = "audit-session" // the login session that the system keeps a process in
 	ReasonUnknownDirection = "unknown-direction"
 )
 
@@ -99,10 +100,12 @@ type User struct {
 	Logins []UserLogin `json:"logins"`
 }
 
-// A UserLogin is an entry of utmp.
+// A UserLogin is what the system says of a user's login: an entry of utmp or wtmp, or a session of logind.
 type UserLogin struct {
 	Line    string     `json:"line"`
 	Host    string     `json:"host"`
 	Address netip.Addr `json:"address"`
 	Time    time.Time  `json:"time"`
+	// Ended is zero while the user is logged in.
+	Ended time.Time `json:"ended"`
 }

@@ -162,6 +162,13 @@ func parseStatus(b []byte) (status, error) {
 	return s, nil
 }
 
+// parseAuditID parses /proc/PID/loginuid and sessionid. It is false where none was set: then the kernel shows
+// 2^32-1 (include/linux/audit.h).
+func parseAuditID(b []byte) (uint32, bool) {
+	n, err := strconv.ParseUint(string(bytes.TrimSpace(b)), 10, 32)
+	return uint32(n), err == nil && n != 1<<32-1
+}
+
 // parseStrings splits NUL terminated strings, as in cmdline and environ. The last may lack its NUL.
 func parseStrings(b []byte) []string {
 	if len(b) == 0 {
@@ -174,25 +181,48 @@ func parseStrings(b []byte) []string {
 	return ss
 }
 
-// parseEnviron reads what the environment says of a process's login and of the batch job that it belongs to
-// (Slurm's sbatch(1), PBS's qsub(1)). Whoever runs the process may have written it.
-func parseEnviron(environ []string) (*host.Login, *host.Job) {
-	var login *host.Login
+// parseEnviron reads what the environment says of a process's login (ssh(1)) and of the batch job that it belongs
+// to (Slurm's sbatch(1), PBS's qsub(1)). Whoever runs the process may have written it.
+func parseEnviron(environ []string) (*host.Login, host.Job) {
+	var connection, client *host.Login
 	var job host.Job
 	for _, e := range environ {
 		switch name, value, _ := strings.Cut(e, "="); name {
 		case "SSH_CONNECTION":
-			login = parseSSHConnection(value)
+			connection = parseSSHConnection(value)
+		case "SSH_CLIENT":
+			client = parseSSHClient(value)
 		case "SLURM_JOB_ID", "PBS_JOBID":
 			job.ID = value
 		case "SLURM_SUBMIT_HOST", "PBS_O_HOST":
 			job.SubmitHost = value
 		}
 	}
-	if job == (host.Job{}) {
-		return login, nil
+	if connection == nil {
+		connection = client
 	}
-	return login, &job
+	return connection, job
+}
+
+// parseSSHClient reads the value of SSH_CLIENT, which sshd sets beside SSH_CONNECTION: client address and port, and
+// the server's port. It is nil for anything else.
+func parseSSHClient(v string) *host.Login {
+	f := strings.Fields(v)
+	if len(f) != 3 {
+		return nil
+	}
+	remote, ok := parseEnd(f[0], f[1])
+	if _, err := strconv.ParseUint(f[2], 10, 16); !ok || err != nil {
+		return nil
+	}
+	return &host.Login{Source: host.LoginEnvironment, Remote: remote}
+}
+
+// parseEnd reads an address and a port.
+func parseEnd(addr, port string) (netip.AddrPort, bool) {
+	a, err := netip.ParseAddr(addr)
+	p, err2 := strconv.ParseUint(port, 10, 16)
+	return netip.AddrPortFrom(a.Unmap(), uint16(p)), err == nil && err2 == nil && p > 0
 }
 
 // parseSSHConnection reads the value of SSH_CONNECTION (ssh(1)): client address and port, server address
@@ -202,13 +232,8 @@ func parseSSHConnection(v string) *host.Login {
 	if len(f) != 4 {
 		return nil
 	}
-	end := func(addr, port string) (netip.AddrPort, bool) {
-		a, err := netip.ParseAddr(addr)
-		p, err2 := strconv.ParseUint(port, 10, 16)
-		return netip.AddrPortFrom(a.Unmap(), uint16(p)), err == nil && err2 == nil && p > 0
-	}
-	remote, ok := end(f[0], f[1])
-	local, ok2 := end(f[2], f[3])
+	remote, ok := parseEnd(f[0], f[1])
+	local, ok2 := parseEnd(f[2], f[3])
 	if !ok || !ok2 {
 		return nil
 	}

@@ -201,16 +201,22 @@ func FuzzParseStrings(f *testing.F) {
 
 func TestParseEnviron(t *testing.T) {
 	login := &host.Login{Source: host.LoginEnvironment, Remote: netip.MustParseAddrPort("192.0.2.1:40000"), Local: netip.MustParseAddrPort("198.51.100.2:22")}
+	client := &host.Login{Source: host.LoginEnvironment, Remote: netip.MustParseAddrPort("192.0.2.1:40000")}
 	tests := []struct {
 		environ []string
 		login   *host.Login
-		job     *host.Job
+		job     host.Job
 	}{
-		{nil, nil, nil},
-		{[]string{"HOME=/", "X_SSH_CONNECTION=192.0.2.1 40000 198.51.100.2 22", "SLURM_JOB_IDS=1", "="}, nil, nil},
-		{[]string{"SSH_CONNECTION=192.0.2.1 40000 198.51.100.2 22"}, login, nil},
-		{[]string{"SLURM_SUBMIT_HOST=login1", "SLURM_JOB_ID=4711"}, nil, &host.Job{ID: "4711", SubmitHost: "login1"}},
-		{[]string{"PBS_JOBID=12.server"}, nil, &host.Job{ID: "12.server"}},
+		{nil, nil, host.Job{}},
+		{[]string{"HOME=/", "X_SSH_CONNECTION=192.0.2.1 40000 198.51.100.2 22", "SLURM_JOB_IDS=1", "="}, nil, host.Job{}},
+		{[]string{"SSH_CONNECTION=192.0.2.1 40000 198.51.100.2 22"}, login, host.Job{}},
+		{[]string{"SSH_CONNECTION=192.0.2.1 40000 198.51.100.2 22", "SSH_CLIENT=192.0.2.9 1 22"}, login, host.Job{}},
+		{[]string{"SSH_CLIENT=192.0.2.1 40000 22"}, client, host.Job{}},
+		{[]string{"SSH_CONNECTION=nonsense", "SSH_CLIENT=::ffff:192.0.2.1 40000 22"}, client, host.Job{}},
+		{[]string{"SSH_CLIENT=192.0.2.1 40000"}, nil, host.Job{}},
+		{[]string{"SSH_CLIENT=192.0.2.1 0 22"}, nil, host.Job{}},
+		{[]string{"SLURM_SUBMIT_HOST=login1", "SLURM_JOB_ID=4711"}, nil, host.Job{ID: "4711", SubmitHost: "login1"}},
+		{[]string{"PBS_JOBID=12.server"}, nil, host.Job{ID: "12.server"}},
 	}
 	for _, tt := range tests {
 		login, job := parseEnviron(tt.environ)

@@ -26,6 +26,8 @@ type Host struct {
 	boot   time.Time
 	names  *names
 	exes   *executables
+	// records is what processes logged as they let somebody in.
+	records records
 
 	mu        sync.Mutex
 	facts     host.Facts // what does not change

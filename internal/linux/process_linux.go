@@ -136,6 +136,8 @@ type reading struct {
 	s *snapshot
 	d procDir
 	p *host.Process
+	// job is the batch job by the control group.
+	job string
 	// maps is what the process shares of its memory.
 	maps []mapping
 	// until is when this process has had its share of the time, if it has very many descriptors; zero is
@@ -178,11 +180,11 @@ func (r *reading) audit(name string) *uint32 {
 	if !r.note(name, err) {
 		return nil
 	}
-	n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 32)
-	if !r.note(name, err) || n == 1<<32-1 {
+	n, ok := parseAuditID(b)
+	if !ok {
 		return nil
 	}
-	return new(uint32(n))
+	return &n
 }
 
 // place reads where the process is: directory and control group.
@@ -193,6 +195,8 @@ func (r *reading) place() {
 	if b, err := r.d.read("cgroup"); r.note("control group", err) {
 		r.p.Cgroup = parseCgroup(b)
 		r.p.Container = containerOf(r.p.Cgroup)
+		r.job = jobOfCgroup(b)
+		r.p.Job = jobOf(r.job, host.Job{})
 	}
 }
 
@@ -276,7 +280,8 @@ func (r *reading) memory(ctx context.Context, done <-chan fromMemory) {
 	if m.exe != "" {
 		r.p.ExeDeleted = new(m.deleted)
 	}
-	r.p.Login, r.p.Job = parseEnviron(m.environ)
+	login, job := parseEnviron(m.environ)
+	r.p.Login, r.p.Job = login, jobOf(r.job, job)
 }
 
 func (d procDir) memory(exes *executables, st stat) fromMemory {

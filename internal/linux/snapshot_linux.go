@@ -28,7 +28,8 @@ type snapshot struct {
 	mapped    map[object]object // what the processes read so far map, by its key in the lists of mappings
 	mem       *memoryIndex
 	queues    []queue
-	queueFS   map[uint64]bool // devices that were asked whether they are file systems of message queues
+	queueFS   map[uint64]bool  // devices that were asked whether they are file systems of message queues
+	audited   map[uint32][]int // processes of each audit session
 	gaps      []host.Gap
 }
 
@@ -295,18 +296,6 @@ func (s *snapshot) unixPeers(ctx context.Context, d host.Descriptor) ([]host.Obj
 	}
 	slices.Sort(peers)
 	return peers, nil
-}
-
-// Logins reads utmp. A system without one has no logins to tell.
-func (s *snapshot) Logins(context.Context) ([]host.Login, error) {
-	b, err := os.ReadFile("/var/run/utmp")
-	if os.IsNotExist(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	return parseUtmp(b), nil
 }
 
 // PIDs lists the processes of the machine.

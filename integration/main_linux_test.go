@@ -22,7 +22,7 @@ const victimPort = 7000
 
 // packages are what the hosts of the lab run, besides what every Debian system has.
 var packages = append([]string{"at", "cron", "inetutils-telnet", "mosh", "netcat-openbsd", "netcat-traditional", "oidentd",
-	"openbsd-inetd", "procps", "python3", "screen", "socat", "sudo", "tmux"}, netlab.SSHPackages...)
+	"openbsd-inetd", "procps", "python3", "rsyslog", "screen", "socat", "sudo", "tmux"}, netlab.SSHPackages...)
 
 //go:embed testdata/*.py
 var programs embed.FS

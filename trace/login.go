@@ -126,16 +126,17 @@ func (t *tracer) letIn(s *session, p host.Process, d host.Descriptor) bool {
 }
 
 // confirm adds the session's word to the candidates that it speaks for: those by whose connection its user came in.
+// Several processes may hold that; one of them let the user in.
 func (t *tracer) confirm(s *session) {
-	for _, f := range slices.Clone(t.found) {
-		n := t.byPID[f.PID]
-		if n == nil || !f.Corroborated {
+	for _, n := range t.nodes {
+		if !s.leadsTo(n) {
 			continue
 		}
 		for _, d := range n.Descriptors {
-			if d.Remote == f.Remote && d.Local == f.Local && s.leadsTo(n) && t.letIn(s, n.Process.Process, d) {
+			i := slices.IndexFunc(t.found, func(f Previous) bool { return f.Corroborated && f.Remote == d.Remote && f.Local == d.Local })
+			if i >= 0 && t.letIn(s, n.Process.Process, d) {
 				s.process, s.connection = n.Process.Process, d
-				t.candidate(f, ReasonAuditSession)
+				t.candidate(t.found[i], ReasonAuditSession)
 			}
 		}
 	}

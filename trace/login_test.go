@@ -243,10 +243,11 @@ func TestRecords(t *testing.T) {
 	}
 }
 
-// A session confirms the connection by which its user came in, and no other.
+// A session confirms the connection by which its user came in, whoever else holds it, and no other.
 func TestAuditSessionConfirms(t *testing.T) {
 	h := recording(first(), daemon(700, listen(22)), monitor(800, aliceScope, 3, 1, in(22, attacker)),
-		inScope(aliceScope, 3, at(5, as(1000, process(801, 800, asked(), number(4, in(8000, other)))))))
+		inScope(aliceScope, 3, at(3, as(1000, process(801, 800, in(22, attacker))))),
+		inScope(aliceScope, 3, at(5, as(1000, process(802, 801, asked(), number(4, in(8000, other)))))))
 	h.Recording.Logins = []host.Login{logindSession("user1000", aliceScope, "203.0.113.5", 3, 800)}
 	want := summary{Previous: []string{other + " inbound", attacker + " inbound,audit-session"}}
 	if d := cmp.Diff(want, summarize(run(t, h), want)); d != "" {

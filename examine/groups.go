@@ -102,8 +102,12 @@ func (g Groups) process(p *host.Process) {
 	if !g.Login || !g.Environ && p.Login != nil && p.Login.Source == host.LoginEnvironment {
 		p.Login = nil
 	}
-	if !g.Environ {
-		p.Job = nil
+	if !g.Environ && p.Job != nil {
+		if p.Job.Source == host.JobCgroup {
+			p.Job = &host.Job{ID: p.Job.ID, Source: p.Job.Source}
+		} else {
+			p.Job = nil
+		}
 	}
 	if !g.Users {
 		p.RUser, p.EUser = "", ""

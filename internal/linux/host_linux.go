@@ -26,6 +26,8 @@ type Host struct {
 	boot   time.Time
 	names  *names
 	exes   *executables
+	// uids and gids tell which ids the kernel can show in the daemon's user namespace.
+	uids, gids idMap
 	// records is what processes logged as they let somebody in.
 	records records
 
@@ -51,6 +53,7 @@ func Open() (*Host, error) {
 		return nil, err
 	}
 	h.cookie, _ = namespaceCookie()
+	h.uids, h.gids = readIDMap("/proc/self/uid_map", "/proc/sys/kernel/overflowuid"), readIDMap("/proc/self/gid_map", "/proc/sys/kernel/overflowgid")
 	var err error
 	if h.boot, err = bootTime(); err != nil {
 		return nil, err
@@ -63,6 +66,16 @@ func Open() (*Host, error) {
 func (h *Host) Close() error {
 	h.diag.close()
 	return nil
+}
+
+// readIDMap reads which ids the daemon's user namespace has. A kernel without such namespaces has one.
+func readIDMap(ids, overflow string) idMap {
+	m, err := os.ReadFile(ids)
+	if err != nil {
+		return idMap{all: true}
+	}
+	o, _ := os.ReadFile(overflow)
+	return parseIDMap(m, o)
 }
 
 // namespaceCookie returns the cookie of the daemon's own network namespace.

@@ -162,13 +162,24 @@ func (r *reading) identity(ctx context.Context) {
 	if r.note("user and group ids", err) {
 		st, err := parseStatus(b)
 		if r.note("user and group ids", err) {
-			r.p.RUID, r.p.EUID, r.p.SUID = &st.uid[0], &st.uid[1], &st.uid[2]
-			r.p.RGID, r.p.EGID, r.p.SGID = &st.gid[0], &st.gid[1], &st.gid[2]
-			r.p.RUser, r.p.EUser = r.s.h.names.of(ctx, st.uid[0]), r.s.h.names.of(ctx, st.uid[1])
+			u, g := r.s.h.uids, r.s.h.gids
+			r.p.RUID, r.p.EUID, r.p.SUID = u.known(st.uid[0]), u.known(st.uid[1]), u.known(st.uid[2])
+			r.p.RGID, r.p.EGID, r.p.SGID = g.known(st.gid[0]), g.known(st.gid[1]), g.known(st.gid[2])
+			if r.p.RUID == nil || r.p.EUID == nil || r.p.SUID == nil || r.p.RGID == nil || r.p.EGID == nil || r.p.SGID == nil {
+				r.gap("user and group ids", "some are not of the user namespace that the daemon is in")
+			}
+			r.p.RUser, r.p.EUser = r.name(ctx, r.p.RUID), r.name(ctx, r.p.EUID)
 		}
 	}
 	r.p.LoginUID = r.audit("loginuid")
 	r.p.AuditSession = r.audit("sessionid")
+}
+
+func (r *reading) name(ctx context.Context, uid *uint32) string {
+	if uid == nil {
+		return ""
+	}
+	return r.s.h.names.of(ctx, *uid)
 }
 
 // audit reads an audit id; the kernel shows 2^32-1 where none was set.

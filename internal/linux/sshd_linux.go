@@ -17,8 +17,9 @@ import (
 )
 
 // What journalctl may take, in time, in output and in processes that it is asked about at once.
+var journalTimeout = 400 * time.Millisecond // not a constant for the tests alone
+
 const (
-	journalTimeout = 400 * time.Millisecond
 	maxJournal     = 1 << 20
 	maxJournalPIDs = 64
 )
@@ -161,6 +162,7 @@ func output(ctx context.Context, name string, args ...string) (out []byte, cut b
 	if err := cmd.Start(); err != nil {
 		return nil, false, err
 	}
+	defer context.AfterFunc(ctx, func() { pipe.Close() })() // whoever else may hold its other end
 	out, err = io.ReadAll(io.LimitReader(pipe, maxJournal))
 	if len(out) == maxJournal {
 		cut = true

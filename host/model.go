@@ -24,11 +24,24 @@ const (
 	Memfd  Kind = "memfd"
 	MQueue Kind = "mqueue" // POSIX message queue
 	Msg    Kind = "msg"    // System V message queue
+	// Kinds of signals, which go along with memory, and of what gives a hold on another process.
+	EventFD Kind = "eventfd"
+	Sem     Kind = "sem"      // System V semaphores; POSIX ones are memory
+	IOUring Kind = "io_uring" // an instance, shared by inheritance or sent
+	FUSE    Kind = "fuse"     // a file system that a process serves
+	PTrace  Kind = "ptrace"   // the process is traced: whoever traces it writes, it reads
 )
 
 // Keeps reports whether what is written through descriptors of this kind stays there for whoever looks:
-// files and memory. They are made to keep data, not to pass it on.
-func (k Kind) Keeps() bool { return k == File || k == SHM || k == Memfd }
+// files and memory, and what goes along with them: signals, instances of io_uring, served file systems. They
+// are made to keep data, not to pass it on.
+func (k Kind) Keeps() bool {
+	switch k {
+	case File, SHM, Memfd, EventFD, Sem, IOUring, FUSE:
+		return true
+	}
+	return false
+}
 
 // Inet reports whether descriptors of this kind have internet addresses.
 func (k Kind) Inet() bool { return k == TCP || k == UDP || k == Raw }

@@ -156,6 +156,10 @@ func (t *tracer) stop(n *node, d host.Descriptor, peer host.Object, far []host.H
 		others++
 	}
 	switch {
+	case d.Kind == host.TTY:
+		return "terminal: it passes nothing from one of its holders to another"
+	case d.Kind == host.PTrace && !t.oneOfOurs(n, far):
+		return otherUsers
 	case n.acceptor || acceptors > 0 && others == acceptors+inits:
 		return "listener: it accepted the connection of its child"
 	case others > 0 && others == selves:

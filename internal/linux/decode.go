@@ -106,10 +106,9 @@ func parseStat(b []byte) (stat, error) {
 	return s, nil
 }
 
-// ttyName names a terminal by its device number as the kernel encodes it (new_encode_dev).
+// ttyName names a terminal by its device number.
 func ttyName(dev int) string {
-	d := uint32(dev)
-	major, minor := d>>8&0xfff, d&0xff|d>>12&0xfff00
+	major, minor := deviceOf(dev)
 	switch {
 	case dev == 0:
 		return ""
@@ -123,9 +122,17 @@ func ttyName(dev int) string {
 	return fmt.Sprintf("%d:%d", major, minor)
 }
 
+// deviceOf splits a device number as the kernel encodes it (new_encode_dev).
+func deviceOf(dev int) (major, minor uint32) {
+	d := uint32(dev)
+	return d >> 8 & 0xfff, d&0xff | d>>12&0xfff00
+}
+
 // A status is the part of /proc/PID/status that a report needs. IDs are real, effective, saved, file system.
 type status struct {
 	uid, gid [4]uint32
+	// tracer is the thread that traces the process, tgid the process that a thread is of; 0 is none or unknown.
+	tracer, tgid int
 }
 
 // parseStatus parses /proc/PID/status. The kernel escapes newlines in the name, so lines can be trusted.
@@ -140,6 +147,12 @@ func parseStatus(b []byte) (status, error) {
 			to = &s.uid
 		case "Gid":
 			to = &s.gid
+		case "TracerPid":
+			s.tracer, _ = strconv.Atoi(string(bytes.TrimSpace(value)))
+			continue
+		case "Tgid":
+			s.tgid, _ = strconv.Atoi(string(bytes.TrimSpace(value)))
+			continue
 		default:
 			continue
 		}

@@ -277,7 +277,11 @@ func TestMessageQueues(t *testing.T) {
 		a := shares(t, "send "+id, host.Write)
 		b := shares(t, "receive "+id, host.Read)
 		joined(t, host.Descriptor{FDs: []int{}, Kind: host.Msg, Name: "key 0 id " + id}, a, b, host.Write, host.Read)
-		hs, err := openSnapshot(t, openHost(t)).Holders(t.Context(), object{queueObject, 0, uint64(q)}.name())
+		home, err := ownIPC()
+		if err != nil {
+			t.Fatal(err)
+		}
+		hs, err := openSnapshot(t, openHost(t)).Holders(t.Context(), object{queueObject, home, uint64(q)}.name())
 		if err != nil || len(hs) != 2 {
 			t.Errorf("holders of a queue, before any process was read: %+v, %v; want two", hs, err)
 		}

@@ -83,21 +83,47 @@ func (d procDir) link(name string) (string, error) {
 	return text(b[:n]), nil
 }
 
-// readProcess reads one process with its descriptors. What could not be read is a gap of the snapshot.
+// readProcess reads one process with its descriptors. What could not be read is a gap of the snapshot. One that
+// changes while it is looked at is looked at again.
 func (s *snapshot) readProcess(ctx context.Context, pid int) (host.Process, error) {
 	d, err := openProc(s.root, pid)
 	if err != nil {
 		return host.Process{}, err
 	}
 	defer d.close()
+	const tries = 3
+	for try := 1; ; try++ {
+		before := len(s.gaps)
+		p, changed, err := s.readOnce(ctx, d)
+		if err != nil || changed == "" {
+			return p, err
+		}
+		if try < tries && changed == programChanged && ctx.Err() == nil {
+			// What it lacked as another program is nothing that this one lacks.
+			s.gaps = append(s.gaps[:before:before], slices.DeleteFunc(slices.Clone(s.gaps[before:]), func(g host.Gap) bool { return g.PID == pid })...)
+			continue
+		}
+		s.gaps = append(s.gaps, host.Gap{PID: pid, What: "process", Why: changed})
+		return p, nil
+	}
+}
+
+// How a process may have changed while it was looked at.
+const (
+	programChanged = "its name, arguments or program changed while it was looked at"
+	processEnded   = "it ended while it was looked at"
+)
+
+// readOnce reads a process, and how it changed meanwhile; empty is not at all.
+func (s *snapshot) readOnce(ctx context.Context, d procDir) (host.Process, string, error) {
 	st, err := d.stat()
 	if gone(err) {
-		return host.Process{}, host.ErrNotFound
+		return host.Process{}, "", host.ErrNotFound
 	}
 	if err != nil {
-		return host.Process{}, err
+		return host.Process{}, "", err
 	}
-	p := host.Process{PID: pid, PPID: new(st.ppid), StartTicks: st.start, Start: s.startTime(st.start), Name: st.name, TTY: st.tty,
+	p := host.Process{PID: d.pid, PPID: new(st.ppid), StartTicks: st.start, Start: s.startTime(st.start), Name: st.name, TTY: st.tty,
 		Priority: new(st.priority), Nice: new(st.nice), Session: new(st.session), PGRP: new(st.pgrp)}
 	r := &reading{s: s, d: d, p: &p, until: part(ctx, 8)}
 	memory := r.beginMemory(st)
@@ -108,12 +134,14 @@ func (s *snapshot) readProcess(ctx context.Context, pid int) (host.Process, erro
 	}
 	r.memory(ctx, memory) // before descriptors, or our own would show what it takes
 	r.descriptors(ctx)
-	if again, err := d.stat(); err != nil {
-		r.gap("process", "it ended while it was looked at")
-	} else if !again.sameProgram(st) {
-		r.gap("process", "its name, arguments or program changed while it was looked at")
+	again, err := d.stat()
+	if err != nil {
+		return p, processEnded, nil
 	}
-	return p, nil
+	if !again.sameProgram(st) {
+		return p, programChanged, nil
+	}
+	return p, "", nil
 }
 
 func (d procDir) stat() (stat, error) {
@@ -140,6 +168,10 @@ type reading struct {
 	job string
 	// maps is what the process shares of its memory.
 	maps []mapping
+	// rings are its io_uring instances.
+	rings []ref
+	// tracer is the thread that traces it, 0 for none.
+	tracer int
 	// until is when this process has had its share of the time, if it has very many descriptors; zero is
 	// never. Nobody hides by them who else is behind a connection.
 	until time.Time
@@ -169,6 +201,7 @@ func (r *reading) identity(ctx context.Context) {
 				r.gap("user and group ids", "some are not of the user namespace that the daemon is in")
 			}
 			r.p.RUser, r.p.EUser = r.name(ctx, r.p.RUID), r.name(ctx, r.p.EUID)
+			r.tracer = st.tracer
 		}
 	}
 	r.p.LoginUID = r.audit("loginuid")
@@ -349,6 +382,10 @@ func (r *reading) descriptors(ctx context.Context) {
 		read(filepath.Join("task", strconv.Itoa(tid), "fd"), tid)
 	}
 	slices.SortStableFunc(r.p.Descriptors, func(a, b host.Descriptor) int { return a.FDs[0] - b.FDs[0] })
+	for _, ring := range r.rings {
+		r.fixed(ctx, ring)
+	}
 	r.shared(r.maps)
-	r.queues()
+	r.sysv()
+	r.traces()
 }

@@ -27,8 +27,12 @@ type snapshot struct {
 	holders   map[host.Object][]host.Holder
 	mapped    map[object]object // what the processes read so far map, by its key in the lists of mappings
 	mem       *memoryIndex
-	queues    []queue
-	queueFS   map[uint64]bool  // devices that were asked whether they are file systems of message queues
+	sysv      map[uint64]*sysv            // by IPC namespace
+	queueFS   map[uint64]bool             // devices that were asked whether they are file systems of message queues
+	looked    map[object]map[object][]ref // see closer
+	fixed     map[object][]fixedHold      // see rings
+	terminals []terminals
+	traced    map[int][]int    // by who traces them
 	audited   map[uint32][]int // processes of each audit session
 	gaps      []host.Gap
 }
@@ -56,7 +60,7 @@ func (h *Host) Snapshot(context.Context) (host.Snapshot, error) {
 	}
 	return &snapshot{h: h, root: root, pipeDev: dev, shmDev: memory, home: &namespace{inode: h.netns, diag: h.diag},
 		others: map[uint64]*namespace{}, processes: map[int]processRead{}, holders: map[host.Object][]host.Holder{}, mapped: map[object]object{},
-		queueFS: map[uint64]bool{}, kinds: map[host.Object]host.Descriptor{}}, nil
+		queueFS: map[uint64]bool{}, sysv: map[uint64]*sysv{}, looked: map[object]map[object][]ref{}, traced: map[int][]int{}, kinds: map[host.Object]host.Descriptor{}}, nil
 }
 
 // pipeDevice returns the device number of the kernel's file system of pipes, which tells them from FIFOs.
@@ -138,14 +142,13 @@ func (s *snapshot) Holders(ctx context.Context, name host.Object) ([]host.Holder
 	if hs, ok := s.holders[name]; ok {
 		return hs, nil
 	}
-	if o.class == queueObject {
-		return s.queueHolders(o.n), nil
+	switch o.class {
+	case queueObject, semObject:
+		return s.sysvHolders(o), nil
+	case traceObject:
+		return s.traceHolders(o), nil
 	}
-	ix := s.index(ctx)
-	var refs []ref
-	for i := ix.first[o]; i != 0; i = ix.refs[i-1].next {
-		refs = append(refs, ix.refs[i-1])
-	}
+	refs := s.refs(ctx, o)
 	slices.SortFunc(refs, func(a, b ref) int {
 		return cmp.Or(cmp.Compare(a.pid, b.pid), cmp.Compare(a.fd, b.fd), cmp.Compare(a.tid, b.tid))
 	})
@@ -162,6 +165,9 @@ func (s *snapshot) Holders(ctx context.Context, name host.Object) ([]host.Holder
 	}
 	if o.class == fileObject || o.class == sysvObject {
 		hs = s.mappers(ctx, o, hs)
+	}
+	if o.class == socketObject || o.class == pipeObject {
+		hs = s.fixedHolders(ctx, o, name, hs)
 	}
 	s.holders[name] = hs
 	return hs, nil
@@ -189,12 +195,13 @@ func (s *snapshot) holder(ctx context.Context, refs []ref, o object, name host.O
 		s.gaps = append(s.gaps, host.Gap{PID: h.PID, What: "process", Why: "it ended while the host was looked at"})
 		return host.Holder{}, false
 	}
+	// Another daemon may have had a copy for a moment (see socket), as may whoever was just closing it; and the
+	// pid may be another process's by now.
+	if !slices.ContainsFunc(refs, func(r ref) bool { return s.holds(ctx, d, r, o) }) {
+		s.gaps = append(s.gaps, host.Gap{PID: h.PID, What: "descriptors", Why: "they changed while the host was looked at"})
+		return host.Holder{}, false
+	}
 	if o.class == socketObject {
-		// Another daemon may have had a copy for a moment (see socket), as may whoever was just closing it.
-		if !slices.ContainsFunc(refs, func(r ref) bool { return d.holds(r, o, s.pipeDev) }) {
-			s.gaps = append(s.gaps, host.Gap{PID: h.PID, What: "descriptors", Why: "they changed while the host was looked at"})
-			return host.Holder{}, false
-		}
 		h.Mode = s.socketMode(o, name)
 		return h, true
 	}

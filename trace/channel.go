@@ -57,7 +57,7 @@ func (t *tracer) join(n *node, d host.Descriptor, peer host.Object) {
 		return
 	}
 	for _, h := range far {
-		if h.PID == n.PID || h.PID <= 1 || h.PID == t.q.Daemon || d.Kind.Keeps() && !t.ours(n, h.PID) {
+		if h.PID == n.PID || h.PID <= 1 || h.PID == t.q.Daemon || (d.Kind.Keeps() || d.Kind == host.PTrace) && !t.ours(n, h.PID) {
 			continue
 		}
 		var chain []*node // those that are new

@@ -88,7 +88,7 @@ func (r *randomHost) otherChannels(n int) {
 		case 4:
 			r.ps = append(r.ps, process(r.IntN(2), 0))
 		case 5, 6:
-			d := kept([]host.Kind{host.File, host.SHM, host.Memfd, host.MQueue, host.Msg}[r.IntN(5)], "")
+			d := kept([]host.Kind{host.File, host.SHM, host.Memfd, host.MQueue, host.Msg, host.EventFD, host.Sem, host.IOUring, host.FUSE, host.PTrace, host.TTY}[r.IntN(11)], "")
 			d.Object = host.Object(r.name("kept"))
 			d.Peer = d.Object
 			for range 1 + r.IntN(4) {
@@ -264,7 +264,10 @@ func checkAny(t *testing.T, seed uint64) {
 			if !c.Followed || !slices.ContainsFunc(c.Ends, func(e End) bool { return e.PID == p.PID }) {
 				t.Errorf("seed %d: process %d was found through channel %+v", seed, p.PID, c)
 			}
-			if c.Kind.Keeps() && !sameUser(p.Process, r.Processes[*p.Via.From-1].Process) {
+			if c.Kind == host.TTY {
+				t.Errorf("seed %d: process %d was found through the terminal %+v", seed, p.PID, c)
+			}
+			if (c.Kind.Keeps() || c.Kind == host.PTrace) && !sameUser(p.Process, r.Processes[*p.Via.From-1].Process) {
 				t.Errorf("seed %d: process %d of another user was found through channel %+v", seed, p.PID, c)
 			}
 		}

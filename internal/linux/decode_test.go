@@ -160,6 +160,13 @@ func TestParseStatus(t *testing.T) {
 	}
 }
 
+func TestParseStatusTracer(t *testing.T) {
+	got, err := parseStatus([]byte("Name:\tTracerPid:\\n9\nTgid:\t100\nPid:\t101\nTracerPid:\t4711\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\n"))
+	if want := (status{tracer: 4711, tgid: 100}); got != want || err != nil {
+		t.Errorf("%+v, %v; want %+v", got, err, want)
+	}
+}
+
 func FuzzParseStatus(f *testing.F) {
 	f.Add([]byte("Uid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {

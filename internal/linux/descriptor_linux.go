@@ -92,7 +92,7 @@ func (t *table) descriptor(ctx context.Context, dir int, name []byte) bool {
 	}
 	d := host.Descriptor{FDs: []int{n}, Mode: key.mode, Inode: st.Ino, Object: o.name(), Peer: o.peer().name()}
 	t.kind(ctx, &d, o, dir, string(name), &st)
-	t.known[key] = len(t.r.p.Descriptors) // kind may have added some
+	t.known[key] = len(t.r.p.Descriptors)
 	t.r.p.Descriptors = append(t.r.p.Descriptors, d)
 	return true
 }
@@ -199,7 +199,7 @@ func (t *table) kind(ctx context.Context, d *host.Descriptor, o object, dir int,
 		} else if st.Dev_major == 0 && t.isQueue(d.FDs[0], o.dev) {
 			d.Kind = host.MQueue
 		} else if st.Dev_major == 0 {
-			t.r.served(ctx, o.dev)
+			t.r.unbacked = append(t.r.unbacked, o.dev)
 		}
 		return
 	case ttyObject:
@@ -252,14 +252,18 @@ func (t *table) told(dir, n int, target, field string) string {
 // deviceName writes a device number as major:minor.
 func deviceName(dev uint64) string { return fmt.Sprintf("%d:%d", unix.Major(dev), unix.Minor(dev)) }
 
-// served adds that a process has files of a file system which a process serves.
-func (r *reading) served(ctx context.Context, dev uint64) {
-	o := object{fuseObject, 0, dev}
-	if _, ok := r.s.closer(ctx, deviceFUSE)[o]; !ok || slices.ContainsFunc(r.p.Descriptors, func(d host.Descriptor) bool { return d.Object == o.name() }) {
-		return
+// served adds that a process has files of file systems which processes serve. devs are those of its files that
+// have no device of their own.
+func (r *reading) served(ctx context.Context, devs []uint64) {
+	slices.Sort(devs)
+	for _, dev := range slices.Compact(devs) {
+		o := object{fuseObject, 0, dev}
+		if _, ok := r.s.closer(ctx, deviceFUSE)[o]; !ok || slices.ContainsFunc(r.p.Descriptors, func(d host.Descriptor) bool { return d.Object == o.name() }) {
+			continue
+		}
+		r.p.Descriptors = append(r.p.Descriptors, host.Descriptor{FDs: []int{}, Kind: host.FUSE, Mode: host.ReadWrite, Object: o.name(), Peer: o.name(),
+			Name: "files of " + deviceName(dev)})
 	}
-	r.p.Descriptors = append(r.p.Descriptors, host.Descriptor{FDs: []int{}, Kind: host.FUSE, Mode: host.ReadWrite, Object: o.name(), Peer: o.name(),
-		Name: "files of " + deviceName(dev)})
 }
 
 // isQueue reports whether a descriptor is of a POSIX message queue, which is asked once of a file system. A

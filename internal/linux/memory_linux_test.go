@@ -24,7 +24,7 @@ import (
 
 // memoryRole shares what its environment says, and closes the descriptor if there was one: "sysv ID" and
 // "file PATH" and "fd 3" are mapped, "new" is a segment of its own, "mq NAME" is opened, "send ID" and
-// "receive ID" are of a queue.
+// "receive ID" are of a queue, "post ID N" is of a semaphore, "receive and post ID ID" of both.
 func memoryRole() (string, error) {
 	what, arg, _ := strings.Cut(os.Getenv("STOPD_TEST_MEMORY"), " ")
 	write := os.Getenv("STOPD_TEST_MODE") != "r"
@@ -75,12 +75,23 @@ func memoryRole() (string, error) {
 		_, _, e := unix.Syscall6(unix.SYS_MSGSND, uintptr(id), uintptr(unsafe.Pointer(&m)), 1, 0, 0, 0)
 		return "", noErrno(e)
 	case "receive":
+		var set int
+		both, err := fmt.Sscanf(arg, "and post %d %d", &id, &set)
 		var m struct {
 			kind int
 			text byte
 		}
 		_, _, e := unix.Syscall6(unix.SYS_MSGRCV, uintptr(id), uintptr(unsafe.Pointer(&m)), 1, 0, 0, 0)
-		return "", noErrno(e)
+		if e != 0 || both == 0 {
+			return "", noErrno(e)
+		}
+		return "", errors.Join(err, post(set, 1))
+	case "post":
+		var n int
+		if _, err := fmt.Sscan(arg, &id, &n); err != nil {
+			return "", err
+		}
+		return "", post(id, n)
 	}
 	return "", fmt.Errorf("no memory %q", what)
 }

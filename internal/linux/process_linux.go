@@ -170,6 +170,8 @@ type reading struct {
 	maps []mapping
 	// rings are its io_uring instances.
 	rings []ref
+	// unbacked are the devices of its files that are on no real one: a process may serve them.
+	unbacked []uint64
 	// tracer is the thread that traces it, 0 for none.
 	tracer int
 	// until is when this process has had its share of the time, if it has very many descriptors; zero is
@@ -385,6 +387,7 @@ func (r *reading) descriptors(ctx context.Context) {
 	for _, ring := range r.rings {
 		r.fixed(ctx, ring)
 	}
+	r.served(ctx, r.unbacked)
 	r.shared(r.maps)
 	r.sysv()
 	r.traces()

@@ -47,7 +47,7 @@ func (s *snapshot) sysvOf(ns uint64, d procDir) *sysv {
 
 func ownIPC() (uint64, error) {
 	var st unix.Stat_t
-	if err := unix.Stat("/proc/self/ns/ipc", &st); err != nil {
+	if err := unix.Stat("/proc/thread-self/ns/ipc", &st); err != nil {
 		return 0, err
 	}
 	return st.Ino, nil
@@ -65,14 +65,27 @@ func (d procDir) within(ns uint64, f func()) error {
 	if err := unix.Fstat(fd, &st); err != nil || st.Ino != ns {
 		return errors.New("the process has left it")
 	}
+	return apart(func() error {
+		if err := unix.Setns(fd, unix.CLONE_NEWIPC); err != nil {
+			return os.NewSyscallError("setns", err)
+		}
+		f()
+		return nil
+	})
+}
+
+// apart runs f in a thread that ends with it. The first thread of a process cannot end: it is the one that
+// /proc/PID shows.
+func apart(f func() error) error {
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread belongs nowhere else any more
-		err := unix.Setns(fd, unix.CLONE_NEWIPC)
-		if err == nil {
-			f()
+		runtime.LockOSThread()
+		if unix.Gettid() == os.Getpid() {
+			done <- apart(f) // this one is taken, so it is another
+			runtime.UnlockOSThread()
+			return
 		}
-		done <- os.NewSyscallError("setns", err)
+		done <- f()
 	}()
 	return <-done
 }

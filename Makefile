@@ -9,7 +9,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 # into a test host's own root, never installed (internal/netlab).
 PACKAGES    := iproute2 util-linux mandoc
 
-.PHONY: build demo test unit integration lint fuzz generate bench cross man packages clean
+.PHONY: build demo test unit integration soak lint fuzz generate bench cross man packages clean
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/stopd ./cmd/stopctl
@@ -41,6 +41,10 @@ integration: build
 	@if [ "$$(id -u)" = 0 ]; then \
 	  STOPD_REQUIRE_NETNS=1 $(GO) test -count=1 -timeout 20m ./integration/...; \
 	else echo "not root: the tests between hosts are left out" >&2; fi
+
+# Traces while processes come and go and get each other's pids: 1,000; `make integration` does a tenth.
+soak: build
+	STOPD_REQUIRE_NETNS=1 STOPD_SOAK=1000 $(GO) test -count=1 -timeout 60m -run TestSoak -v ./integration/
 
 # Every fuzz target for some seconds.
 fuzz:

@@ -33,7 +33,13 @@ type stage struct {
 
 func (w *world) stage(t *testing.T) *stage {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), stageLimit)
+	return w.stageFor(t, stageLimit)
+}
+
+// stageFor is stage for a scenario with another bound.
+func (w *world) stageFor(t *testing.T, limit time.Duration) *stage {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	t.Cleanup(cancel)
 	w.rows++
 	s := &stage{

@@ -134,6 +134,11 @@ func TestOtherUser(t *testing.T) {
 		{"sudo", "Defaults !use_pty", "sudo -u www nc.traditional %s %d", []string{"sudo", "nc.traditional"}},
 		{"sudo with a terminal of its own", "Defaults use_pty", "sudo -u www nc.traditional %s %d", []string{"sudo", "sudo", "nc.traditional"}},
 		{"setuid", "", "/usr/local/bin/nc-of-www %s %d", []string{"nc-of-www"}},
+		{"login shell of another", "Defaults use_pty", "sudo -i -u www sh -c 'nc.traditional %s %d; true'", []string{"sudo", "sudo", "sh", "nc.traditional"}},
+		{"root of a user namespace", "", "unshare --map-root-user nc.traditional %s %d", []string{"nc.traditional"}},
+		{"namespaces of everything", "", "unshare --map-root-user --mount --uts --ipc --pid --fork --mount-proc nc.traditional %s %d", []string{"unshare", "nc.traditional"}},
+		{"another's namespaces", "Defaults use_pty", "sudo nsenter --target $$ --mount --uts --ipc --pid setpriv --reuid www --regid www --clear-groups nc.traditional %s %d",
+			[]string{"sudo", "sudo", "nsenter", "nc.traditional"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			scenario(t, "SV_REC", func(s *stage) trail {

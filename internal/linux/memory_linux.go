@@ -109,7 +109,7 @@ type memoryIndex struct {
 }
 
 type mapper struct {
-	pid  int
+	host.ID
 	mode host.Mode
 }
 
@@ -195,6 +195,14 @@ func (ix *memoryIndex) process(root, pid int, shmDev uint64) {
 	}
 	defer d.close()
 	ms, err := d.mappings()
+	id := host.ID{PID: pid}
+	if len(ms) > 0 {
+		st, err := d.stat()
+		if err != nil {
+			return // it has ended
+		}
+		id.Start = st.start
+	}
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
 	if err != nil && !gone(err) && !os.IsNotExist(err) {
@@ -202,7 +210,7 @@ func (ix *memoryIndex) process(root, pid int, shmDev uint64) {
 	}
 	for _, m := range ms {
 		key := d.mapKey(m, shmDev)
-		ix.by[key] = append(ix.by[key], mapper{pid, m.mode})
+		ix.by[key] = append(ix.by[key], mapper{id, m.mode})
 	}
 }
 
@@ -213,21 +221,19 @@ func (s *snapshot) mappers(ctx context.Context, o object, hs []host.Holder) []ho
 		return hs
 	}
 	for _, m := range s.memory(ctx)[key] {
-		i := slices.IndexFunc(hs, func(h host.Holder) bool { return h.PID == m.pid })
+		i := slices.IndexFunc(hs, func(h host.Holder) bool { return h.ID == m.ID })
 		if i >= 0 {
 			hs[i].Mode = hs[i].Mode.With(m.mode)
 			continue
 		}
-		d, err := openProc(s.root, m.pid)
+		d, err := s.handle(m.PID)
 		if err != nil {
 			continue
 		}
-		st, err := d.stat()
-		d.close()
-		if err != nil {
-			continue
+		if st, err := d.stat(); err != nil || st.start != m.Start {
+			continue // it has ended
 		}
-		hs = append(hs, host.Holder{ID: host.ID{PID: m.pid, Start: st.start}, FDs: []int{}, Mode: m.mode})
+		hs = append(hs, host.Holder{ID: m.ID, FDs: []int{}, Mode: m.mode})
 	}
 	slices.SortFunc(hs, func(a, b host.Holder) int { return a.PID - b.PID })
 	return hs

@@ -86,11 +86,10 @@ func (d procDir) link(name string) (string, error) {
 // readProcess reads one process with its descriptors. What could not be read is a gap of the snapshot. One that
 // changes while it is looked at is looked at again.
 func (s *snapshot) readProcess(ctx context.Context, pid int) (host.Process, error) {
-	d, err := openProc(s.root, pid)
+	d, err := s.handle(pid)
 	if err != nil {
 		return host.Process{}, err
 	}
-	defer d.close()
 	const tries = 3
 	for try := 1; ; try++ {
 		before := len(s.gaps)

@@ -33,6 +33,8 @@ type snapshot struct {
 	fixed     map[object][]fixedHold      // see rings
 	terminals []terminals
 	traced    map[int][]int    // by who traces them
+	handles   map[int]procDir  // see handle
+	order     []int            // their pids, the first opened first
 	audited   map[uint32][]int // processes of each audit session
 	gaps      []host.Gap
 }
@@ -60,7 +62,7 @@ func (h *Host) Snapshot(context.Context) (host.Snapshot, error) {
 	}
 	return &snapshot{h: h, root: root, pipeDev: dev, shmDev: memory, home: &namespace{inode: h.netns, diag: h.diag},
 		others: map[uint64]*namespace{}, processes: map[int]processRead{}, holders: map[host.Object][]host.Holder{}, mapped: map[object]object{},
-		queueFS: map[uint64]bool{}, sysv: map[uint64]*sysv{}, looked: map[object]map[object][]ref{}, traced: map[int][]int{}, kinds: map[host.Object]host.Descriptor{}}, nil
+		queueFS: map[uint64]bool{}, sysv: map[uint64]*sysv{}, looked: map[object]map[object][]ref{}, traced: map[int][]int{}, handles: map[int]procDir{}, kinds: map[host.Object]host.Descriptor{}}, nil
 }
 
 // pipeDevice returns the device number of the kernel's file system of pipes, which tells them from FIFOs.
@@ -86,8 +88,11 @@ func (s *snapshot) Close() error {
 	for _, n := range s.others {
 		n.close()
 	}
+	for _, d := range s.handles {
+		d.close()
+	}
 	root := s.root
-	s.root, s.others = -1, nil
+	s.root, s.others, s.handles = -1, nil, nil
 	return unix.Close(root)
 }
 
@@ -173,6 +178,28 @@ func (s *snapshot) Holders(ctx context.Context, name host.Object) ([]host.Holder
 	return hs, nil
 }
 
+// maxHandles bounds how many processes a snapshot keeps a handle of.
+const maxHandles = 256
+
+// handle returns a handle of a process, the same whenever it is asked for: who was found to hold an object is
+// then read, and not who got its pid since. Beyond the bound those that were kept longest give way.
+func (s *snapshot) handle(pid int) (procDir, error) {
+	if d, ok := s.handles[pid]; ok {
+		return d, nil
+	}
+	d, err := openProc(s.root, pid)
+	if err != nil {
+		return procDir{}, err
+	}
+	if len(s.order) == maxHandles {
+		s.handles[s.order[0]].close()
+		delete(s.handles, s.order[0])
+		s.order = s.order[1:]
+	}
+	s.handles[pid], s.order = d, append(s.order, pid)
+	return d, nil
+}
+
 // maxModes is of how many descriptors that one process has of one object the modes are read. Very many are
 // there to keep us busy.
 const maxModes = 1024
@@ -184,9 +211,8 @@ func (s *snapshot) holder(ctx context.Context, refs []ref, o object, name host.O
 		h.FDs = append(h.FDs, int(r.fd))
 	}
 	h.FDs = slices.Compact(h.FDs)
-	d, err := openProc(s.root, h.PID)
+	d, err := s.handle(h.PID)
 	if err == nil {
-		defer d.close()
 		var st stat
 		st, err = d.stat()
 		h.Start = st.start

@@ -192,11 +192,10 @@ func (s *snapshot) sysvHolders(o object) []host.Holder {
 
 // startOf returns when a process started; false where there is none.
 func (s *snapshot) startOf(pid int) (uint64, bool) {
-	d, err := openProc(s.root, pid)
+	d, err := s.handle(pid)
 	if err != nil {
 		return 0, false
 	}
-	defer d.close()
 	st, err := d.stat()
 	return st.start, err == nil
 }

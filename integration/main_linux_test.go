@@ -116,9 +116,9 @@ func build(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("make directory: %w", err)
 	}
 	ends = append(ends, func() error { return os.RemoveAll(dir) })
-	out, err := exec.CommandContext(ctx, "go", "build", "-o", dir, "../cmd/stopd", "../cmd/stopctl").CombinedOutput()
+	out, err := exec.CommandContext(ctx, "go", "build", "-o", dir, "../cmd/stopd", "../cmd/stopctl", "./testdata/fixed").CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("build stopd and stopctl: %w: %s", err, out)
+		return "", fmt.Errorf("build stopd, stopctl and fixed: %w: %s", err, out)
 	}
 	site.Dir = dir
 	return dir, nil
@@ -150,6 +150,9 @@ func (w *world) addSite(ctx context.Context, i int) (*site.Site, error) {
 		if err := h.WriteFile(name, text, 0o755, "root"); err != nil {
 			return nil, err
 		}
+	}
+	if err := h.Install(filepath.Join(w.bin, "fixed"), "/usr/local/bin/fixed"); err != nil {
+		return nil, err
 	}
 	if _, err := h.StartSSHD(ctx); err != nil {
 		return nil, err

@@ -116,7 +116,7 @@ func (t *tracer) owners() {
 	if err != nil {
 		t.gap(0, "owners", err.Error())
 	} else if len(holders) == 0 {
-		t.gap(0, "owners", "no process was found that holds the socket")
+		t.gap(0, "owners", "no process was found that holds the socket: it may be the kernel's own, or on its way between processes")
 	}
 	var chain []*node
 	for _, h := range holders {

@@ -118,6 +118,7 @@ func lookAnonymous(f opened, o object) (object, error) {
 
 // lookTerminal asks a copy of the descriptor which terminal it is: that takes nothing from anybody.
 func (s *snapshot) lookTerminal(ctx context.Context, f opened) (object, error) {
+	s.index(ctx) // it cannot be read while there are copies
 	copies.RLock()
 	defer copies.RUnlock()
 	fd, err := f.copy()
@@ -137,8 +138,8 @@ func (s *snapshot) lookTerminal(ctx context.Context, f opened) (object, error) {
 }
 
 // slaveOf returns the slave side with a number that a process has as its terminal. Each file system of
-// terminals counts its own: where several have one with that number, it is the one that the process's session
-// holds as well.
+// terminals counts its own: where several have one with that number, it is that of the process's session, which
+// the master side tells, or a slave that the session holds.
 func (s *snapshot) slaveOf(ctx context.Context, number uint64, pid int) (object, error) {
 	var of []object
 	ix := s.index(ctx)
@@ -150,13 +151,29 @@ func (s *snapshot) slaveOf(ctx context.Context, number uint64, pid int) (object,
 	if len(of) > 1 {
 		session := s.session(pid)
 		of = slices.DeleteFunc(of, func(o object) bool {
-			return session == 0 || !slices.ContainsFunc(ix.of(o), func(r ref) bool { return s.session(int(r.pid)) == session })
+			return session == 0 || !slices.ContainsFunc(ix.of(o), func(r ref) bool { return s.session(int(r.pid)) == session }) &&
+				!slices.ContainsFunc(ix.of(o.peer()), func(r ref) bool { return sessionBehind(r) == session })
 		})
 	}
 	if len(of) != 1 {
 		return object{}, errTerminal
 	}
 	return of[0], nil
+}
+
+// sessionBehind returns the session whose terminal a master is of, 0 for none: it is asked of a copy (TIOCGSID,
+// ioctl_tty(2)). Whoever looks at the terminal itself must hold copies to read.
+func sessionBehind(r ref) int {
+	fd, err := copyDescriptor(int(r.pid), int(r.tid), int(r.fd))
+	if err != nil {
+		return 0
+	}
+	defer unix.Close(fd)
+	session, err := unix.IoctlGetInt(fd, unix.TIOCGSID)
+	if err != nil {
+		return 0
+	}
+	return session
 }
 
 // session returns the session of a process, 0 where it cannot be read.

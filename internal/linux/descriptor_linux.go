@@ -135,8 +135,13 @@ func linkMode(dir int, name string) host.Mode {
 }
 
 // path returns the path of one descriptor of a process, or of one of its threads, below the process's.
-func (r ref) path() string {
-	name := "fd/" + strconv.Itoa(int(r.fd))
+func (r ref) path() string { return r.below("fd/") }
+
+// info returns that of what the kernel tells of it.
+func (r ref) info() string { return r.below("fdinfo/") }
+
+func (r ref) below(dir string) string {
+	name := dir + strconv.Itoa(int(r.fd))
 	if r.tid != 0 {
 		name = "task/" + strconv.Itoa(int(r.tid)) + "/" + name
 	}

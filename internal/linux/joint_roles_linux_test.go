@@ -71,12 +71,27 @@ func ipcRole() (string, error) {
 	return report{PID: pid}.line()
 }
 
-// ttyRole holds its controlling terminal, which it has at descriptor 3, by /dev/tty alone.
+// ttyRole holds its controlling terminal, which it has at descriptor 3, by /dev/tty alone. In mode "leave" a
+// process in a session of its own does, beside it.
 func ttyRole() (string, error) {
-	if _, err := unix.Open("/dev/tty", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
+	tty, err := unix.Open("/dev/tty", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
 		return "", err
 	}
-	return "", unix.Close(3)
+	if err := unix.Close(3); err != nil || os.Getenv("STOPD_TEST_MODE") != "leave" {
+		return "", err
+	}
+	pid, err := beside("session", nil, os.NewFile(uintptr(tty), "tty"))
+	if err != nil {
+		return "", err
+	}
+	return report{PID: pid}.line()
+}
+
+// sessionRole leaves the session that it was started in.
+func sessionRole() (string, error) {
+	_, err := unix.Setsid()
+	return "", err
 }
 
 // ringRole puts descriptors 3 and following in the table of an io_uring instance, which a process beside it

@@ -205,13 +205,36 @@ func TestTerminalsOfContainers(t *testing.T) {
 		if g := gapsOf(s, p.master); len(g) > 0 {
 			t.Errorf("gaps of the master: %q", g)
 		}
-		// Nobody holds the slave but by /dev/tty: which of the three that is nothing tells, so nobody is named.
-		if got := pids(t, s, d.Peer); len(got) != 0 {
-			t.Errorf("the slave is held by %v; want nobody, for there are several", got)
+		// Nobody holds the slave but by /dev/tty: the session tells which of the three that is.
+		if got := pids(t, s, d.Peer); !slices.Equal(got, []int{p.slave}) {
+			t.Errorf("the slave is held by %v, want %d", got, p.slave)
 		}
-		if g := gapsOf(s, p.slave); !slices.ContainsFunc(g, func(g string) bool { return strings.HasSuffix(g, errTerminal.Error()) }) {
-			t.Errorf("gaps %q of process %d lack that of its terminal", g, p.slave)
+		slave := only(t, readProcess(t, s, p.slave), func(d host.Descriptor) bool { return d.Kind == host.PTY })
+		if slave.Object != d.Peer {
+			t.Errorf("/dev/tty is %q, want %q", slave.Object, d.Peer)
 		}
+		if g := gapsOf(s, p.slave); len(g) > 0 {
+			t.Errorf("gaps of the slave: %q", g)
+		}
+	}
+	// Of one that left the session nothing tells: nobody is named, and that is a gap.
+	m4, s4 := devpts(t, number)
+	left := start(t, "tty", []*os.File{s4}, func(cmd *exec.Cmd) {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 3}
+		cmd.Env = append(cmd.Env, "STOPD_TEST_MODE=leave")
+	})
+	m := start(t, "hold", []*os.File{m4}, nil).pid
+	m4.Close()
+	s4.Close()
+	pid := reportOf(t, left).PID
+	s := openSnapshot(t, openHost(t))
+	d := only(t, readProcess(t, s, m), func(d host.Descriptor) bool { return d.Kind == host.PTY })
+	if got := pids(t, s, d.Peer); slices.Contains(got, pid) {
+		t.Errorf("the slave is held by %v; want nobody of another session", got)
+	}
+	readProcess(t, s, pid)
+	if g := gapsOf(s, pid); !slices.ContainsFunc(g, func(g string) bool { return strings.HasSuffix(g, errTerminal.Error()) }) {
+		t.Errorf("gaps %q of process %d lack that of its terminal", g, pid)
 	}
 }
 
@@ -228,6 +251,7 @@ func TestControllingTerminal(t *testing.T) {
 	}
 	master, by := own()
 	own()
+	readProcess(t, openSnapshot(t, openHost(t)), by) // before anything else
 	s := openSnapshot(t, openHost(t))
 	d := only(t, readProcess(t, s, master), func(d host.Descriptor) bool { return d.Kind == host.PTY })
 	if got := pids(t, s, d.Peer); !slices.Equal(got, []int{by}) {

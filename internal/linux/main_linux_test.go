@@ -36,6 +36,7 @@ var roles = map[string]func() (string, error){
 	"ipc":        ipcRole,
 	"tty":        ttyRole,
 	"ring":       ringRole,
+	"session":    sessionRole,
 	"tracer":     tracerRole,
 	"server":     serverRole,
 	"named":      namedRole,

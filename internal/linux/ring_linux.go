@@ -73,9 +73,8 @@ func (s *snapshot) ring(ctx context.Context, r ref, o object) {
 
 // ringFiles reads the table of an instance through one descriptor of it.
 func ringFiles(d procDir, r ref) ([]fixedFile, error) {
-	base := strings.TrimSuffix(r.path(), "fd/"+strconv.Itoa(int(r.fd)))
 	for range 5 {
-		b, err := d.readAtMost(base+"fdinfo/"+strconv.Itoa(int(r.fd)), maxFdinfo)
+		b, err := d.readAtMost(r.info(), maxFdinfo)
 		if err != nil {
 			return nil, err
 		}

@@ -173,6 +173,9 @@ func (s *snapshot) Holders(ctx context.Context, name host.Object) ([]host.Holder
 	}
 	if o.class == socketObject || o.class == pipeObject {
 		hs = s.fixedHolders(ctx, o, name, hs)
+		if o.class == socketObject && len(hs) == 0 && o.n != 0 && len(s.holders) == 0 { // the first that is asked about: the connection
+			s.unheld(ctx, o)
+		}
 	}
 	s.holders[name] = hs
 	return hs, nil

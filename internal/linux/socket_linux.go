@@ -29,7 +29,7 @@ func (s *snapshot) copied(ctx context.Context, d *host.Descriptor, fd int, r *re
 			return
 		}
 	default:
-		d.Name = familyName(domain)
+		s.otherFamily(d, fd, domain, what, r)
 		return
 	}
 	ns, err := s.namespaceOf(fd)
@@ -48,18 +48,6 @@ func (s *snapshot) copied(ctx context.Context, d *host.Descriptor, fd int, r *re
 		}
 		s.near(ctx, d, ns, r)
 	}
-}
-
-func familyName(domain int) string {
-	switch domain {
-	case unix.AF_NETLINK:
-		return "netlink"
-	case unix.AF_PACKET:
-		return "packet"
-	case unix.AF_VSOCK:
-		return "vsock"
-	}
-	return "family " + strconv.Itoa(domain)
 }
 
 // inetSocketOf reads addresses, state and direction of an internet socket.

@@ -218,5 +218,8 @@ func namedRole() (string, error) {
 	_, err2 := unix.Signalfd(-1, &unix.Sigset_t{}, unix.SFD_CLOEXEC)
 	_, err3 := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC)
 	_, err4 := unix.InotifyInit1(unix.IN_CLOEXEC)
-	return "", errors.Join(unix.IoctlIfreq(tun, unix.TUNSETIFF, req), err1, err2, err3, err4)
+	nl, err5 := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_USERSOCK)
+	err6 := unix.Bind(nl, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: 4711})
+	_, err7 := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM, 0)
+	return "", errors.Join(unix.IoctlIfreq(tun, unix.TUNSETIFF, req), err1, err2, err3, err4, err5, err6, err7)
 }

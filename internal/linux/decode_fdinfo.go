@@ -9,8 +9,13 @@ import (
 // A fixedFile is a file in the table of an io_uring instance (io_uring_register(2)).
 type fixedFile struct {
 	slot int
-	// target is what /proc/PID/fd would show of it. Kernels before 6.1 say less: of a socket its protocol.
+	// target is what /proc/PID/fd would show of it. Kernels before 6.14 say less: of a socket its protocol.
 	target string
+}
+
+// untold reports whether the kernel says of the file neither which object nor which path it is.
+func (f fixedFile) untold() bool {
+	return parseTarget(f.target).class == 0 && !strings.HasPrefix(f.target, "/") && !strings.Contains(f.target, ":")
 }
 
 // maxFixed bounds how many files of one table are taken.

@@ -88,6 +88,14 @@ func TestParseTarget(t *testing.T) {
 	}
 }
 
+func TestUntold(t *testing.T) {
+	for s, want := range map[string]bool{"socket:[17]": false, "pipe:[17]": false, "/etc/passwd": false, "anon_inode:[eventfd]": false, "TCP": true, "": true} {
+		if got := (fixedFile{target: s}).untold(); got != want {
+			t.Errorf("a file that is told as %q: untold %t, want %t", s, got, want)
+		}
+	}
+}
+
 const drivers = `/dev/tty             /dev/tty        5       0 system:/dev/tty
 /dev/console         /dev/console    5       1 system:console
 serial               /dev/ttyS       4 64-95 serial

@@ -104,8 +104,8 @@ func TestEnding(t *testing.T) {
 // mixed checks that name and arguments are of the same program, unless a gap says that it changed.
 func mixed(t *testing.T, s host.Snapshot, p host.Process) {
 	t.Helper()
-	if len(p.Args) == 0 || len(gapsOf(s, p.PID)) > 0 {
-		return // ended, or said
+	if len(p.Args) == 0 || len(gapsOf(s, p.PID)) > 0 || *p.PPID != os.Getpid() {
+		return // ended, or said, or somebody else's
 	}
 	for _, name := range []string{"env", "true"} {
 		path := "/usr/bin/" + name

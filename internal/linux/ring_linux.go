@@ -64,10 +64,18 @@ func (s *snapshot) ring(ctx context.Context, r ref, o object) {
 	if err != nil && !gone(err) {
 		s.gaps = append(s.gaps, host.Gap{PID: d.pid, What: "files of io_uring descriptor " + strconv.Itoa(int(r.fd)), Why: err.Error()})
 	}
+	untold := 0
 	for _, f := range files {
+		if f.untold() {
+			untold++
+		}
 		if x := parseTarget(f.target); x.class != 0 && !slices.Contains(s.fixed[x], fixedHold{d.pid, st.start}) {
 			s.fixed[x] = append(s.fixed[x], fixedHold{d.pid, st.start})
 		}
+	}
+	if untold > 0 {
+		s.untold = append(s.untold, host.Gap{PID: d.pid, What: "owners",
+			Why: fmt.Sprintf("%d files of its io_uring descriptor %d are not told: the socket may be among them", untold, r.fd)})
 	}
 }
 
@@ -113,7 +121,9 @@ func (r *reading) fixed(ctx context.Context, ring ref) {
 		case strings.HasPrefix(f.target, "/"):
 			d.Kind, d.Path = host.File, f.target
 		default:
-			untold++
+			if f.untold() {
+				untold++
+			}
 			d.Kind, d.Name = "other", f.target
 		}
 		r.p.Descriptors = append(r.p.Descriptors, d)

@@ -31,6 +31,7 @@ type snapshot struct {
 	queueFS   map[uint64]bool             // devices that were asked whether they are file systems of message queues
 	looked    map[object]map[object][]ref // see closer
 	fixed     map[object][]fixedHold      // see rings
+	untold    []host.Gap                  // what is in tables of io_uring and the kernel does not name
 	terminals []terminals
 	traced    map[int][]int    // by who traces them
 	handles   map[int]procDir  // see handle

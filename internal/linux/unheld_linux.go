@@ -22,6 +22,7 @@ func (s *snapshot) unheld(ctx context.Context, o object) {
 	if err == nil && ok {
 		s.mounted(i.remote)
 	}
+	s.gaps = append(s.gaps, s.untold...)
 	s.inFlight(ctx)
 }
 

@@ -160,6 +160,8 @@ func (t *tracer) stop(n *node, d host.Descriptor, peer host.Object, far []host.H
 		return "terminal: it passes nothing from one of its holders to another"
 	case d.Kind == host.PTrace && !t.oneOfOurs(n, far):
 		return otherUsers
+	case d.Kind == host.PTY && d.Side == host.Slave && d.Mode == host.Write && !n.onTerminal(d) && !t.oneOfOurs(n, far):
+		return "another user's terminal: it only shows them something"
 	case n.acceptor || acceptors > 0 && others == acceptors+inits:
 		return "listener: it accepted the connection of its child"
 	case others > 0 && others == selves:
@@ -174,6 +176,11 @@ func (t *tracer) stop(n *node, d host.Descriptor, peer host.Object, far []host.H
 		return t.leave(n, far)
 	}
 	return ""
+}
+
+// onTerminal reports whether a slave side is of the process's own terminal.
+func (n *node) onTerminal(d host.Descriptor) bool {
+	return d.Number != nil && n.TTY == "pts/"+strconv.Itoa(*d.Number)
 }
 
 // fanout counts the processes outside the closure that talk over the same channel, or to the same service

@@ -151,6 +151,36 @@ func TestKept(t *testing.T) {
 	}
 }
 
+// What is written to another user's terminal is shown to them. It is not what a program has that became another
+// user on the way: that has the terminal for reading as well, or as its own.
+func TestShownOnTerminal(t *testing.T) {
+	master, slave := pty(5)
+	sshd := as(1101, process(50, 1, in(22, other), master))
+	own := as(1002, process(70, 1, asked(), with(host.Write, slave)))
+	own.TTY = "pts/5"
+	tests := []struct {
+		name string
+		p    host.Process
+		want summary
+	}{
+		{"write(1)", as(1001, process(70, 1, asked(), with(host.Write, slave))),
+			summary{Processes: []string{"70 primary owner", "1 primary parent 70"},
+				Channels: []string{"pty 70 w, 50 rw: another user's terminal: it only shows them something"}, Previous: none}},
+		{"the terminal's own user", as(1101, process(70, 1, asked(), with(host.Write, slave))),
+			summary{Channels: []string{"pty 70 w, 50 rw"}, Previous: []string{other + " inbound"}}},
+		{"su, read and write", as(1002, process(70, 1, asked(), slave)),
+			summary{Channels: []string{"pty 70 rw, 50 rw"}, Previous: []string{other + " inbound"}}},
+		{"su, its own terminal", own, summary{Channels: []string{"pty 70 w, 50 rw"}, Previous: []string{other + " inbound"}}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if d := cmp.Diff(tt.want, summarize(run(t, recording(initProcess, sshd, tt.p)), tt.want)); d != "" {
+				t.Errorf("(-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
 // A file that very many hold is a hub.
 func TestKeptHub(t *testing.T) {
 	for _, others := range []int{Defaults.Hub, Defaults.Hub + 1} {

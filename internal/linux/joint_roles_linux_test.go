@@ -223,3 +223,15 @@ func namedRole() (string, error) {
 	_, err7 := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM, 0)
 	return "", errors.Join(unix.IoctlIfreq(tun, unix.TUNSETIFF, req), err1, err2, err3, err4, err5, err6, err7)
 }
+
+// restlessRole changes its name all the time.
+func restlessRole() (string, error) {
+	say("")
+	go waitInput()
+	for i := 0; ; i++ {
+		name := append(strconv.AppendInt(nil, int64(i), 10), 0)
+		if err := unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0); err != nil {
+			return "", err
+		}
+	}
+}

@@ -35,6 +35,7 @@ var roles = map[string]func() (string, error){
 	"crowd":      crowdRole,
 	"ipc":        ipcRole,
 	"tty":        ttyRole,
+	"restless":   restlessRole,
 	"ring":       ringRole,
 	"session":    sessionRole,
 	"tracer":     tracerRole,
@@ -44,7 +45,7 @@ var roles = map[string]func() (string, error){
 
 func init() {
 	switch os.Getenv(roleEnv) {
-	case "hostile", "leaderless", "threads", "tracer":
+	case "hostile", "leaderless", "threads", "tracer", "restless":
 		runtime.LockOSThread() // they are about the first thread, or about another
 	}
 }

@@ -115,6 +115,24 @@ func mixed(t *testing.T, s host.Snapshot, p host.Process) {
 	}
 }
 
+// TestRestless has a process that has another name each time it is looked at: in the end that is one gap, and it
+// is read whole.
+func TestRestless(t *testing.T) {
+	c := start(t, "restless", nil, nil)
+	waitFor(t, "it changed while it was looked at", func() bool {
+		s := openSnapshot(t, openHost(t))
+		p := readProcess(t, s, c.pid)
+		if len(p.Args) == 0 || len(p.Descriptors) < 3 {
+			t.Errorf("process %+v", p)
+		}
+		g := gapsOf(s, c.pid)
+		if len(g) > 1 || len(g) == 1 && g[0] != "process: "+programChanged {
+			t.Errorf("gaps %q", g)
+		}
+		return len(g) == 1
+	})
+}
+
 // TestReusedPID checks that what is read of a process is never of the next one with its pid.
 func TestReusedPID(t *testing.T) {
 	c := start(t, "hold", nil, nil)

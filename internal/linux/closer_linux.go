@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -141,13 +142,17 @@ func (s *snapshot) lookTerminal(ctx context.Context, f opened) (object, error) {
 // terminals counts its own: where several have one with that number, it is that of the process's session, which
 // the master side tells, or a slave that the session holds.
 func (s *snapshot) slaveOf(ctx context.Context, number uint64, pid int) (object, error) {
-	var of []object
 	ix := s.index(ctx)
-	for o := range ix.first {
-		if slave := (object{slaveObject, o.dev, number}); (o.class == slaveObject || o.class == masterObject) && o.n == number && !slices.Contains(of, slave) {
-			of = append(of, slave)
+	if s.numbered == nil {
+		s.numbered = map[uint64][]object{}
+		for o := range ix.first {
+			slave := object{slaveObject, o.dev, o.n}
+			if (o.class == slaveObject || o.class == masterObject) && !slices.Contains(s.numbered[o.n], slave) {
+				s.numbered[o.n] = append(s.numbered[o.n], slave)
+			}
 		}
 	}
+	of := slices.Clone(s.numbered[number])
 	if len(of) > 1 {
 		session := s.session(pid)
 		of = slices.DeleteFunc(of, func(o object) bool {
@@ -245,17 +250,26 @@ func (s *snapshot) refs(ctx context.Context, o object) []ref {
 	return refs
 }
 
-// closer looks at all descriptors that the index has as one, once, and returns them by what they are.
+// closer looks at all descriptors that the index has as one, once, and returns them by what they are. Nobody
+// hides behind a process with very many of them: each has its turn, and all together a quarter of the time.
 func (s *snapshot) closer(ctx context.Context, shared object) map[object][]ref {
 	if is, ok := s.looked[shared]; ok {
 		return is
 	}
 	is := map[object][]ref{}
 	s.looked[shared] = is
+	until := part(ctx, 4)
+	asked := map[int32]int{}
 	for _, r := range s.index(ctx).of(shared) {
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || !until.IsZero() && time.Now().After(until) {
 			s.gaps = append(s.gaps, host.Gap{What: "descriptors of " + string(shared.name()), Why: "bound: deadline"})
 			break
+		}
+		if asked[r.pid]++; asked[r.pid] > turn {
+			if asked[r.pid] == turn+1 {
+				s.gaps = append(s.gaps, host.Gap{PID: int(r.pid), What: "descriptors of " + string(shared.name()), Why: fmt.Sprintf("bound: %d of one process", turn)})
+			}
+			continue
 		}
 		o, err := s.lookAt(ctx, r, shared)
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/stopd/stopd/host"
 )
@@ -30,12 +31,18 @@ func (s *snapshot) rings(ctx context.Context) map[object][]fixedHold {
 		return s.fixed
 	}
 	ix := s.index(ctx)
+	until := part(ctx, 4)
 	for o := range ix.first {
 		if o.class != anonObject || o == shared {
 			continue
 		}
+		known := map[int32]bool{}
 		for _, r := range ix.of(o) {
-			if ctx.Err() != nil {
+			if known[r.pid] {
+				continue // the same instance once more
+			}
+			known[r.pid] = true
+			if ctx.Err() != nil || !until.IsZero() && time.Now().After(until) {
 				s.gaps = append(s.gaps, host.Gap{What: "io_uring instances", Why: "bound: deadline"})
 				return s.fixed
 			}

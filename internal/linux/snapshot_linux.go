@@ -33,10 +33,11 @@ type snapshot struct {
 	fixed     map[object][]fixedHold      // see rings
 	untold    []host.Gap                  // what is in tables of io_uring and the kernel does not name
 	terminals []terminals
-	traced    map[int][]int    // by who traces them
-	handles   map[int]procDir  // see handle
-	order     []int            // their pids, the first opened first
-	audited   map[uint32][]int // processes of each audit session
+	numbered  map[uint64][]object // slave sides by their number, on whichever file system
+	traced    map[int][]int       // by who traces them
+	handles   map[int]procDir     // see handle
+	order     []int               // their pids, the first opened first
+	audited   map[uint32][]int    // processes of each audit session
 	gaps      []host.Gap
 }
 
@@ -227,7 +228,7 @@ func (s *snapshot) holder(ctx context.Context, refs []ref, o object, name host.O
 	}
 	// Another daemon may have had a copy for a moment (see socket), as may whoever was just closing it; and the
 	// pid may be another process's by now.
-	if !slices.ContainsFunc(refs, func(r ref) bool { return s.holds(ctx, d, r, o) }) {
+	if !slices.ContainsFunc(refs[:min(len(refs), maxModes)], func(r ref) bool { return s.holds(ctx, d, r, o) }) {
 		s.gaps = append(s.gaps, host.Gap{PID: h.PID, What: "descriptors", Why: "they changed while the host was looked at"})
 		return host.Holder{}, false
 	}

@@ -119,6 +119,36 @@ type Socket struct {
 	Cookie uint64 `json:"cookie,omitzero"`
 	// NetNS identifies the network namespace, 0 where the system has none.
 	NetNS uint64 `json:"netns,omitzero"`
+	// NAT is zero where the ends that were asked about are the socket's own.
+	NAT NAT `json:"nat,omitzero"`
+}
+
+// Ends are the two ends of a connection.
+type Ends struct {
+	Local  netip.AddrPort `json:"local"`
+	Remote netip.AddrPort `json:"remote"`
+}
+
+// A NAT is how the host itself translates the addresses of a connection.
+type NAT struct {
+	Original   Ends `json:"original"`   // as the socket has them
+	Translated Ends `json:"translated"` // as they are outside of the host
+}
+
+// Outside returns the ends of a socket as they are outside of the host.
+func (s Socket) Outside() Ends {
+	if s.NAT != (NAT{}) {
+		return s.NAT.Translated
+	}
+	return Ends{Local: s.Local, Remote: s.Remote}
+}
+
+// An Outer is a connection as it is where it leaves the host.
+type Outer struct {
+	Local  netip.AddrPort `json:"local"`
+	Remote netip.AddrPort `json:"remote"`
+	// NetNS is the network namespace whose link it leaves by.
+	NetNS uint64 `json:"netns" report:"null"`
 }
 
 // Flow returns the socket's addresses.
@@ -151,6 +181,12 @@ type Descriptor struct {
 
 	// Name is what the system calls a descriptor of a kind without keys of its own.
 	Name string `json:"name,omitzero" kinds:"*"`
+
+	// Outer is nil where the connection does not leave the host, where it does so as it is from the daemon's
+	// own network namespace, and where it is not known.
+	Outer *Outer `json:"outer,omitzero" kinds:"tcp udp raw"`
+	// Within is true where the connection ends in this host, and its other end is no process's.
+	Within bool `json:"within,omitzero" report:"-"`
 }
 
 // Listening reports whether the descriptor is a socket that waits for connections.
@@ -271,7 +307,9 @@ type Facts struct {
 	Kernel    string       `json:"kernel,omitzero"`
 	Arch      string       `json:"arch,omitzero"`
 	Addresses []netip.Addr `json:"addresses,omitzero"`
-	Clock     *Clock       `json:"clock,omitzero"`
+	// NetNS is the daemon's own network namespace.
+	NetNS uint64 `json:"netns,omitzero" report:"-"`
+	Clock *Clock `json:"clock,omitzero"`
 }
 
 // A Clock says how far the host's clock may be trusted; without it reports of two hosts cannot be ordered.

@@ -52,7 +52,11 @@ func Record(ctx context.Context, h Host, s Snapshot, pids []int) (Recording, err
 				continue
 			}
 			seen[d.Object] = true
-			sock, err := h.Find(ctx, Flow{Protocol: d.Kind, Local: d.Local, Remote: d.Remote})
+			f := Flow{Protocol: d.Kind, Local: d.Local, Remote: d.Remote}
+			if d.Outer != nil {
+				f.Local, f.Remote = d.Outer.Local, d.Outer.Remote
+			}
+			sock, err := h.Find(ctx, f)
 			if err != nil {
 				gaps = append(gaps, Gap{PID: pid, What: fmt.Sprintf("%s socket %s to %s", d.Kind, d.Local, d.Remote), Why: err.Error()})
 				continue
@@ -98,8 +102,9 @@ func (r *Replay) Facts(context.Context) (Facts, []Gap) { return r.Recording.Fact
 // Find searches the recorded sockets.
 func (r *Replay) Find(_ context.Context, f Flow) (Socket, error) {
 	for _, s := range r.Sockets {
-		if s.Protocol == f.Protocol && s.State != "LISTEN" && s.Remote == f.Remote && s.Local.Port() == f.Local.Port() &&
-			(s.Local.Addr() == f.Local.Addr() || f.Local.Addr().IsUnspecified()) {
+		o := s.Outside()
+		if s.Protocol == f.Protocol && s.State != "LISTEN" && o.Remote == f.Remote && o.Local.Port() == f.Local.Port() &&
+			(o.Local.Addr() == f.Local.Addr() || f.Local.Addr().IsUnspecified()) {
 			return s, nil
 		}
 	}

@@ -85,9 +85,12 @@ processes[]: index role via pid ppid start exited name exe exe_deleted exe_build
 processes[].via: from by channel
 processes[].job: id submit_host source claimed_id
 processes[].login: source remote line time key log
-processes[].descriptors[tcp]: fds kind mode inode object peer local remote state direction direction_source netns
-processes[].descriptors[udp]: fds kind mode inode object peer local remote state direction direction_source netns
-processes[].descriptors[raw]: fds kind mode inode object peer local remote state direction direction_source netns
+processes[].descriptors[tcp]: fds kind mode inode object peer local remote state direction direction_source netns outer
+processes[].descriptors[tcp].outer: local remote netns
+processes[].descriptors[udp]: fds kind mode inode object peer local remote state direction direction_source netns outer
+processes[].descriptors[udp].outer: local remote netns
+processes[].descriptors[raw]: fds kind mode inode object peer local remote state direction direction_source netns outer
+processes[].descriptors[raw].outer: local remote netns
 processes[].descriptors[unix]: fds kind mode inode object peer path peer_path type
 processes[].descriptors[pipe]: fds kind mode inode object peer path
 processes[].descriptors[fifo]: fds kind mode inode object peer path

@@ -135,6 +135,12 @@ func (t *texter) request(r Report) {
 		t.known("Direction", words(string(c.Direction), source))
 		t.line("User: %s", userText(c.User, c.UID))
 		t.known("Owners", ownersText(c.Owners))
+		if n := c.NAT; n != nil && n.Original != nil {
+			t.line("Translated by this host from: %s -> %s", addrPortText(n.Original.Local), addrPortText(n.Original.Remote))
+		}
+		if c.NetNS != 0 && c.NetNS != r.Host.NetNS && r.Host.NetNS != 0 || c.NAT != nil {
+			t.line("Network namespace: %d", c.NetNS)
+		}
 	}
 	switch r.Kind {
 	case KindDuplicate:
@@ -305,7 +311,11 @@ func socketText(d host.Descriptor) string {
 	if d.Remote.IsValid() && d.Remote.Port() != 0 {
 		remote = addrPortText(d.Remote)
 	}
-	return fmt.Sprintf("INET_%s: %s %s %s", strings.ToUpper(string(d.Kind)), localText(d.Local), arrow, remote)
+	s := fmt.Sprintf("INET_%s: %s %s %s", strings.ToUpper(string(d.Kind)), localText(d.Local), arrow, remote)
+	if o := d.Outer; o != nil && (o.Local != d.Local || o.Remote != d.Remote) {
+		s += fmt.Sprintf(" (outside of this host: %s %s %s)", addrPortText(o.Local), arrow, addrPortText(o.Remote))
+	}
+	return s
 }
 
 // localText writes the local end of a socket; the thesis calls all of a host's addresses localhost.

@@ -133,7 +133,8 @@ func (t *tracer) confirm(s *session) {
 			continue
 		}
 		for _, d := range n.Descriptors {
-			i := slices.IndexFunc(t.found, func(f Previous) bool { return f.Corroborated && f.Remote == d.Remote && f.Local == d.Local })
+			o := outside(d)
+			i := slices.IndexFunc(t.found, func(f Previous) bool { return f.Corroborated && f.Remote == o.Remote && f.Local == o.Local })
 			if i >= 0 && t.letIn(s, n.Process.Process, d) {
 				s.process, s.connection = n.Process.Process, d
 				t.candidate(t.found[i], ReasonAuditSession)
@@ -224,7 +225,7 @@ func (t *tracer) leftBehind(s *session) {
 		if t.byPID[s.process.PID] == nil {
 			t.add(s.process.PID, Via{From: new(n.Index), By: ByRecordedParent})
 		}
-		t.candidate(Previous{Remote: d.Remote, Local: d.Local, PID: s.process.PID, Direction: d.Direction, Corroborated: true, NetNS: d.NetNS}, ReasonAuditSession)
+		t.candidateBy(d, s.process.PID, ReasonAuditSession)
 		return
 	}
 	if s.login == nil {
@@ -266,10 +267,15 @@ func (s *session) begun() bool {
 func (t *tracer) claims(commanded map[*node]bool) {
 	for _, n := range t.nodes {
 		l := n.Login
-		if !commanded[n] || l == nil || l.Source != host.LoginEnvironment || !l.Remote.IsValid() || t.own(l.Remote.Addr()) {
+		if !commanded[n] || l == nil || l.Source != host.LoginEnvironment || !l.Remote.IsValid() {
 			continue
 		}
-		t.candidate(Previous{Remote: l.Remote, Local: l.Local, PID: n.PID, Direction: host.Inbound}, ReasonSSHConnection)
+		d := t.connection(l.Local, l.Remote)
+		if d.Peer != "" || d.Within || d.Outer == nil && t.own(l.Remote.Addr()) {
+			continue // from this host
+		}
+		o := outside(d)
+		t.candidate(Previous{Remote: o.Remote, Local: o.Local, PID: n.PID, Direction: host.Inbound}, ReasonSSHConnection)
 	}
 }
 

@@ -14,7 +14,7 @@ func (t *tracer) previous() {
 	for n := range commanded {
 		t.commanded[n] = !served[n]
 	}
-	asked := t.q.Socket.Flow()
+	asked := t.q.Socket.Outside()
 	reverse := false
 	for _, n := range t.nodes {
 		if !commanded[n] && !reached[n] {
@@ -38,19 +38,19 @@ func (t *tracer) previous() {
 					continue // a mere parent's own business
 				}
 				reason = ReasonJoinedOutbound
-				reverse = reverse || d.Remote.Addr() == asked.Remote.Addr()
+				reverse = reverse || outside(d).Remote.Addr() == asked.Remote.Addr()
 			case host.Inbound:
 			default:
 				reason = ReasonUnknownDirection
 			}
-			t.candidate(Previous{Remote: d.Remote, Local: d.Local, PID: n.PID, Direction: d.Direction, Corroborated: true, NetNS: d.NetNS}, reason)
+			t.candidateBy(d, n.PID, reason)
 		}
 	}
 	// Two joined connections out to one host are how a reverse telnet looks (thesis section 3.5.3): then
 	// the asked one may be the way in as well.
 	if reverse && t.q.OnBehalf && t.q.Socket.Direction != host.Inbound && len(t.nodes) > 0 {
 		t.candidate(Previous{Remote: asked.Remote, Local: asked.Local, PID: t.nodes[0].PID,
-			Direction: t.q.Socket.Direction, Corroborated: true, NetNS: t.q.Socket.NetNS}, ReasonJoinedOutbound)
+			Direction: t.q.Socket.Direction, Corroborated: true, NetNS: t.askedFrom()}, ReasonJoinedOutbound)
 	}
 	t.claims(commanded)
 }
@@ -58,7 +58,25 @@ func (t *tracer) previous() {
 // asked reports whether a descriptor is the asked socket. One socket may have several connections (MPTCP).
 func (t *tracer) asked(d host.Descriptor) bool {
 	s := t.q.Socket
-	return d.Local == s.Local && d.Remote == s.Remote || s.Object != "" && d.Object == s.Object
+	return d.Local == s.Local && d.Remote == s.Remote && (d.NetNS == s.NetNS || d.NetNS == 0 || s.NetNS == 0) ||
+		s.Object != "" && d.Object == s.Object
+}
+
+// askedFrom is the network namespace in which the asked connection has the ends that were asked about: where
+// they are translated, the daemon's own.
+func (t *tracer) askedFrom() uint64 {
+	if t.q.Socket.NAT != (host.NAT{}) {
+		return t.q.Host.NetNS
+	}
+	return t.q.Socket.NetNS
+}
+
+// outside returns a connection as it is outside of the host.
+func outside(d host.Descriptor) host.Outer {
+	if d.Outer != nil {
+		return *d.Outer
+	}
+	return host.Outer{Local: d.Local, Remote: d.Remote, NetNS: d.NetNS}
 }
 
 // passOver notes that connections of a service are not candidates: it serves others as well as the process
@@ -85,6 +103,16 @@ func (t *tracer) datagrams() {
 	}
 }
 
+// candidateBy adds the host at the other end of a process's connection, with the ends that it sees itself.
+func (t *tracer) candidateBy(d host.Descriptor, pid int, reason string) {
+	o := outside(d)
+	p := Previous{Remote: o.Remote, Local: o.Local, PID: pid, Direction: d.Direction, Corroborated: true, NetNS: o.NetNS}
+	t.candidate(p, reason)
+	if o.Remote != d.Remote || o.Local != d.Local {
+		t.candidate(p, ReasonNAT)
+	}
+}
+
 // candidate adds a candidate, or a reason to one that is known. What is told without this host's end is about the
 // one connection that has the other.
 func (t *tracer) candidate(p Previous, reason string) {
@@ -108,20 +136,40 @@ func (t *tracer) candidate(p Previous, reason string) {
 
 // remote reports whether a descriptor is a connection with another host.
 func (t *tracer) remote(d host.Descriptor) bool {
-	if d.Kind != host.TCP || d.Peer != "" || !d.Remote.IsValid() || d.Remote.Port() == 0 {
+	if d.Kind != host.TCP || d.Peer != "" || d.Within || !d.Remote.IsValid() || d.Remote.Port() == 0 {
 		return false
 	}
 	switch d.State {
 	case "LISTEN", "CLOSED", "SYN-SENT":
 		return false
 	}
-	return !t.own(d.Remote.Addr())
+	return d.Outer != nil || !t.own(d.Remote.Addr())
 }
 
-// own reports whether an address is one of this host's.
+// own reports whether an address is one of this host's. What a connection in another network namespace has may
+// mean something else there: where that leads the host says itself.
 func (t *tracer) own(a netip.Addr) bool {
 	a = a.Unmap().WithZone("")
-	return a.IsLoopback() || a == t.q.Socket.Local.Addr().WithZone("") || slices.Contains(t.q.Host.Addresses, a)
+	return a.IsLoopback() || a == t.q.Socket.Outside().Local.Addr().WithZone("") || slices.Contains(t.q.Host.Addresses, a)
+}
+
+// connection returns the connection of the closure that has these ends. Where there is none, or several have them,
+// it is one of which nothing else is known.
+func (t *tracer) connection(local, remote netip.AddrPort) host.Descriptor {
+	ends := host.Descriptor{Local: local, Remote: remote}
+	found := ends
+	for _, n := range t.nodes {
+		for _, d := range n.Descriptors {
+			if d.Kind != host.TCP || d.Local != local || d.Remote != remote || d.Object == found.Object {
+				continue
+			}
+			if found.Kind != "" {
+				return ends
+			}
+			found = d
+		}
+	}
+	return found
 }
 
 // A step is a way from one process to another, which may leave and enter services (see service).

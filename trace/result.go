@@ -29,6 +29,8 @@ const (
 	ReasonUtmp             = "utmp"
 	ReasonAuditSession     = "audit-session" // the login session that the system keeps a process in
 	ReasonUnknownDirection = "unknown-direction"
+	// ReasonNAT is added where the host itself translates the addresses: the candidate has them as it sees them.
+	ReasonNAT = "nat"
 )
 
 // A Result is what a trace found.
@@ -89,7 +91,8 @@ type Previous struct {
 	Reasons   []string       `json:"reasons"`
 	// Corroborated is false where only the user's own word speaks for it.
 	Corroborated bool `json:"corroborated"`
-	// NetNS is the network namespace of the connection, 0 where the system has none or it is not known.
+	// NetNS is the network namespace that the connection leaves the host by, 0 where the system has none or it
+	// is not known.
 	NetNS uint64 `json:"netns" report:"null"`
 }
 

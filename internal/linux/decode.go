@@ -279,22 +279,6 @@ func parseCgroup(b []byte) string {
 	return path
 }
 
-// containerOf finds the container's id in a cgroup path: container engines use 64 hexadecimal digits.
-func containerOf(cgroup string) string {
-	run := 0
-	for i := 0; i <= len(cgroup); i++ {
-		if i < len(cgroup) && strings.IndexByte("0123456789abcdef", cgroup[i]) >= 0 {
-			run++
-			continue
-		}
-		if run == 64 {
-			return cgroup[i-64 : i]
-		}
-		run = 0
-	}
-	return ""
-}
-
 // parseFdinfo returns a field of /proc/PID/fdinfo/N, such as tty-index.
 func parseFdinfo(b []byte, field string) (string, bool) {
 	for line := range bytes.Lines(b) {

@@ -14,13 +14,11 @@ import (
 
 // A snapshot is one look at the machine.
 type snapshot struct {
-	h       *Host
 	root    int // /proc
 	pipeDev uint64
 	shmDev  uint64
-	home    *namespace
-	others  map[uint64]*namespace
-	ix      *index
+	*spaceSet
+	ix *index
 
 	processes map[int]processRead
 	kinds     map[host.Object]host.Descriptor // sockets met so far
@@ -62,8 +60,8 @@ func (h *Host) Snapshot(context.Context) (host.Snapshot, error) {
 		unix.Close(root)
 		return nil, err
 	}
-	return &snapshot{h: h, root: root, pipeDev: dev, shmDev: memory, home: &namespace{inode: h.netns, diag: h.diag},
-		others: map[uint64]*namespace{}, processes: map[int]processRead{}, holders: map[host.Object][]host.Holder{}, mapped: map[object]object{},
+	return &snapshot{root: root, pipeDev: dev, shmDev: memory, spaceSet: h.newSpaces(),
+		processes: map[int]processRead{}, holders: map[host.Object][]host.Holder{}, mapped: map[object]object{},
 		queueFS: map[uint64]bool{}, sysv: map[uint64]*sysv{}, looked: map[object]map[object][]ref{}, traced: map[int][]int{}, handles: map[int]procDir{}, kinds: map[host.Object]host.Descriptor{}}, nil
 }
 
@@ -87,14 +85,12 @@ func (s *snapshot) Close() error {
 	if s.root < 0 {
 		return os.ErrClosed
 	}
-	for _, n := range s.others {
-		n.close()
-	}
+	s.spaceSet.close()
 	for _, d := range s.handles {
 		d.close()
 	}
 	root := s.root
-	s.root, s.others, s.handles = -1, nil, nil
+	s.root, s.handles = -1, nil
 	return unix.Close(root)
 }
 

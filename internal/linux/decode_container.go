@@ -52,18 +52,19 @@ func containerID(part string) string {
 
 func hexDigit(c byte) bool { return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' }
 
-// unescapeUnit undoes the escapes of a systemd unit's name (systemd-escape(1)): \xNN.
+// unescapeUnit undoes the escapes of a systemd unit's name (systemd-escape(1)), of which the
+// backslash is itself escaped in our text.
 func unescapeUnit(s string) string {
 	var out []byte
 	for i := 0; i < len(s); i++ {
-		if strings.HasPrefix(s[i:], `\x`) && i+4 <= len(s) && hexDigit(s[i+2]) && hexDigit(s[i+3]) {
-			out = append(out, nibble(s[i+2])<<4|nibble(s[i+3]))
-			i += 3
+		if strings.HasPrefix(s[i:], `\\x`) && i+5 <= len(s) && hexDigit(s[i+3]) && hexDigit(s[i+4]) {
+			out = append(out, nibble(s[i+3])<<4|nibble(s[i+4]))
+			i += 4
 			continue
 		}
 		out = append(out, s[i])
 	}
-	return text(out)
+	return string(out)
 }
 
 func nibble(c byte) byte {

@@ -36,7 +36,7 @@ func TestContainerOf(t *testing.T) {
 		"/lxc.payload.web/docker/" + id:                       id,
 		"/machine.slice/machine-web.scope":                    "web",
 		"/machine.slice/machine-web.scope/payload/init.scope": "web",
-		`/machine.slice/machine-my\x2dweb.scope`:              "my-web",
+		`/machine.slice/machine-my\\x2dweb.scope`:             "my-web",
 		"/machine.slice/systemd-nspawn@web.service/payload":   "web",
 		"/machine/vm.libvirt-lxc":                             "vm",
 		"/system.slice/machine-learning.service":              "",
@@ -47,7 +47,7 @@ func TestContainerOf(t *testing.T) {
 		"/lxc":                                                "",
 		"/lxc/":                                               "",
 		"/machine-.scope":                                     "",
-		`/machine-\x.scope`:                                   `\x`,
+		`/machine-\\x.scope`:                                  `\\x`,
 	} {
 		if got := containerOf(in); got != want {
 			t.Errorf("containerOf(%q) = %q, want %q", in, got, want)
@@ -58,7 +58,7 @@ func TestContainerOf(t *testing.T) {
 func FuzzContainerOf(f *testing.F) {
 	f.Add("/lxc/a/machine-b.scope/docker-" + strings.Repeat("0", 64))
 	f.Fuzz(func(t *testing.T, path string) {
-		if name := containerOf(path); strings.Contains(name, "/") && !strings.Contains(path, `\x2f`) {
+		if name := containerOf(path); strings.Contains(name, "/") && !strings.Contains(path, `\\x2f`) {
 			t.Errorf("container %q of %q", name, path)
 		}
 	})

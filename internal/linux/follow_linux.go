@@ -66,9 +66,24 @@ func (s *spaceSet) follow(ctx context.Context, n *namespace, p packet) (end, err
 			e.inside = true
 			return e, nil
 		}
-		next, err := s.nextHop(ctx, e.ns, r)
-		if err != nil {
-			return end{}, err
+		h := s.nextHop(ctx, e.ns, r)
+		if h.err != nil {
+			return end{}, h.err
+		}
+		next := h.ns
+		// What only passes a bridge may be translated there as well (br_netfilter).
+		for _, b := range h.bridges {
+			if b == e.ns || b == next {
+				continue
+			}
+			entry, ok, err := s.entry(ctx, b, e.packet)
+			if err != nil {
+				e.blind = err
+			}
+			if p, _ := entry.translate(e.packet); ok && p != e.packet {
+				e.packet, next = p, b
+				break
+			}
 		}
 		e.tracked = e.tracked && (ok || step == 0)
 		if next == nil {
@@ -114,25 +129,27 @@ func (s *spaceSet) entry(ctx context.Context, n *namespace, p packet) (tracked, 
 	return merged(found, p)
 }
 
-// nextHop returns the namespace of this host that a route leads to; nil where it leaves the host.
-func (s *spaceSet) nextHop(ctx context.Context, n *namespace, r route) (*namespace, error) {
+// nextHop returns where a route leads to.
+func (s *spaceSet) nextHop(ctx context.Context, n *namespace, r route) hop {
 	key := hopKey{r.link, r.next}
 	if h, ok := n.hops[key]; ok {
-		return h.ns, h.err
+		return h
 	}
-	ns, err := s.findHop(ctx, n, r)
-	if n.hops == nil {
+	w := &wire{set: s, seen: map[port]bool{}}
+	var h hop
+	if h.err = w.from(ctx, n, r.link); h.err == nil {
+		h.bridges = w.bridges
+		h.ns, h.err = w.hop(ctx, n, r)
+	}
+	if n.hops == nil || len(n.hops) >= maxRoutes {
 		n.hops = map[hopKey]hop{}
 	}
-	n.hops[key] = hop{ns, err}
-	return ns, err
+	n.hops[key] = h
+	return h
 }
 
-func (s *spaceSet) findHop(ctx context.Context, n *namespace, r route) (*namespace, error) {
-	w := &wire{set: s, seen: map[port]bool{}}
-	if err := w.from(ctx, n, r.link); err != nil {
-		return nil, err
-	}
+// hop returns which of those on the wire is the next hop; nil where none is.
+func (w *wire) hop(ctx context.Context, n *namespace, r route) (*namespace, error) {
 	members := slices.DeleteFunc(w.members, func(m *namespace) bool { return m == n })
 	if w.pair && len(members) == 1 {
 		return members[0], nil // nobody else is there, whatever address it answers for
@@ -164,7 +181,8 @@ type wire struct {
 	set     *spaceSet
 	seen    map[port]bool
 	members []*namespace
-	pair    bool // a veth alone: there are two ends and no more
+	bridges []*namespace // those with bridges
+	pair    bool         // a veth alone: there are two ends and no more
 }
 
 // maxPorts bounds the links of a wire.
@@ -219,6 +237,7 @@ func (w *wire) into(ctx context.Context, n *namespace, index uint32) error {
 
 func (w *wire) bridge(ctx context.Context, n *namespace, index uint32) error {
 	w.member(n)
+	w.bridges = append(w.bridges, n)
 	links, err := n.linksOf(ctx)
 	if err != nil {
 		return err

@@ -50,9 +50,11 @@ type hopKey struct {
 	next netip.Addr
 }
 
+// A hop is where a way out leads to.
 type hop struct {
-	ns  *namespace
-	err error
+	ns      *namespace   // nil where it leaves the host
+	bridges []*namespace // whose bridges it passes
+	err     error
 }
 
 // maxRoutes bounds the routes that are remembered.

@@ -62,8 +62,7 @@ func TestTranslated(t *testing.T) {
 	if err != nil || c.Local != q.Local || c.Remote != q.Remote {
 		t.Fatalf("found %+v, %v", c, err)
 	}
-	f, err := x.Examine(t.Context(), q)
-	if err != nil {
+	if _, err := x.Examine(t.Context(), q); err != nil {
 		t.Fatal(err)
 	}
 	r, err := report.Decode(k.reports[0])

@@ -138,6 +138,9 @@ func (s *spaceSet) nextHop(ctx context.Context, n *namespace, r route) hop {
 	w := &wire{set: s, seen: map[port]bool{}}
 	var h hop
 	if h.err = w.from(ctx, n, r.link); h.err == nil {
+		h.err = w.shared(ctx, port{n, r.link}, "")
+	}
+	if h.err == nil {
 		h.bridges = w.bridges
 		h.ns, h.err = w.hop(ctx, n, r)
 	}
@@ -152,7 +155,12 @@ func (s *spaceSet) nextHop(ctx context.Context, n *namespace, r route) hop {
 func (w *wire) hop(ctx context.Context, n *namespace, r route) (*namespace, error) {
 	members := slices.DeleteFunc(w.members, func(m *namespace) bool { return m == n })
 	if w.pair && len(members) == 1 {
-		return members[0], nil // nobody else is there, whatever address it answers for
+		// Nobody else is there, so it may answer for the next hop without having it, unless that is back here.
+		to, err := members[0].routeTo(ctx, r.next)
+		if err != nil || !to.local && (to.link == 0 || to.link == w.far.index) {
+			return nil, err
+		}
+		return members[0], nil
 	}
 	var next *namespace
 	for _, m := range members {
@@ -183,6 +191,7 @@ type wire struct {
 	members []*namespace
 	bridges []*namespace // those with bridges
 	pair    bool         // a veth alone: there are two ends and no more
+	far     port         // its other end
 }
 
 // maxPorts bounds the links of a wire.
@@ -205,7 +214,7 @@ func (w *wire) from(ctx context.Context, n *namespace, index uint32) error {
 		if err != nil || far == nil {
 			return err
 		}
-		w.pair = len(w.seen) == 1
+		w.pair, w.far = len(w.seen) == 1, port{far, l.other}
 		return w.into(ctx, far, l.other)
 	case "bridge":
 		return w.bridge(ctx, n, index)
@@ -259,6 +268,16 @@ func (w *wire) upon(ctx context.Context, n *namespace, l link) error {
 	if err != nil || under == nil {
 		return err
 	}
+	if err := w.shared(ctx, port{under, l.other}, l.kind); err != nil {
+		return err
+	}
+	err = w.from(ctx, under, l.other)
+	w.pair = false
+	return err
+}
+
+// shared adds the namespaces that have links upon a given one, of a kind or of any.
+func (w *wire) shared(ctx context.Context, p port, kind string) error {
 	others, err := w.set.all()
 	if err != nil {
 		return err
@@ -269,19 +288,19 @@ func (w *wire) upon(ctx context.Context, n *namespace, l link) error {
 			return err
 		}
 		for _, m := range links {
-			if m.kind != l.kind || m.other != l.other {
+			upon := m.kind == "macvlan" || m.kind == "macvtap" || m.kind == "ipvlan"
+			if !upon || kind != "" && m.kind != kind || m.other != p.index {
 				continue
 			}
 			if at, err := w.set.beyond(ctx, o, m.nsid); err != nil {
 				return err
-			} else if at == under {
+			} else if at == p.ns {
 				w.member(o)
+				w.pair = false
 			}
 		}
 	}
-	err = w.from(ctx, under, l.other)
-	w.pair = false
-	return err
+	return nil
 }
 
 func (w *wire) member(n *namespace) {

@@ -108,11 +108,13 @@ func (n space) listening(port uint16) {
 func (s *stage) joined(a space, link string, b space, addrs ...string) {
 	s.t.Helper()
 	add := []string{"ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", b.name}
+	remove := []string{"ip", "link", "delete", link}
 	if a.name != "" {
-		a.run(add...)
-	} else {
-		s.root(add...)
+		add, remove = a.enter(add...), a.enter(remove...)
 	}
+	s.root(add...)
+	// With its namespace it would go later.
+	s.t.Cleanup(func() { s.cleanly(remove...) })
 	b.run("ip", "link", "set", "eth0", "up")
 	for _, x := range addrs {
 		b.run("ip", "address", "add", x, "dev", "eth0", "nodad")

@@ -43,8 +43,8 @@ func Run(ctx context.Context, snap host.Snapshot, q Question, o Options) Result 
 	t.owners()
 	t.previous()
 	t.kept()
-	t.datagrams()
 	t.users()
+	t.unexplained()
 	t.gaps = append(t.gaps, snap.Gaps()...)
 	return t.result()
 }
@@ -74,6 +74,7 @@ type tracer struct {
 	found    []Previous
 	// commanded is whose commands can have come to the asked socket.
 	commanded map[*node]bool
+	apart     [][2]*node // see ways
 	names     []User
 	gaps      []host.Gap
 

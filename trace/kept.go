@@ -53,13 +53,6 @@ func (t *tracer) oneOfOurs(n *node, far []host.Holder) bool {
 	return slices.ContainsFunc(far, func(h host.Holder) bool { return h.PID != n.PID && t.ours(n, h.PID) })
 }
 
-// explained reports whether there is a candidate from which the commands can come.
-func (t *tracer) explained() bool {
-	return slices.ContainsFunc(t.found, func(p Previous) bool {
-		return p.Corroborated && p.Direction != host.Outbound
-	})
-}
-
 // ours reports whether a process is of the same user as one of the closure, as far as is known. That one cannot
 // be read is a gap as soon as it is added.
 func (t *tracer) ours(n *node, pid int) bool {

@@ -153,7 +153,7 @@ func newModel(ps []host.Process) model {
 		for _, b := range ps {
 			for _, d := range a.Descriptors {
 				for _, e := range b.Descriptors {
-					if d.Object != "" && (d.Peer == e.Object || e.Peer == d.Object) && d.Mode.Writes() && e.Mode.Reads() {
+					if d.Object != "" && (d.Peer == e.Object || e.Peer == d.Object) && d.Mode.Writes() && e.Mode.Reads() && !m.onlyWrites(a, b, e.Object) {
 						m.data[[2]int{a.PID, b.PID}] = true
 					}
 				}
@@ -161,6 +161,28 @@ func newModel(ps []host.Process) model {
 		}
 	}
 	return m
+}
+
+// onlyWrites reports whether b is taken to hold a pipe only in order to write to it, as far as a is concerned.
+func (m model) onlyWrites(a, b host.Process, o host.Object) bool {
+	mode := map[int]host.Mode{}
+	others := false
+	for _, p := range m.ps {
+		for _, d := range p.Descriptors {
+			if d.Object != o {
+				continue
+			}
+			if d.Peer != o {
+				return false
+			}
+			if was, ok := mode[p.PID]; ok {
+				d.Mode = was.With(d.Mode)
+			}
+			mode[p.PID] = d.Mode
+			others = others || p.PID != a.PID && p.PID != b.PID && mode[p.PID].Reads()
+		}
+	}
+	return mode[b.PID] == host.ReadWrite && others && *a.EUID != *b.EUID
 }
 
 func (m model) owners() map[int]bool {

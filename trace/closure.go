@@ -39,7 +39,7 @@ type Question struct {
 // Run traces a socket over a snapshot. It always returns a result: what could not be seen, or was left
 // out at a bound or at the context's deadline, is among its gaps.
 func Run(ctx context.Context, snap host.Snapshot, q Question, o Options) Result {
-	t := &tracer{ctx: ctx, snap: snap, q: q, opt: o, byPID: map[int]*node{}, byKey: map[string]*Channel{}}
+	t := &tracer{ctx: ctx, snap: snap, q: q, opt: o, byPID: map[int]*node{}, byKey: map[string]*Channel{}, uses: map[use][]int{}}
 	t.owners()
 	t.previous()
 	t.kept()
@@ -72,6 +72,7 @@ type tracer struct {
 	channels []*Channel
 	byKey    map[string]*Channel
 	found    []Previous
+	uses     map[use][]int // who uses a service, as found so far
 	// commanded is whose commands can have come to the asked socket.
 	commanded map[*node]bool
 	apart     [][2]*node // see ways

@@ -55,36 +55,21 @@ func shared(p host.Process, d host.Descriptor) []host.Object {
 // two ends do not count, but for root's: nobody can make what is theirs a hub, to hide behind.
 func (t *tracer) hub(n *node, d host.Descriptor, peer host.Object, far []host.Holder) bool {
 	var pids []int
-	added := map[int]bool{n.PID: true}
-	add := func(holders []host.Holder) {
-		for _, h := range holders {
-			if t.byPID[h.PID] == nil && !added[h.PID] {
-				added[h.PID] = true
-				pids = append(pids, h.PID)
-			}
-		}
-	}
 	users := map[uint32]bool{}
 	end := func(p host.Process, o host.Object) {
 		if p.EUID != nil && *p.EUID != 0 {
 			users[*p.EUID] = true
 		}
 		i := slices.IndexFunc(p.Descriptors, func(d host.Descriptor) bool { return d.Object == o })
-		if i < 0 || d.Object == peer {
-			return
-		}
-		for _, s := range shared(p, p.Descriptors[i]) {
-			peers, _ := t.snap.Peers(t.ctx, s) // an error is a gap where that object is joined
-			for _, q := range peers {
-				if holders, err := t.snap.Holders(t.ctx, q); err == nil {
-					add(holders)
-				}
-			}
+		if i >= 0 && d.Object != peer { // else all hold one thing
+			pids = append(pids, t.clientsOf(p, p.Descriptors[i])...)
 		}
 	}
 	end(n.Process.Process, d.Object)
 	if d.Object == peer || d.Kind == host.PTY {
-		add(far)
+		for _, h := range far {
+			pids = append(pids, h.PID)
+		}
 	} else {
 		for _, h := range far {
 			if p, err := t.snap.Process(t.ctx, h.PID); err == nil && h.PID > 1 && h.PID != n.PID {
@@ -92,6 +77,8 @@ func (t *tracer) hub(n *node, d host.Descriptor, peer host.Object, far []host.Ho
 			}
 		}
 	}
+	slices.Sort(pids)
+	pids = slices.DeleteFunc(slices.Compact(pids), func(pid int) bool { return pid == n.PID || t.byPID[pid] != nil })
 	if len(pids) <= t.opt.Hub {
 		return false
 	}
@@ -106,6 +93,37 @@ func (t *tracer) hub(n *node, d host.Descriptor, peer host.Object, far []host.Ho
 		}
 	}
 	return false
+}
+
+// clientsOf returns the processes at the other ends of the service that a process's descriptor belongs to.
+func (t *tracer) clientsOf(p host.Process, d host.Descriptor) []int {
+	key := use{p.PID, serviceOf(d)}
+	if key.service == "" {
+		key.service = string(d.Object)
+	}
+	if pids, ok := t.uses[key]; ok {
+		return pids
+	}
+	var pids []int
+	for _, s := range shared(p, d) {
+		peers, _ := t.snap.Peers(t.ctx, s) // an error is a gap where that object is joined
+		for _, q := range peers {
+			holders, _ := t.snap.Holders(t.ctx, q)
+			for _, h := range holders {
+				pids = append(pids, h.PID)
+			}
+		}
+	}
+	slices.Sort(pids)
+	pids = slices.Compact(pids)
+	t.uses[key] = pids
+	return pids
+}
+
+// A use is a service of a process.
+type use struct {
+	pid     int
+	service string
 }
 
 // hosts returns how many other hosts a process has accepted connections of. Addresses of one IPv6 network count

@@ -243,6 +243,9 @@ func TestServiceKeepsClientsApart(t *testing.T) {
 			as(1000, within("/session-2", process(71, 1, in(22, other), c2))), as(1000, within("/session-1", process(60, 1, s1, s2)))}, none},
 		{"a user's own relay in one session", []host.Process{as(1000, within("/session-1", process(70, 1, asked(), c1))),
 			as(1000, within("/session-1", process(71, 1, in(8888, attacker), c2))), as(1000, within("/session-1", process(60, 1, s1, s2)))}, []string{attacker + " inbound"}},
+		{"another who writes to the terminal, which two processes have", []host.Process{as(1000, process(70, 1, asked(), slave)), as(1000, process(60, 1, master, up)),
+			process(50, 1, in(22, attacker), master, down), as(1000, process(65, 1, slave, pipe("p", host.Read))), as(1001, process(66, 1, in(80, other), pipe("p", host.Write)))},
+			[]string{attacker + " inbound"}},
 		{"whoever is attached to the service that runs the owner", []host.Process{process(60, 1, s1, s2, master), process(70, 60, asked(), slave),
 			process(71, 1, in(22, attacker), c1), process(72, 1, in(22, third), c2)}, []string{attacker + " inbound", third + " inbound"}},
 	}

@@ -99,7 +99,7 @@ func (c *conntrack) zonesOf(ctx context.Context, family uint8, zones map[uint16]
 	return nil
 }
 
-// A zones remembers which zones each network namespace uses.
+// A zones remembers which zones each network namespace has been seen to use.
 type zones struct {
 	mu   sync.Mutex
 	seen map[uint64]zoneList
@@ -125,9 +125,13 @@ func (z *zones) of(ctx context.Context, n *namespace) ([]uint16, error) {
 	defer z.mu.Unlock()
 	l, ok := z.seen[n.inode]
 	if !ok || time.Since(l.begun) >= max(zonesAge, zonesRatio*l.took) {
+		known := l.zones
 		l = zoneList{begun: time.Now()}
 		l.zones, l.err = n.conntrack.zonesInUse(ctx)
 		l.took = time.Since(l.begun)
+		if l.zones = slices.Compact(slices.Sorted(slices.Values(append(l.zones, known...)))); len(l.zones) > maxZones && l.err == nil {
+			l.err = fmt.Errorf("bound: %d zones", maxZones)
+		}
 		if z.seen == nil || len(z.seen) >= maxZoneSpaces {
 			z.seen = map[uint64]zoneList{}
 		}

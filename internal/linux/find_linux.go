@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -102,34 +101,50 @@ func (h *Host) findHidden(ctx context.Context, set *spaceSet, f host.Flow) (host
 
 // An elsewhere is the connections of other namespaces than the daemon's, by their remote ends.
 type elsewhere struct {
-	mu    sync.Mutex
+	turn  chan struct{} // one place; whoever has it reads or writes the rest
 	begun time.Time
 	took  time.Duration
 	all   map[netip.AddrPort][]host.Socket
 	err   error
 }
 
-// Bounds of an elsewhere: how old it may be; that it is made anew costs at most one share of the time; and how
-// many connections it has, and of one remote end.
+// Bounds of an elsewhere: how often it is made; that this costs at most one share of the time; how long somebody
+// waits for it; and how many connections it has, and of one remote end.
 const (
 	elsewhereAge   = 100 * time.Millisecond
 	elsewhereRatio = 10
+	elsewhereWait  = 2 * time.Second
 	maxElsewhere   = 1 << 16
 	maxSame        = 16
 )
 
-// with returns the connections with a remote end. Whoever asks for what does not exist has all namespaces
-// listed, so one list serves all who ask in a while.
+// with returns the connections with a remote end, as a list has them that is younger than the question: the asked
+// connection may be. Whoever asks for what does not exist has all namespaces listed, so one list serves all
+// who came while they waited for it. Where nobody else's namespaces may be opened there is nothing to wait for.
 func (l *elsewhere) with(ctx context.Context, set *spaceSet, remote netip.AddrPort) ([]host.Socket, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	others, err := set.all()
-	if err != nil {
+	if others, err := set.all(); err != nil || len(others) == 0 {
 		return nil, err
 	}
-	if time.Since(l.begun) >= max(elsewhereAge, elsewhereRatio*l.took) {
+	asked := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, elsewhereWait)
+	defer cancel()
+	busy := errors.New("list connections of other network namespaces: too many ask")
+	select {
+	case l.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, busy
+	}
+	defer func() { <-l.turn }()
+	if l.begun.Before(asked) {
+		next := time.NewTimer(time.Until(l.begun.Add(max(elsewhereAge, elsewhereRatio*l.took))))
+		defer next.Stop()
+		select {
+		case <-next.C:
+		case <-ctx.Done():
+			return nil, busy
+		}
 		l.begun = time.Now()
-		l.list(ctx, others)
+		l.list(ctx, set.others)
 		l.took = time.Since(l.begun)
 	}
 	return l.all[remote], l.err

@@ -56,7 +56,7 @@ func Open() (*Host, error) {
 	if err := unix.Stat("/proc/self/ns/net", &st); err != nil {
 		return nil, fmt.Errorf("read /proc: %w", err)
 	}
-	h := &Host{diag: newDiag(0), conntrack: newConntrack(0), rtnetlink: newRTNetlink(0), netns: st.Ino, names: newNames(), exes: newExecutables()}
+	h := &Host{diag: newDiag(0), conntrack: newConntrack(0), rtnetlink: newRTNetlink(0), netns: st.Ino, names: newNames(), exes: newExecutables(), elsewhere: elsewhere{turn: make(chan struct{}, 1)}}
 	if err := h.diag.check(context.Background()); err != nil {
 		return nil, err
 	}

@@ -80,7 +80,7 @@ type Previous struct {
 	Reasons  []string
 	// Corroborated is false where only the user's own word speaks for it.
 	Corroborated bool
-	// Elsewhere is true where its connection is in another network namespace than the daemon's, from where
+	// Elsewhere is true where its connection leaves the host from another network namespace than the daemon's, from where
 	// nobody can be asked.
 	Elsewhere bool
 }

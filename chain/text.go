@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 
 	"github.com/stopd/stopd/host"
 	"github.com/stopd/stopd/report"
@@ -31,10 +30,10 @@ func Text(last []*Hop) string {
 func drawPath(b *strings.Builder, path []*Hop) {
 	var names []string
 	for _, h := range path {
-		names = append(names, clean(h.Name()))
+		names = append(names, report.Printable(h.Name()))
 	}
 	if to := path[len(path)-1].To; to.IsValid() {
-		names = append(names, clean(to.Addr().String()))
+		names = append(names, report.Printable(to.Addr().String()))
 	}
 	fmt.Fprintf(b, "%s\n", strings.Join(names, " -> "))
 	for i, name := range names {
@@ -53,7 +52,7 @@ func drawPath(b *strings.Builder, path []*Hop) {
 func line(b *strings.Builder, label, format string, values ...any) {
 	for i, v := range values {
 		if s, ok := v.(string); ok {
-			values[i] = clean(s)
+			values[i] = report.Printable(s)
 		}
 	}
 	fmt.Fprintf(b, "   %-9s %s\n", label, fmt.Sprintf(format, values...))
@@ -226,14 +225,4 @@ func userText(name string, uid uint32) string {
 		return "uid " + strconv.FormatUint(uint64(uid), 10)
 	}
 	return fmt.Sprintf("%s (%d)", name, uid)
-}
-
-// clean keeps what an intruder chose from drawing on the terminal.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return '?'
-	}, s)
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // What is sealed is compressed first: reports resemble each other, and a dictionary holds what they share. It is
-// no trained one but the samples themselves, one behind the other, the commonest last ("make generate"): that
+// no trained one but the samples themselves, one behind the other, the commonest last ("make dictionary"): that
 // takes a third less room, since most of a report is names of keys and not statistics.
 //
 //go:embed dictionary.bin

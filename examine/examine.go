@@ -51,11 +51,18 @@ type Examiner struct {
 // for it.
 func (x *Examiner) Find(ctx context.Context, q stop.Question) (stop.Connection, error) {
 	s, err := x.find(ctx, q)
+	if hidden := (*host.HiddenError)(nil); errors.As(err, &hidden) {
+		return stop.Connection{Local: q.Local, Remote: q.Remote, UID: nobody}, nil
+	}
 	if err != nil {
 		return stop.Connection{}, err
 	}
-	return stop.Connection{Local: s.Local, Remote: s.Remote, UID: s.UID}, nil
+	o := s.Outside()
+	return stop.Connection{Local: o.Local, Remote: o.Remote, UID: s.UID}, nil
 }
+
+// nobody is the owner of a connection that is not known: the user id that no system gives.
+const nobody = 1<<32 - 1
 
 // find returns the socket that a question is about, where there is somebody to answer for it.
 func (x *Examiner) find(ctx context.Context, q stop.Question) (host.Socket, error) {
@@ -83,7 +90,7 @@ func (x *Examiner) find(ctx context.Context, q stop.Question) (host.Socket, erro
 // previous host where the type asks for them. The error is [stop.ErrNoUser] where nobody answers for the
 // connection, [stop.ErrNoRoom] where there is no room to save; nothing is saved then.
 func (x *Examiner) Examine(ctx context.Context, q stop.Question) (stop.Finding, error) {
-	r, err := x.Look(ctx, q)
+	r, home, err := x.look(ctx, q)
 	if err != nil {
 		return stop.Finding{}, err
 	}
@@ -93,21 +100,34 @@ func (x *Examiner) Examine(ctx context.Context, q stop.Question) (stop.Finding, 
 	if err != nil {
 		return stop.Finding{}, fmt.Errorf("keep report: %w", err)
 	}
-	return stop.Finding{Token: t, Previous: candidates(r.Previous, r.Connection.NetNS)}, nil
+	return stop.Finding{Token: t, Previous: candidates(r.Previous, home)}, nil
 }
 
 // Look returns the report that Examine would save, and saves nothing.
 func (x *Examiner) Look(ctx context.Context, q stop.Question) (report.Report, error) {
+	r, _, err := x.look(ctx, q)
+	return r, err
+}
+
+// look returns the report, and the daemon's own network namespace.
+func (x *Examiner) look(ctx context.Context, q stop.Question) (report.Report, uint64, error) {
 	s, err := x.find(ctx, q)
-	if err != nil {
-		return report.Report{}, err
+	var hidden *host.HiddenError
+	if err != nil && !errors.As(err, &hidden) {
+		return report.Report{}, 0, err
 	}
 	r := x.blank(ctx, q)
+	home := r.Host.NetNS
 	r.Kind = report.KindID
-	r.Connection = x.connection(ctx, s)
-	if q.Type != stop.ID {
+	switch {
+	case hidden != nil:
+		r.Gaps = append(r.Gaps, host.Gap{What: "connection", Why: hidden.Error()})
+	case q.Type == stop.ID:
+		r.Connection = x.connection(ctx, s)
+	default:
+		r.Connection = x.connection(ctx, s)
 		if err := x.trace(ctx, q, s, &r); err != nil {
-			return report.Report{}, err
+			return report.Report{}, 0, err
 		}
 	}
 	if q.Type.Full() {
@@ -117,7 +137,7 @@ func (x *Examiner) Look(ctx context.Context, q stop.Question) (report.Report, er
 		r.Processes, r.Channels, r.Users = nil, nil, nil
 	}
 	x.Save.apply(&r)
-	return r, nil
+	return r, home, nil
 }
 
 // Decline saves a small report for a question that is not examined, so that its token can be redeemed to
@@ -171,10 +191,14 @@ func (x *Examiner) blank(ctx context.Context, q stop.Question) report.Report {
 }
 
 func (x *Examiner) connection(ctx context.Context, s host.Socket) *report.Connection {
-	return &report.Connection{
+	c := &report.Connection{
 		Protocol: s.Protocol, State: s.State, Direction: s.Direction, DirectionSource: s.DirectionSource,
 		UID: s.UID, User: x.UserName(ctx, s.UID), Inode: s.Inode, Object: s.Object, Cookie: s.Cookie, NetNS: s.NetNS,
 	}
+	if s.NAT != (host.NAT{}) {
+		c.NAT = &report.NAT{Original: new(s.NAT.Original), Translated: new(s.NAT.Translated)}
+	}
+	return c
 }
 
 func (x *Examiner) trace(ctx context.Context, q stop.Question, s host.Socket, r *report.Report) error {
@@ -221,14 +245,14 @@ func bounded(r *report.Report) []byte {
 	return b
 }
 
-// candidates are the previous hosts as the server needs them. The asked socket was found in the daemon's own
-// network namespace.
-func candidates(ps []trace.Previous, netns uint64) []stop.Previous {
+// candidates are the previous hosts as the server needs them. From other network namespaces than the daemon's own
+// nobody can be asked.
+func candidates(ps []trace.Previous, home uint64) []stop.Previous {
 	var out []stop.Previous
 	for _, p := range ps {
 		out = append(out, stop.Previous{Ends: stop.Ends{Remote: p.Remote, Local: p.Local},
 			Outbound: p.Direction == host.Outbound, Reasons: p.Reasons, Corroborated: p.Corroborated,
-			Elsewhere: p.NetNS != 0 && p.NetNS != netns})
+			Elsewhere: p.NetNS != 0 && home != 0 && p.NetNS != home})
 	}
 	return out
 }

@@ -75,7 +75,7 @@ func (g Groups) previous(ps []trace.Previous) []trace.Previous {
 	kept := ps[:0:0]
 	for _, p := range ps {
 		reasons := slices.DeleteFunc(slices.Clone(p.Reasons), func(reason string) bool {
-			return reason == trace.ReasonSSHConnection && !(g.Login && g.Environ) || reason == trace.ReasonUtmp && !g.Login
+			return reason == trace.ReasonSSHConnection && !(g.Login && g.Environ) || (reason == trace.ReasonUtmp || reason == trace.ReasonAuditSession) && !g.Login
 		})
 		if len(reasons) > 0 {
 			p.Reasons = reasons
@@ -102,8 +102,12 @@ func (g Groups) process(p *host.Process) {
 	if !g.Login || !g.Environ && p.Login != nil && p.Login.Source == host.LoginEnvironment {
 		p.Login = nil
 	}
-	if !g.Environ {
-		p.Job = nil
+	if !g.Environ && p.Job != nil {
+		if p.Job.Source == host.JobCgroup {
+			p.Job = &host.Job{ID: p.Job.ID, Source: p.Job.Source}
+		} else {
+			p.Job = nil
+		}
 	}
 	if !g.Users {
 		p.RUser, p.EUser = "", ""

@@ -3,12 +3,32 @@ package host
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
+	"strings"
 )
 
 // ErrNotFound says that the system has no such socket or process (any more). Other errors say that it
 // could not tell.
 var ErrNotFound = errors.New("not found")
+
+// A HiddenError says that a flow is none of the daemon's own network namespace, and that connections of others
+// with the same remote end may be it: something translates addresses and does not tell how. None is chosen.
+type HiddenError struct {
+	Seen []Socket
+}
+
+func (e *HiddenError) Error() string {
+	var b strings.Builder
+	b.WriteString("not known to sockets and connection tracking of this network namespace; others have connections with the same remote end:")
+	for i, s := range e.Seen {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(&b, " %s -> %s of uid %d in namespace %d", s.Local, s.Remote, s.UID, s.NetNS)
+	}
+	return b.String()
+}
 
 // A Host answers questions about the machine it runs on, or ran on.
 //
@@ -19,7 +39,8 @@ type Host interface {
 
 	// Find returns the socket of a flow, at a cost that does not grow with the number of sockets. Both
 	// ends are compared; a listener is never an answer. An unspecified local address means any address of
-	// this host. The error is ErrNotFound where no such socket exists.
+	// this host. Where the host translates addresses, they are as others see them, and the socket has its own.
+	// The error is ErrNotFound where no such socket exists, and a [HiddenError] where that cannot be told.
 	Find(ctx context.Context, f Flow) (Socket, error)
 
 	// Snapshot begins one look at the host. What a snapshot has read once it does not read again, so that
@@ -39,8 +60,16 @@ type Snapshot interface {
 	// that object itself; for a socket that others are connected to, all of theirs.
 	Peers(ctx context.Context, o Object) ([]Object, error)
 
-	// Logins returns who the system says is logged in (utmp).
+	// Logins returns who the system says is logged in, or was since it started: utmp, wtmp, and the sessions of
+	// whatever manages logins.
 	Logins(ctx context.Context) ([]Login, error)
+
+	// Audited returns the processes of an audit session, by ascending pid.
+	Audited(ctx context.Context, session uint32) ([]int, error)
+
+	// Accepted returns what the given processes logged as they let somebody in. With a Start of 0 a process may
+	// have ended.
+	Accepted(ctx context.Context, ids []ID) ([]Login, error)
 
 	// Gaps returns what could not be read so far, beside the errors that the other methods returned.
 	Gaps() []Gap

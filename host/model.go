@@ -24,11 +24,24 @@ const (
 	Memfd  Kind = "memfd"
 	MQueue Kind = "mqueue" // POSIX message queue
 	Msg    Kind = "msg"    // System V message queue
+	// Kinds of signals, which go along with memory, and of what gives a hold on another process.
+	EventFD Kind = "eventfd"
+	Sem     Kind = "sem"      // System V semaphores; POSIX ones are memory
+	IOUring Kind = "io_uring" // an instance, shared by inheritance or sent
+	FUSE    Kind = "fuse"     // a file system that a process serves
+	PTrace  Kind = "ptrace"   // the process is traced: whoever traces it writes, it reads
 )
 
 // Keeps reports whether what is written through descriptors of this kind stays there for whoever looks:
-// files and memory. They are made to keep data, not to pass it on.
-func (k Kind) Keeps() bool { return k == File || k == SHM || k == Memfd }
+// files and memory, and what goes along with them: signals, instances of io_uring, served file systems. They
+// are made to keep data, not to pass it on.
+func (k Kind) Keeps() bool {
+	switch k {
+	case File, SHM, Memfd, EventFD, Sem, IOUring, FUSE:
+		return true
+	}
+	return false
+}
 
 // Inet reports whether descriptors of this kind have internet addresses.
 func (k Kind) Inet() bool { return k == TCP || k == UDP || k == Raw }
@@ -106,6 +119,36 @@ type Socket struct {
 	Cookie uint64 `json:"cookie,omitzero"`
 	// NetNS identifies the network namespace, 0 where the system has none.
 	NetNS uint64 `json:"netns,omitzero"`
+	// NAT is zero where the ends that were asked about are the socket's own.
+	NAT NAT `json:"nat,omitzero"`
+}
+
+// Ends are the two ends of a connection.
+type Ends struct {
+	Local  netip.AddrPort `json:"local"`
+	Remote netip.AddrPort `json:"remote"`
+}
+
+// A NAT is how the host itself translates the addresses of a connection.
+type NAT struct {
+	Original   Ends `json:"original"`   // as the socket has them
+	Translated Ends `json:"translated"` // as they are outside of the host
+}
+
+// Outside returns the ends of a socket as they are outside of the host.
+func (s Socket) Outside() Ends {
+	if s.NAT != (NAT{}) {
+		return s.NAT.Translated
+	}
+	return Ends{Local: s.Local, Remote: s.Remote}
+}
+
+// An Outer is a connection as it is where it leaves the host.
+type Outer struct {
+	Local  netip.AddrPort `json:"local"`
+	Remote netip.AddrPort `json:"remote"`
+	// NetNS is the network namespace whose link it leaves by.
+	NetNS uint64 `json:"netns" report:"null"`
 }
 
 // Flow returns the socket's addresses.
@@ -138,6 +181,12 @@ type Descriptor struct {
 
 	// Name is what the system calls a descriptor of a kind without keys of its own.
 	Name string `json:"name,omitzero" kinds:"*"`
+
+	// Outer is nil where the connection does not leave the host, where it does so as it is from the daemon's
+	// own network namespace, and where it is not known.
+	Outer *Outer `json:"outer,omitzero" kinds:"tcp udp raw"`
+	// Within is true where the connection ends in this host, and its other end is no process's.
+	Within bool `json:"within,omitzero" report:"-"`
 }
 
 // Listening reports whether the descriptor is a socket that waits for connections.
@@ -190,19 +239,36 @@ type Process struct {
 // ID returns what identifies the process.
 func (p Process) ID() ID { return ID{PID: p.PID, Start: p.StartTicks} }
 
-// A Job is what a batch system has put into a process's environment, which its user could have written.
+// A Job is the batch job that a process belongs to.
 type Job struct {
-	ID         string `json:"id,omitzero"`
+	// ID is the batch system's own name of the job, from where Source says.
+	ID string `json:"id,omitzero"`
+	// SubmitHost is where the job was submitted. Only the environment tells, and whoever runs the process could
+	// have written it.
 	SubmitHost string `json:"submit_host,omitzero"`
+	// Source is JobCgroup or JobEnvironment.
+	Source string `json:"source,omitzero"`
+	// ClaimedID is what the environment says where the control group says otherwise.
+	ClaimedID string `json:"claimed_id,omitzero"`
 }
 
-// Sources of a login.
+// Sources of a job's id.
+const (
+	JobCgroup      = "cgroup"      // the control group that the batch system put the process into
+	JobEnvironment = "environment" // its user could have written it
+)
+
+// Sources of a login, the weakest first.
 const (
 	LoginEnvironment = "environment" // the process's own environment: its user could have written it
-	LoginUtmp        = "utmp"
-	LoginAudit       = "audit"
-	LoginSSHD        = "sshd"
+	LoginUtmp        = "utmp"        // utmp or wtmp
+	LoginAudit       = "audit"       // the login session that the system keeps the process in: audit's, or logind's
+	LoginSSHD        = "sshd"        // what the program that let the user in logged
 )
+
+// LogJournal is the [Login.Log] of a record whose process and user the system itself noted. Other logs hold what
+// any user may have sent there.
+const LogJournal = "journal"
 
 // A Login is where a user says, or the system says, that somebody came from.
 type Login struct {
@@ -211,13 +277,23 @@ type Login struct {
 	Remote netip.AddrPort `json:"remote,omitzero"`
 	// Local is this host's end, where the source has it.
 	Local netip.AddrPort `json:"local,omitzero" report:"-"`
-	// User and Host are utmp's own words.
+	// User and Host are the source's own words.
 	User string    `json:"user,omitzero" report:"-"`
 	Host string    `json:"host,omitzero" report:"-"`
 	Line string    `json:"line,omitzero"`
 	Time time.Time `json:"time,omitzero"`
 	// Key is the fingerprint of the key that opened the session, from sshd's own record.
 	Key string `json:"key,omitzero"`
+	// Log is where a record of sshd was found: [LogJournal] or a file.
+	Log string `json:"log,omitzero"`
+
+	// PID is the process that let the user in, as the source has it.
+	PID int `json:"pid,omitzero" report:"-"`
+	// Ended is when the user left; zero while logged in.
+	Ended time.Time `json:"ended,omitzero" report:"-"`
+	// Cgroup is the control group that the system keeps all processes of the session in, and Audit the audit session.
+	Cgroup string  `json:"cgroup,omitzero" report:"-"`
+	Audit  *uint32 `json:"audit,omitzero" report:"-"`
 }
 
 // Facts identify a host.
@@ -231,7 +307,9 @@ type Facts struct {
 	Kernel    string       `json:"kernel,omitzero"`
 	Arch      string       `json:"arch,omitzero"`
 	Addresses []netip.Addr `json:"addresses,omitzero"`
-	Clock     *Clock       `json:"clock,omitzero"`
+	// NetNS is the daemon's own network namespace.
+	NetNS uint64 `json:"netns,omitzero" report:"-"`
+	Clock *Clock `json:"clock,omitzero"`
 }
 
 // A Clock says how far the host's clock may be trusted; without it reports of two hosts cannot be ordered.

@@ -15,7 +15,9 @@ type Recording struct {
 	// Processes are in the system's own order, which is that of [Snapshot.Holders].
 	Processes []Process `json:"processes"`
 	Logins    []Login   `json:"logins,omitzero"`
-	Gaps      []Gap     `json:"gaps,omitzero"`
+	// Accepted is what [Snapshot.Accepted] returned of those who may have let somebody in.
+	Accepted []Login `json:"accepted,omitzero"`
+	Gaps     []Gap   `json:"gaps,omitzero"`
 }
 
 // ParseRecording reads a recording. On failure it is zero.
@@ -50,7 +52,11 @@ func Record(ctx context.Context, h Host, s Snapshot, pids []int) (Recording, err
 				continue
 			}
 			seen[d.Object] = true
-			sock, err := h.Find(ctx, Flow{Protocol: d.Kind, Local: d.Local, Remote: d.Remote})
+			f := Flow{Protocol: d.Kind, Local: d.Local, Remote: d.Remote}
+			if d.Outer != nil {
+				f.Local, f.Remote = d.Outer.Local, d.Outer.Remote
+			}
+			sock, err := h.Find(ctx, f)
 			if err != nil {
 				gaps = append(gaps, Gap{PID: pid, What: fmt.Sprintf("%s socket %s to %s", d.Kind, d.Local, d.Remote), Why: err.Error()})
 				continue
@@ -60,10 +66,31 @@ func Record(ctx context.Context, h Host, s Snapshot, pids []int) (Recording, err
 	}
 	var err error
 	if r.Logins, err = s.Logins(ctx); err != nil {
-		gaps = append(gaps, Gap{What: "utmp", Why: err.Error()})
+		gaps = append(gaps, Gap{What: "logins", Why: err.Error()})
+	}
+	if r.Accepted, err = s.Accepted(ctx, r.doors()); err != nil {
+		gaps = append(gaps, Gap{What: "sshd's records", Why: err.Error()})
 	}
 	r.Gaps = append(gaps, s.Gaps()...)
 	return r, nil
+}
+
+// doors returns the processes that may have let somebody in: those of the logins, and root's with an inbound
+// connection.
+func (r *Recording) doors() []ID {
+	var ids []ID
+	for _, l := range r.Logins {
+		if l.PID != 0 && l.Cgroup != "" {
+			ids = append(ids, ID{PID: l.PID})
+		}
+	}
+	for _, p := range r.Processes {
+		inbound := func(d Descriptor) bool { return d.Kind == TCP && d.Remote.IsValid() && d.Direction != Outbound }
+		if p.EUID != nil && *p.EUID == 0 && slices.ContainsFunc(p.Descriptors, inbound) {
+			ids = append(ids, p.ID())
+		}
+	}
+	return ids
 }
 
 // A Replay is a host that answers from a recording.
@@ -75,8 +102,9 @@ func (r *Replay) Facts(context.Context) (Facts, []Gap) { return r.Recording.Fact
 // Find searches the recorded sockets.
 func (r *Replay) Find(_ context.Context, f Flow) (Socket, error) {
 	for _, s := range r.Sockets {
-		if s.Protocol == f.Protocol && s.State != "LISTEN" && s.Remote == f.Remote && s.Local.Port() == f.Local.Port() &&
-			(s.Local.Addr() == f.Local.Addr() || f.Local.Addr().IsUnspecified()) {
+		o := s.Outside()
+		if s.Protocol == f.Protocol && s.State != "LISTEN" && o.Remote == f.Remote && o.Local.Port() == f.Local.Port() &&
+			(o.Local.Addr() == f.Local.Addr() || f.Local.Addr().IsUnspecified()) {
 			return s, nil
 		}
 	}
@@ -149,5 +177,27 @@ func (s replaySnapshot) Peers(_ context.Context, o Object) ([]Object, error) {
 }
 
 func (s replaySnapshot) Logins(context.Context) ([]Login, error) { return s.r.Recording.Logins, nil }
-func (s replaySnapshot) Gaps() []Gap                             { return s.r.Recording.Gaps }
-func (s replaySnapshot) Close() error                            { return nil }
+
+func (s replaySnapshot) Audited(_ context.Context, session uint32) ([]int, error) {
+	var pids []int
+	for _, p := range s.r.Processes {
+		if p.AuditSession != nil && *p.AuditSession == session {
+			pids = append(pids, p.PID)
+		}
+	}
+	slices.Sort(pids)
+	return pids, nil
+}
+
+func (s replaySnapshot) Accepted(_ context.Context, ids []ID) ([]Login, error) {
+	var ls []Login
+	for _, l := range s.r.Recording.Accepted {
+		if slices.ContainsFunc(ids, func(id ID) bool { return id.PID == l.PID }) {
+			ls = append(ls, l)
+		}
+	}
+	return ls, nil
+}
+
+func (s replaySnapshot) Gaps() []Gap  { return s.r.Recording.Gaps }
+func (s replaySnapshot) Close() error { return nil }

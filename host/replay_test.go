@@ -115,18 +115,20 @@ func TestReplayProcess(t *testing.T) {
 // A recording of a replay is the recording, and so it is after a way through JSON.
 func TestRecord(t *testing.T) {
 	connection := socket("192.0.2.2:40000", "203.0.113.9:22", "ESTABLISHED")
-	ppid, one := 1, uint32(1)
+	ppid, zero, one := 1, uint32(0), uint32(1)
 	rec := Recording{
 		Facts:   Facts{Name: "b.example", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.2")}, Clock: &Clock{Offset: 0.25}},
 		Sockets: []Socket{connection},
-		Processes: []Process{{PID: 9, PPID: &ppid, StartTicks: 1 << 40, Name: "a\nb", EUID: &one, Descriptors: []Descriptor{
+		Processes: []Process{{PID: 9, PPID: &ppid, StartTicks: 1 << 40, Name: "a\nb", EUID: &zero, AuditSession: &one, Descriptors: []Descriptor{
 			{FDs: []int{3}, Kind: TCP, Object: connection.Object, Local: connection.Local, Remote: connection.Remote, State: connection.State},
 			{FDs: []int{4}, Kind: TCP, Object: connection.Object, Local: connection.Local, Remote: connection.Remote, State: connection.State, Mode: Read},
 			{FDs: []int{5}, Kind: TCP, Object: "listener", Local: netip.MustParseAddrPort("192.0.2.2:22"), State: "LISTEN"},
 			{FDs: []int{6}, Kind: File, Path: "/etc/passwd"},
 		}}},
 		Logins: []Login{{Source: LoginUtmp, User: "alice", Remote: netip.MustParseAddrPort("203.0.113.5:0")}},
-		Gaps:   []Gap{{PID: 9, What: "cwd", Why: "permission denied"}},
+		// The process holds an inbound connection, and may have let somebody in.
+		Accepted: []Login{{Source: LoginSSHD, PID: 9, User: "alice", Remote: netip.MustParseAddrPort("203.0.113.5:4000"), Key: "SHA256:x", Log: LogJournal}},
+		Gaps:     []Gap{{PID: 9, What: "cwd", Why: "permission denied"}},
 	}
 	h := &Replay{rec}
 	s, err := h.Snapshot(t.Context())
@@ -151,6 +153,26 @@ func TestRecord(t *testing.T) {
 	}
 	if d := cmp.Diff(rec, got, same, sameAddr); d != "" {
 		t.Errorf("parsed (-want +got):\n%s", d)
+	}
+}
+
+func TestReplayAccepted(t *testing.T) {
+	one, two := uint32(1), uint32(2)
+	h := &Replay{Recording{
+		Processes: []Process{{PID: 9, AuditSession: &one}, {PID: 8, AuditSession: &two}, {PID: 7, AuditSession: &one}, {PID: 6}},
+		Accepted:  []Login{{PID: 9, User: "alice"}, {PID: 8, User: "bob"}},
+	}}
+	s, err := h.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	pids, err := s.Audited(t.Context(), 1)
+	if d := cmp.Diff([]int{7, 9}, pids); d != "" || err != nil {
+		t.Errorf("Audited: %v (-want +got):\n%s", err, d)
+	}
+	ls, err := s.Accepted(t.Context(), []ID{{PID: 8}, {PID: 6}})
+	if d := cmp.Diff(h.Recording.Accepted[1:], ls, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); d != "" || err != nil {
+		t.Errorf("Accepted: %v (-want +got):\n%s", err, d)
 	}
 }
 

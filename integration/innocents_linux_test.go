@@ -93,7 +93,7 @@ func (w *world) startServices(ctx context.Context) error {
 		// It keeps the FIFO open for writing as well, as syslog daemons do: else it ends with the first writer.
 		{"logger", []string{"sh", "-c", "exec cat <>" + logFIFO + " >/dev/null"}},
 	} {
-		if _, err := h.StartAs(s.user, s.argv[0], s.argv[1:]...); err != nil {
+		if err := w.serve(ctx, s.user, s.argv...); err != nil {
 			return err
 		}
 	}
@@ -103,6 +103,16 @@ func (w *world) startServices(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// serve starts a service on b.
+func (w *world) serve(ctx context.Context, user string, argv ...string) error {
+	if w.systemd {
+		_, err := w.b.Host.Run(ctx, "systemd-run", append([]string{"--quiet", "--collect", "--uid", user}, argv...)...)
+		return err
+	}
+	_, err := w.b.Host.StartAs(user, argv[0], argv[1:]...)
+	return err
 }
 
 // startSessions logs three users in from d.

@@ -21,8 +21,8 @@ import (
 const victimPort = 7000
 
 // packages are what the hosts of the lab run, besides what every Debian system has.
-var packages = append([]string{"at", "cron", "inetutils-telnet", "mosh", "netcat-openbsd", "netcat-traditional", "oidentd",
-	"openbsd-inetd", "procps", "python3", "screen", "socat", "sudo", "tmux"}, netlab.SSHPackages...)
+var packages = append([]string{"at", "cron", "inetutils-telnet", "mosh", "netcat-openbsd", "netcat-traditional", "nftables", "oidentd",
+	"openbsd-inetd", "procps", "python3", "rsyslog", "screen", "socat", "sudo", "tmux"}, netlab.SSHPackages...)
 
 //go:embed testdata/*.py
 var programs embed.FS
@@ -36,14 +36,20 @@ type world struct {
 	innocents int
 	rows      int
 	bin       string
+	// systemd is true where b's first process is systemd.
+	systemd bool
+}
+
+// A sharedWorld is made when the first test asks for it.
+type sharedWorld struct {
+	once  sync.Once
+	world *world
+	err   error
 }
 
 var (
-	shared struct {
-		once  sync.Once
-		world *world
-		err   error
-	}
+	shared, sharedSystemd sharedWorld
+
 	ends []func() error // in the order to be undone from the last
 )
 
@@ -59,38 +65,48 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// theWorld returns the lab that all tests of the package share, made when the first of them asks for it.
+// theWorld returns the lab that all tests of the package share.
 func theWorld(t *testing.T) *world {
 	t.Helper()
+	return shared.made(t, newWorld)
+}
+
+func (s *sharedWorld) made(t *testing.T, make func(context.Context) (*world, error)) *world {
+	t.Helper()
 	netlab.Require(t)
-	shared.once.Do(func() {
+	s.once.Do(func() {
 		// It lives longer than any one test.
 		ctx, cancel := context.WithCancel(context.Background())
 		ends = append(ends, func() error { cancel(); return nil })
 		start := time.Now()
-		shared.world, shared.err = newWorld(ctx)
+		s.world, s.err = make(ctx)
 		t.Logf("lab made in %s", time.Since(start).Round(time.Millisecond))
 	})
-	if shared.err != nil {
-		t.Fatal(shared.err)
+	if s.err != nil {
+		t.Fatal(s.err)
 	}
-	return shared.world
+	return s.world
 }
 
 func newWorld(ctx context.Context) (*world, error) {
 	w := &world{}
+	return w, w.settle(ctx, packages)
+}
+
+// settle makes the hosts of a world, and puts everybody to work who has nothing to do with an intruder.
+func (w *world) settle(ctx context.Context, packages []string) error {
 	bin, err := build(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	w.bin = bin
 	if w.lab, err = netlab.New(ctx, packages...); err != nil {
-		return nil, err
+		return err
 	}
 	ends = append(ends, w.lab.Close)
 	for i, s := range []**site.Site{&w.a, &w.b, &w.c, &w.d, &w.g} {
 		if *s, err = w.addSite(ctx, i); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	for _, t := range []struct {
@@ -98,27 +114,30 @@ func newWorld(ctx context.Context) (*world, error) {
 		from, to *site.Site
 	}{{"mallory", w.a, w.b}, {"mallory", w.b, w.c}, {"bob", w.d, w.b}, {"carol", w.d, w.b}, {"dave", w.d, w.b}} {
 		if err := w.lab.Trust(ctx, t.user, t.from.Host, t.to.Host); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	for _, s := range []*site.Site{w.c, w.g} {
 		if err := startVictim(ctx, s.Host, victimPort); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return w, w.startInnocents(ctx)
+	return w.startInnocents(ctx)
 }
 
 // build makes the two programs from the sources at hand: what lies in bin/ may be older.
 func build(ctx context.Context) (string, error) {
+	if site.Dir != "" {
+		return site.Dir, nil
+	}
 	dir, err := os.MkdirTemp("", "stopd-integration-")
 	if err != nil {
 		return "", fmt.Errorf("make directory: %w", err)
 	}
 	ends = append(ends, func() error { return os.RemoveAll(dir) })
-	out, err := exec.CommandContext(ctx, "go", "build", "-o", dir, "../cmd/stopd", "../cmd/stopctl").CombinedOutput()
+	out, err := exec.CommandContext(ctx, "go", "build", "-o", dir, "../cmd/stopd", "../cmd/stopctl", "./testdata/fixed").CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("build stopd and stopctl: %w: %s", err, out)
+		return "", fmt.Errorf("build stopd, stopctl and fixed: %w: %s", err, out)
 	}
 	site.Dir = dir
 	return dir, nil
@@ -128,7 +147,11 @@ func build(ctx context.Context) (string, error) {
 func (w *world) addSite(ctx context.Context, i int) (*site.Site, error) {
 	v4 := netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}), 24)
 	v6 := netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: byte(i + 1)}), 64)
-	h, err := w.lab.AddHost(ctx, string("abcdg"[i]), v4, v6)
+	add := w.lab.AddHost
+	if w.systemd && i == 1 {
+		add = w.lab.AddSystemdHost
+	}
+	h, err := add(ctx, string("abcdg"[i]), v4, v6)
 	if err != nil {
 		return nil, err
 	}
@@ -151,8 +174,13 @@ func (w *world) addSite(ctx context.Context, i int) (*site.Site, error) {
 			return nil, err
 		}
 	}
-	if _, err := h.StartSSHD(ctx); err != nil {
+	if err := h.Install(filepath.Join(w.bin, "fixed"), "/usr/local/bin/fixed"); err != nil {
 		return nil, err
+	}
+	if !h.Systemd() {
+		if _, err := h.StartSSHD(ctx); err != nil {
+			return nil, err
+		}
 	}
 	// The gateway may ask on behalf of others.
 	s, err := site.Install(ctx, h, "-on-behalf", "192.0.2.5/32")
@@ -163,7 +191,32 @@ func (w *world) addSite(ctx context.Context, i int) (*site.Site, error) {
 	if err := s.Configure("timeout", `timeout = "1s"`); err != nil {
 		return nil, err
 	}
+	if h.Systemd() {
+		return s, startUnit(ctx, s)
+	}
 	return s, s.Run(ctx)
+}
+
+// startUnit starts stopd as an administrator would have systemd start it.
+func startUnit(ctx context.Context, s *site.Site) error {
+	unit, err := os.ReadFile("../deploy/stopd.service")
+	if err != nil {
+		return err
+	}
+	const path = "/etc/systemd/system/stopd.service"
+	where := "[Service]\nExecStart=\nExecStart=/usr/local/bin/stopd -config " + site.Config + "\n"
+	if err := s.Host.WriteFile(path, unit, 0o644, "root"); err != nil {
+		return err
+	}
+	if err := s.Host.WriteFile(path+".d/site.conf", []byte(where), 0o644, "root"); err != nil {
+		return err
+	}
+	for _, args := range [][]string{{"daemon-reload"}, {"start", "stopd"}} {
+		if _, err := s.Host.Run(ctx, "systemctl", args...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // startVictim starts a listener that keeps whatever anybody says to it.

@@ -27,7 +27,7 @@ func (s *stage) beside(user, name string, args ...string) *netlab.Daemon {
 func (s *stage) pair(start func(user, name string, args ...string) *netlab.Daemon, user, kind string, port uint16, to *site.Site, toPort int) {
 	s.t.Helper()
 	host := to.Host.Addr().String()
-	if kind == "memfd" {
+	if kind == "memfd" || kind == "eventfd" {
 		start(user, "keep", kind, fmt.Sprint(port), "both", fmt.Sprint(port), host, fmt.Sprint(toPort))
 		return
 	}
@@ -38,11 +38,11 @@ func (s *stage) pair(start func(user, name string, args ...string) *netlab.Daemo
 // One process keeps what the attacker says where another finds it, who speaks with the victim. Somebody else
 // does the same with theirs.
 func TestMemoryRelay(t *testing.T) {
-	for _, kind := range []string{"sysv", "posix", "memfd", "mqueue", "msg"} {
+	for _, kind := range []string{"sysv", "posix", "memfd", "mqueue", "msg", "sem", "eventfd"} {
 		t.Run(kind, func(t *testing.T) {
 			scenario(t, "SV_REC", func(s *stage) trail {
 				theirs := kind
-				if kind == "memfd" { // its processes would be nobody's children
+				if kind == "memfd" || kind == "eventfd" { // its processes would be nobody's children
 					theirs = "posix"
 				}
 				s.pair(s.beside, "service", theirs, s.port+1, s.c, innocentPort)
@@ -79,4 +79,25 @@ func TestFileRelay(t *testing.T) {
 		s.connect(s.port)
 		return s.through("nc.traditional", "tail", "nc.traditional")
 	})
+}
+
+// The queue and the semaphores are of an IPC namespace of the intruder's own, in which numbers begin anew, and so
+// are those of somebody else.
+func TestNamespaceRelay(t *testing.T) {
+	for _, kind := range []string{"msg", "sem"} {
+		t.Run(kind, func(t *testing.T) {
+			scenario(t, "SV_REC", func(s *stage) trail {
+				pair := func(port, to int) []string {
+					keep := fmt.Sprintf("keep %s 7 in %d & exec keep %s 7 out %s %d", kind, port, kind, s.c.Host.Addr(), to)
+					return []string{"--user", "--ipc", "sh", "-c", keep}
+				}
+				s.beside("service", "unshare", pair(int(s.port+1), innocentPort)...)
+				s.listening(s.port + 1)
+				s.on(s.d, "mallory", "clients", fmt.Sprintf("b:%d:1:hello-%d", s.port+1, s.port))
+				s.on(s.b, "mallory", "unshare", pair(int(s.port), victimPort)...)
+				s.connect(s.port)
+				return s.through("keep", "keep")
+			})
+		})
+	}
 }

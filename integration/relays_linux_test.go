@@ -3,6 +3,7 @@ package integration
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -88,7 +89,7 @@ func TestDescriptorPassing(t *testing.T) {
 // The asked connection is in no process: it was sent to a UNIX socket that nobody reads from.
 func TestDescriptorInFlight(t *testing.T) {
 	s := theWorld(t).stage(t)
-	s.on(s.b, "mallory", "hand", "lose", fmt.Sprint(s.port), fmt.Sprintf("%s:%d", s.c.Host.Addr(), victimPort))
+	lost := s.on(s.b, "mallory", "hand", "lose", fmt.Sprint(s.port), fmt.Sprintf("%s:%d", s.c.Host.Addr(), victimPort))
 	s.connect(s.port)
 	s.heard(s.c)
 	var out connection
@@ -110,9 +111,40 @@ func TestDescriptorInFlight(t *testing.T) {
 	if !hasGap(r.Report.Gaps, "owner") {
 		t.Errorf("gaps are %v, none of the owner", r.Report.Gaps)
 	}
+	// The kernel tells where a descriptor is on its way, and not which.
+	if !slices.ContainsFunc(r.Report.Gaps, func(g host.Gap) bool { return g.PID == lost.PID && strings.HasPrefix(g.Why, "1 descriptors were sent") }) {
+		t.Errorf("gaps are %v, none of the descriptor on its way in process %d", r.Report.Gaps, lost.PID)
+	}
 	if d := cmp.Diff(map[string]int{"b": 1}, s.since(before)); d != "" {
 		t.Errorf("answers by host (-want +got):\n%s", d)
 	}
+}
+
+// Both connections are in the table of an io_uring instance alone. Somebody else's are as well.
+func TestFixedFiles(t *testing.T) {
+	scenario(t, "SV_REC", func(s *stage) trail {
+		s.beside("service", "fixed", fmt.Sprint(s.port+1), s.c.Host.Addr().String(), fmt.Sprint(innocentPort))
+		s.listening(s.port + 1)
+		s.on(s.d, "mallory", "clients", fmt.Sprintf("b:%d:1:hello", s.port+1))
+		relay := s.on(s.b, "mallory", "fixed", fmt.Sprint(s.port), s.c.Host.Addr().String(), fmt.Sprint(victimPort))
+		s.connect(s.port)
+		s.heard(s.c)
+		var tr trail
+		s.wait("wait until no descriptor holds the connections", func() (bool, error) {
+			cs, err := connections(s.ctx, s.b.Host)
+			for _, c := range cs {
+				if s.of(s.a, c.remote.Addr()) {
+					tr.in = c
+				} else if s.of(s.c, c.remote.Addr()) && c.remote.Port() == victimPort {
+					tr.out = c
+				}
+			}
+			return tr.in.local.IsValid() && tr.out.local.IsValid() && len(tr.in.pids)+len(tr.out.pids) == 0, err
+		})
+		tr.in.pids, tr.out.pids = []int{relay.PID}, []int{relay.PID}
+		tr.names = []string{"fixed"}
+		return tr
+	})
 }
 
 func hasGap(gaps []host.Gap, word string) bool {
@@ -134,6 +166,11 @@ func TestOtherUser(t *testing.T) {
 		{"sudo", "Defaults !use_pty", "sudo -u www nc.traditional %s %d", []string{"sudo", "nc.traditional"}},
 		{"sudo with a terminal of its own", "Defaults use_pty", "sudo -u www nc.traditional %s %d", []string{"sudo", "sudo", "nc.traditional"}},
 		{"setuid", "", "/usr/local/bin/nc-of-www %s %d", []string{"nc-of-www"}},
+		{"login shell of another", "Defaults use_pty", "sudo -i -u www sh -c 'nc.traditional %s %d; true'", []string{"sudo", "sudo", "sh", "nc.traditional"}},
+		{"root of a user namespace", "", "unshare --map-root-user nc.traditional %s %d", []string{"nc.traditional"}},
+		{"namespaces of everything", "", "unshare --map-root-user --mount --uts --ipc --pid --fork --mount-proc nc.traditional %s %d", []string{"unshare", "nc.traditional"}},
+		{"another's namespaces", "Defaults use_pty", "sudo nsenter --target $$ --mount --uts --ipc --pid setpriv --reuid www --regid www --clear-groups nc.traditional %s %d",
+			[]string{"sudo", "sudo", "nsenter", "nc.traditional"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			scenario(t, "SV_REC", func(s *stage) trail {

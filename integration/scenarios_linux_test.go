@@ -38,7 +38,7 @@ func TestSharedServices(t *testing.T) {
 	scenario(t, "SV_REC", func(s *stage) trail {
 		session := s.shell()
 		s.send(session,
-			"exec 9>"+logFIFO,
+			"exec 9<>"+logFIFO,
 			"tail -f /dev/null | nc.openbsd -U "+database+" &",
 			"tail -f /dev/null | socat - UNIX-CONNECT:"+echoSocket+" &",
 			fmt.Sprintf("exec 8<>/dev/tcp/127.0.0.1/%d", databasePort),

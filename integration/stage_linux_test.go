@@ -33,7 +33,13 @@ type stage struct {
 
 func (w *world) stage(t *testing.T) *stage {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), stageLimit)
+	return w.stageFor(t, stageLimit)
+}
+
+// stageFor is stage for a scenario with another bound.
+func (w *world) stageFor(t *testing.T, limit time.Duration) *stage {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	t.Cleanup(cancel)
 	w.rows++
 	s := &stage{
@@ -140,7 +146,12 @@ var ssPID = regexp.MustCompile(`pid=(\d+)`)
 
 // connections returns the established TCP connections of a host.
 func connections(ctx context.Context, h *netlab.Host) ([]connection, error) {
-	out, err := h.Run(ctx, "ss", "-tnpH", "state", "established")
+	return connectionsBy(ctx, h, "ss")
+}
+
+// connectionsBy is connections with another command in place of ss, such as one in a namespace of the host.
+func connectionsBy(ctx context.Context, h *netlab.Host, argv ...string) ([]connection, error) {
+	out, err := h.Run(ctx, argv[0], append(argv[1:], "-tnpH", "state", "established")...)
 	if err != nil {
 		return nil, err
 	}

@@ -36,7 +36,10 @@ func (s *stage) through(names ...string) trail {
 // scenario runs what an intruder does twice: once it is traced back to him, and once his host cannot be
 // reached any more when the question comes; then nobody else may be named.
 func scenario(t *testing.T, typ string, intrude func(*stage) trail) {
-	w := theWorld(t)
+	theWorld(t).scenario(t, typ, intrude)
+}
+
+func (w *world) scenario(t *testing.T, typ string, intrude func(*stage) trail) {
 	t.Run("linked", func(t *testing.T) {
 		s := w.stage(t)
 		tr := intrude(s)

@@ -83,11 +83,14 @@ connection.nat.original: local remote
 connection.nat.translated: local remote
 processes[]: index role via pid ppid start exited name exe exe_deleted exe_build_id exe_sha256 args cwd ruid euid suid rgid egid sgid ruser euser tty priority nice session pgrp loginuid audit_session cgroup container job login descriptors
 processes[].via: from by channel
-processes[].job: id submit_host
-processes[].login: source remote line time key
-processes[].descriptors[tcp]: fds kind mode inode object peer local remote state direction direction_source netns
-processes[].descriptors[udp]: fds kind mode inode object peer local remote state direction direction_source netns
-processes[].descriptors[raw]: fds kind mode inode object peer local remote state direction direction_source netns
+processes[].job: id submit_host source claimed_id
+processes[].login: source remote line time key log
+processes[].descriptors[tcp]: fds kind mode inode object peer local remote state direction direction_source netns outer
+processes[].descriptors[tcp].outer: local remote netns
+processes[].descriptors[udp]: fds kind mode inode object peer local remote state direction direction_source netns outer
+processes[].descriptors[udp].outer: local remote netns
+processes[].descriptors[raw]: fds kind mode inode object peer local remote state direction direction_source netns outer
+processes[].descriptors[raw].outer: local remote netns
 processes[].descriptors[unix]: fds kind mode inode object peer path peer_path type
 processes[].descriptors[pipe]: fds kind mode inode object peer path
 processes[].descriptors[fifo]: fds kind mode inode object peer path
@@ -103,7 +106,7 @@ channels[]: id kind ends complete followed why
 channels[].ends[]: pid fds mode
 previous[]: remote local pid direction reasons corroborated netns
 users[]: name uid logins
-users[].logins[]: line host address time
+users[].logins[]: line host address time ended
 gaps[]: pid what why
 `
 

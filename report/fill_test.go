@@ -113,7 +113,11 @@ func (f filler) fields(v reflect.Value) {
 
 func (f filler) descriptor(v reflect.Value, kind host.Kind) {
 	for i := range v.NumField() {
-		of := strings.Fields(v.Type().Field(i).Tag.Get("kinds"))
+		tag := v.Type().Field(i).Tag
+		of := strings.Fields(tag.Get("kinds"))
+		if tag.Get("report") == "-" {
+			continue
+		}
 		if len(of) == 0 || slices.Contains(of, string(kind)) || of[0] == "*" && kind == "eventfd" {
 			f.value(v.Field(i))
 		}

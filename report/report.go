@@ -87,14 +87,8 @@ type Connection struct {
 
 // A NAT is how the host's own connection tracking translates the connection.
 type NAT struct {
-	Original   *Ends `json:"original"`
-	Translated *Ends `json:"translated"`
-}
-
-// Ends are the two ends of a connection.
-type Ends struct {
-	Local  netip.AddrPort `json:"local"`
-	Remote netip.AddrPort `json:"remote"`
+	Original   *host.Ends `json:"original"`   // as the process has them
+	Translated *host.Ends `json:"translated"` // as they were asked about
 }
 
 // Encode writes the canonical bytes of a report.

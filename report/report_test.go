@@ -156,7 +156,7 @@ func TestUnknownKeys(t *testing.T) {
 // An earlier version had not all keys: those at the end may be missing, and the bytes stay what they were.
 func TestEarlierVersion(t *testing.T) {
 	b := string(report.Encode(fullReport(func() string { return "x" })))
-	for _, end := range []string{`,"reason":"x","same_as":"x"}`, `,"netns":[0-9]+}\],"users"`, `,"key":"x"}`} {
+	for _, end := range []string{`,"reason":"x","same_as":"x"}`, `,"netns":[0-9]+}\],"users"`, `,"log":"x"}`} {
 		re := regexp.MustCompile(end)
 		if n := len(re.FindAllString(b, -1)); n != 1 {
 			t.Fatalf("%s is there %d times", end, n)

@@ -39,7 +39,7 @@ type texter struct{ b strings.Builder }
 func (t *texter) line(format string, values ...any) {
 	for i, v := range values {
 		if s, ok := v.(string); ok {
-			values[i] = clean(s)
+			values[i] = Printable(s)
 		}
 	}
 	fmt.Fprintf(&t.b, format+"\n", values...)
@@ -54,9 +54,9 @@ func (t *texter) known(label, value string) {
 	}
 }
 
-// clean escapes what is not printable, so that no name can draw on a terminal or forge a line. Octets that
+// Printable escapes what is not printable, so that no name can draw on a terminal or forge a line. Octets that
 // are not UTF-8 are among it: a terminal may take 0x9b for an escape sequence.
-func clean(s string) string {
+func Printable(s string) string {
 	if utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
 		return s
 	}
@@ -135,6 +135,12 @@ func (t *texter) request(r Report) {
 		t.known("Direction", words(string(c.Direction), source))
 		t.line("User: %s", userText(c.User, c.UID))
 		t.known("Owners", ownersText(c.Owners))
+		if n := c.NAT; n != nil && n.Original != nil {
+			t.line("Translated by this host from: %s -> %s", addrPortText(n.Original.Local), addrPortText(n.Original.Remote))
+		}
+		if c.NetNS != 0 && c.NetNS != r.Host.NetNS && r.Host.NetNS != 0 || c.NAT != nil {
+			t.line("Network namespace: %d", c.NetNS)
+		}
 	}
 	switch r.Kind {
 	case KindDuplicate:
@@ -209,8 +215,11 @@ func (t *texter) process(p trace.Process) {
 	}
 	t.known("   directory", p.CWD)
 	t.known("   container", p.Container)
+	if p.Job != nil {
+		t.job(*p.Job)
+	}
 	if p.Login != nil {
-		t.line("   login: %s (%s)", addrPortText(p.Login.Remote), p.Login.Source)
+		t.login(*p.Login)
 	}
 	t.descriptors("Sockets", p.Descriptors, socketText)
 	t.descriptors("Pipes", p.Descriptors, pipeText)
@@ -218,6 +227,31 @@ func (t *texter) process(p trace.Process) {
 	t.descriptors("Files", p.Descriptors, fileText)
 	t.descriptors("Other", p.Descriptors, otherText)
 	t.line("")
+}
+
+// job writes to which batch job the process belongs, and who says so.
+func (t *texter) job(j host.Job) {
+	s := fmt.Sprintf("   job: %s (%s)", j.ID, j.Source)
+	if j.ClaimedID != "" {
+		s += fmt.Sprintf(", %s by its environment", j.ClaimedID)
+	}
+	if j.SubmitHost != "" {
+		s += fmt.Sprintf(", submitted on %s by its environment", j.SubmitHost)
+	}
+	t.line("%s", s)
+}
+
+// login writes where the process's user came from, and who says so.
+func (t *texter) login(l host.Login) {
+	from := l.Line
+	if l.Remote.IsValid() {
+		from = addrPortText(l.Remote)
+	}
+	s := fmt.Sprintf("   login: %s (%s)", from, l.Source)
+	if l.Key != "" {
+		s += " key: " + l.Key
+	}
+	t.line("%s", s)
 }
 
 // session writes to which session a process belongs, and as whom its user logged on.
@@ -277,7 +311,11 @@ func socketText(d host.Descriptor) string {
 	if d.Remote.IsValid() && d.Remote.Port() != 0 {
 		remote = addrPortText(d.Remote)
 	}
-	return fmt.Sprintf("INET_%s: %s %s %s", strings.ToUpper(string(d.Kind)), localText(d.Local), arrow, remote)
+	s := fmt.Sprintf("INET_%s: %s %s %s", strings.ToUpper(string(d.Kind)), localText(d.Local), arrow, remote)
+	if o := d.Outer; o != nil && (o.Local != d.Local || o.Remote != d.Remote) {
+		s += fmt.Sprintf(" (outside of this host: %s %s %s)", addrPortText(o.Local), arrow, addrPortText(o.Remote))
+	}
+	return s
 }
 
 // localText writes the local end of a socket; the thesis calls all of a host's addresses localhost.
@@ -370,7 +408,11 @@ func (t *texter) users(us []trace.User) {
 	for _, u := range us {
 		t.line("%s", userText(u.Name, u.UID))
 		for _, l := range u.Logins {
-			t.line("   %s %s %s", l.Line, l.Host, when(l.Time))
+			ended := ""
+			if !l.Ended.IsZero() {
+				ended = " to " + when(l.Ended)
+			}
+			t.line("   %s %s %s%s", l.Line, l.Host, when(l.Time), ended)
 		}
 	}
 }

@@ -140,7 +140,7 @@ func whyNot(cfg *Config, p stop.Previous) string {
 	case p.Remote.Port() == 0 || !p.Local.IsValid():
 		return "its connection is not known"
 	case p.Elsewhere:
-		return "its connection is in another network namespace"
+		return "its connection leaves the host from another network namespace"
 	case remote.Is6() && remote.IsLinkLocalUnicast() && remote.Zone() == "":
 		return "link-local" // on which link is not known
 	case p.Outbound && !within(remote, cfg.Traceback.OutboundTo):

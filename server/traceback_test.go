@@ -93,7 +93,7 @@ func TestPlan(t *testing.T) {
 		{"outbound, allowed, but nobody may be asked there", []stop.Previous{with(candidate("203.0.113.7:616", local), outbound)}, []stop.Traceback{not("policy")}},
 		{"policy", []stop.Previous{candidate("198.51.100.7:616", local)}, []stop.Traceback{not("policy")}},
 		{"elsewhere", []stop.Previous{with(candidate("192.0.2.7:616", local), func(p *stop.Previous) { p.Elsewhere = true })},
-			[]stop.Traceback{not("its connection is in another network namespace")}},
+			[]stop.Traceback{not("its connection leaves the host from another network namespace")}},
 		{"link-local", []stop.Previous{candidate("[fe80::7]:616", "[fe80::1]:22")}, []stop.Traceback{not("link-local")}},
 		{"bound", []stop.Previous{candidate("198.51.100.7:1", local), candidate("192.0.2.7:1", local), candidate("192.0.2.7:2", local), candidate("192.0.2.7:3", local)},
 			[]stop.Traceback{not("policy"), ask("1 , 22 : SV_REC : 92847523456"), ask("2 , 22 : SV_REC : 92847523456"),

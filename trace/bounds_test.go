@@ -105,7 +105,7 @@ func TestGaps(t *testing.T) {
 			}
 			return p, nil
 		}}, summary{Previous: none, Gaps: []string{"50 process: permission denied"}}},
-		{"utmp", changing{logins: refused}, summary{Previous: []string{attacker + " inbound"}, Gaps: []string{"0 utmp: permission denied"}}},
+		{"utmp", changing{logins: refused}, summary{Previous: []string{attacker + " inbound"}, Gaps: []string{"0 logins: permission denied"}}},
 		{"the snapshot's own", changing{gaps: []host.Gap{{PID: 9, What: "descriptors", Why: "permission denied"}}},
 			summary{Previous: []string{attacker + " inbound"}, Gaps: []string{"9 descriptors: permission denied"}}},
 	}

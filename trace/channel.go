@@ -57,7 +57,7 @@ func (t *tracer) join(n *node, d host.Descriptor, peer host.Object) {
 		return
 	}
 	for _, h := range far {
-		if h.PID == n.PID || h.PID <= 1 || h.PID == t.q.Daemon || d.Kind.Keeps() && !t.ours(n, h.PID) {
+		if h.PID == n.PID || h.PID <= 1 || h.PID == t.q.Daemon || (d.Kind.Keeps() || d.Kind == host.PTrace) && !t.ours(n, h.PID) {
 			continue
 		}
 		var chain []*node // those that are new
@@ -156,6 +156,12 @@ func (t *tracer) stop(n *node, d host.Descriptor, peer host.Object, far []host.H
 		others++
 	}
 	switch {
+	case d.Kind == host.TTY:
+		return "terminal: it passes nothing from one of its holders to another"
+	case d.Kind == host.PTrace && !t.oneOfOurs(n, far):
+		return otherUsers
+	case d.Kind == host.PTY && d.Side == host.Slave && d.Mode == host.Write && !n.onTerminal(d) && !t.oneOfOurs(n, far):
+		return "another user's terminal: it only shows them something"
 	case n.acceptor || acceptors > 0 && others == acceptors+inits:
 		return "listener: it accepted the connection of its child"
 	case others > 0 && others == selves:
@@ -163,8 +169,8 @@ func (t *tracer) stop(n *node, d host.Descriptor, peer host.Object, far []host.H
 	case others > 0 && others == inits:
 		return "init"
 	}
-	if k := t.fanout(n, d, peer, far); k > t.opt.Hub {
-		return fmt.Sprintf("hub: %d local peers", k)
+	if t.hub(n, d, peer, far) {
+		return fmt.Sprintf("hub: more than %d processes of others", t.opt.Hub)
 	}
 	if d.Kind.Keeps() {
 		return t.leave(n, far)
@@ -172,71 +178,7 @@ func (t *tracer) stop(n *node, d host.Descriptor, peer host.Object, far []host.H
 	return ""
 }
 
-// fanout counts the processes outside the closure that talk over the same channel, or to the same service
-// as the one at either end: the other holders of a pipe, or for each side that is a service's accepted
-// socket, whoever is at the other end of that service's sockets of the same name or port.
-func (t *tracer) fanout(n *node, d host.Descriptor, peer host.Object, far []host.Holder) int {
-	outside := map[int]bool{}
-	count := func(o host.Object, except int) {
-		holders, err := t.snap.Holders(t.ctx, o)
-		if err != nil {
-			return // joining that object says so itself
-		}
-		for _, h := range holders {
-			if h.PID != except && t.byPID[h.PID] == nil {
-				outside[h.PID] = true
-			}
-		}
-	}
-	peersOf := func(o host.Object, except int) {
-		peers, err := t.snap.Peers(t.ctx, o)
-		if err != nil {
-			return
-		}
-		for _, p := range peers {
-			count(p, except)
-		}
-	}
-	switch d.Kind {
-	case host.Unix, host.TCP, host.UDP, host.Raw:
-		for _, o := range sameService(n.Process.Process, d) {
-			peersOf(o, n.PID)
-		}
-		for _, h := range far {
-			if h.PID <= 1 || h.PID == n.PID || len(outside) > t.opt.Hub {
-				continue
-			}
-			p, err := t.snap.Process(t.ctx, h.PID)
-			if err != nil {
-				continue
-			}
-			for _, pd := range p.Descriptors {
-				if pd.Object == peer {
-					for _, o := range sameService(p, pd) {
-						peersOf(o, p.PID)
-					}
-					break
-				}
-			}
-		}
-	default:
-		count(peer, n.PID)
-	}
-	return len(outside)
-}
-
-// sameService returns the objects of a process that were accepted by the same listener as one of its
-// descriptors: UNIX sockets bound to the same name, internet sockets with the same local address.
-func sameService(p host.Process, d host.Descriptor) []host.Object {
-	same := []host.Object{d.Object}
-	for _, o := range p.Descriptors {
-		if o.Kind != d.Kind || o.Object == d.Object || o.Object == "" {
-			continue
-		}
-		if d.Kind == host.Unix && d.Path != "" && o.Path == d.Path ||
-			d.Kind.Inet() && d.Direction != host.Outbound && o.Local == d.Local && o.Peer != "" {
-			same = append(same, o.Object)
-		}
-	}
-	return same
+// onTerminal reports whether a slave side is of the process's own terminal.
+func (n *node) onTerminal(d host.Descriptor) bool {
+	return d.Number != nil && n.TTY == "pts/"+strconv.Itoa(*d.Number)
 }

@@ -39,12 +39,12 @@ type Question struct {
 // Run traces a socket over a snapshot. It always returns a result: what could not be seen, or was left
 // out at a bound or at the context's deadline, is among its gaps.
 func Run(ctx context.Context, snap host.Snapshot, q Question, o Options) Result {
-	t := &tracer{ctx: ctx, snap: snap, q: q, opt: o, byPID: map[int]*node{}, byKey: map[string]*Channel{}}
+	t := &tracer{ctx: ctx, snap: snap, q: q, opt: o, byPID: map[int]*node{}, byKey: map[string]*Channel{}, uses: map[use][]int{}}
 	t.owners()
 	t.previous()
 	t.kept()
-	t.datagrams()
 	t.users()
+	t.unexplained()
 	t.gaps = append(t.gaps, snap.Gaps()...)
 	return t.result()
 }
@@ -72,8 +72,10 @@ type tracer struct {
 	channels []*Channel
 	byKey    map[string]*Channel
 	found    []Previous
+	uses     map[use][]int // who uses a service, as found so far
 	// commanded is whose commands can have come to the asked socket.
 	commanded map[*node]bool
+	apart     [][2]*node // see ways
 	names     []User
 	gaps      []host.Gap
 
@@ -116,7 +118,7 @@ func (t *tracer) owners() {
 	if err != nil {
 		t.gap(0, "owners", err.Error())
 	} else if len(holders) == 0 {
-		t.gap(0, "owners", "no process was found that holds the socket")
+		t.gap(0, "owners", "no process was found that holds the socket: it may be the kernel's own, or on its way between processes")
 	}
 	var chain []*node
 	for _, h := range holders {

@@ -12,5 +12,5 @@
 // The previous hosts are connections with other hosts held within the closure, where data or commands can
 // have come from them to the asked socket, or gone to them from it. Descriptors have modes, so that one
 // who only writes to the same log is not accused; and a service keeps its clients apart, so that one who
-// only uses the same database or message bus is not either.
+// only uses the same database or message bus is not either (docs/decisions/0011-hubs.md).
 package trace

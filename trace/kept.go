@@ -40,17 +40,17 @@ func (t *tracer) leave(n *node, far []host.Holder) string {
 	if t.explained() {
 		return "not needed: a connection with another host is found without it"
 	}
-	if !slices.ContainsFunc(far, func(h host.Holder) bool { return h.PID != n.PID && t.ours(n, h.PID) }) {
-		return "other users' processes"
+	if !t.oneOfOurs(n, far) {
+		return otherUsers
 	}
 	return ""
 }
 
-// explained reports whether there is a candidate from which the commands can come.
-func (t *tracer) explained() bool {
-	return slices.ContainsFunc(t.found, func(p Previous) bool {
-		return p.Corroborated && p.Direction != host.Outbound
-	})
+const otherUsers = "other users' processes"
+
+// oneOfOurs reports whether another holder is of the same user.
+func (t *tracer) oneOfOurs(n *node, far []host.Holder) bool {
+	return slices.ContainsFunc(far, func(h host.Holder) bool { return h.PID != n.PID && t.ours(n, h.PID) })
 }
 
 // ours reports whether a process is of the same user as one of the closure, as far as is known. That one cannot

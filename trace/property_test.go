@@ -88,7 +88,7 @@ func (r *randomHost) otherChannels(n int) {
 		case 4:
 			r.ps = append(r.ps, process(r.IntN(2), 0))
 		case 5, 6:
-			d := kept([]host.Kind{host.File, host.SHM, host.Memfd, host.MQueue, host.Msg}[r.IntN(5)], "")
+			d := kept([]host.Kind{host.File, host.SHM, host.Memfd, host.MQueue, host.Msg, host.EventFD, host.Sem, host.IOUring, host.FUSE, host.PTrace, host.TTY}[r.IntN(11)], "")
 			d.Object = host.Object(r.name("kept"))
 			d.Peer = d.Object
 			for range 1 + r.IntN(4) {
@@ -153,7 +153,7 @@ func newModel(ps []host.Process) model {
 		for _, b := range ps {
 			for _, d := range a.Descriptors {
 				for _, e := range b.Descriptors {
-					if d.Object != "" && (d.Peer == e.Object || e.Peer == d.Object) && d.Mode.Writes() && e.Mode.Reads() {
+					if d.Object != "" && (d.Peer == e.Object || e.Peer == d.Object) && d.Mode.Writes() && e.Mode.Reads() && !m.onlyWrites(a, b, e.Object) {
 						m.data[[2]int{a.PID, b.PID}] = true
 					}
 				}
@@ -161,6 +161,28 @@ func newModel(ps []host.Process) model {
 		}
 	}
 	return m
+}
+
+// onlyWrites reports whether b is taken to hold a pipe only in order to write to it, as far as a is concerned.
+func (m model) onlyWrites(a, b host.Process, o host.Object) bool {
+	mode := map[int]host.Mode{}
+	others := false
+	for _, p := range m.ps {
+		for _, d := range p.Descriptors {
+			if d.Object != o {
+				continue
+			}
+			if d.Peer != o {
+				return false
+			}
+			if was, ok := mode[p.PID]; ok {
+				d.Mode = was.With(d.Mode)
+			}
+			mode[p.PID] = d.Mode
+			others = others || p.PID != a.PID && p.PID != b.PID && mode[p.PID].Reads()
+		}
+	}
+	return mode[b.PID] == host.ReadWrite && others && *a.EUID != *b.EUID
 }
 
 func (m model) owners() map[int]bool {
@@ -264,7 +286,10 @@ func checkAny(t *testing.T, seed uint64) {
 			if !c.Followed || !slices.ContainsFunc(c.Ends, func(e End) bool { return e.PID == p.PID }) {
 				t.Errorf("seed %d: process %d was found through channel %+v", seed, p.PID, c)
 			}
-			if c.Kind.Keeps() && !sameUser(p.Process, r.Processes[*p.Via.From-1].Process) {
+			if c.Kind == host.TTY {
+				t.Errorf("seed %d: process %d was found through the terminal %+v", seed, p.PID, c)
+			}
+			if (c.Kind.Keeps() || c.Kind == host.PTrace) && !sameUser(p.Process, r.Processes[*p.Via.From-1].Process) {
 				t.Errorf("seed %d: process %d of another user was found through channel %+v", seed, p.PID, c)
 			}
 		}

@@ -27,7 +27,10 @@ const (
 	ReasonJoinedOutbound   = "joined-outbound"
 	ReasonSSHConnection    = "ssh-connection"
 	ReasonUtmp             = "utmp"
+	ReasonAuditSession     = "audit-session" // the login session that the system keeps a process in
 	ReasonUnknownDirection = "unknown-direction"
+	// ReasonNAT is added where the host itself translates the addresses: the candidate has them as it sees them.
+	ReasonNAT = "nat"
 )
 
 // A Result is what a trace found.
@@ -88,7 +91,8 @@ type Previous struct {
 	Reasons   []string       `json:"reasons"`
 	// Corroborated is false where only the user's own word speaks for it.
 	Corroborated bool `json:"corroborated"`
-	// NetNS is the network namespace of the connection, 0 where the system has none or it is not known.
+	// NetNS is the network namespace that the connection leaves the host by, 0 where the system has none or it
+	// is not known.
 	NetNS uint64 `json:"netns" report:"null"`
 }
 
@@ -99,10 +103,12 @@ type User struct {
 	Logins []UserLogin `json:"logins"`
 }
 
-// A UserLogin is an entry of utmp.
+// A UserLogin is what the system says of a user's login: an entry of utmp or wtmp, or a session of logind.
 type UserLogin struct {
 	Line    string     `json:"line"`
 	Host    string     `json:"host"`
 	Address netip.Addr `json:"address"`
 	Time    time.Time  `json:"time"`
+	// Ended is zero while the user is logged in.
+	Ended time.Time `json:"ended"`
 }

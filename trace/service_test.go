@@ -2,6 +2,7 @@ package trace
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -17,7 +18,12 @@ func TestHub(t *testing.T) {
 		"TCP":         func(i int) (c, s host.Descriptor) { return local(host.TCP, uint16(41000+i), 5432) },
 	}
 	for name, connect := range kinds {
-		for _, clients := range []int{Defaults.Hub, Defaults.Hub + 1} {
+		// Of a socket the service itself is not counted: it is at one end.
+		most := Defaults.Hub + 1
+		if name == "pipe" {
+			most--
+		}
+		for _, clients := range []int{most, most + 1} {
 			t.Run(fmt.Sprint(name, " ", clients), func(t *testing.T) {
 				service := process(5000, 1)
 				ps := []host.Process{initProcess, process(70, 1)}
@@ -36,7 +42,7 @@ func TestHub(t *testing.T) {
 				h := recording(append(ps, as(105, service))...)
 				r := run(t, h)
 				// The service and its other clients.
-				hub := clients > Defaults.Hub
+				hub := clients > most
 				if len(r.Channels) == 0 || r.Channels[0].Followed == hub {
 					t.Fatalf("with %d clients: %+v", clients, r.Channels)
 				}
@@ -44,7 +50,7 @@ func TestHub(t *testing.T) {
 					t.Errorf("with %d clients the closure has %d processes", clients, len(r.Processes))
 				}
 				if hub {
-					if want := fmt.Sprintf("hub: %d local peers", clients); r.Channels[0].Why != want {
+					if want := "hub: more than 16 processes of others"; r.Channels[0].Why != want {
 						t.Errorf("why is %q, want %q", r.Channels[0].Why, want)
 					}
 				}
@@ -53,6 +59,145 @@ func TestHub(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// A relay of the intruder's own, with so many idle processes around it that it would be a hub.
+func TestOwnHub(t *testing.T) {
+	c1, s1 := unix("one", "/run/relay")
+	c2, s2 := unix("two", "/run/relay")
+	relays := map[string][]host.Process{
+		"UNIX socket":            {as(1000, process(70, 1, asked(), c1)), as(1000, process(60, 1, s1, s2)), as(1000, process(71, 1, in(8888, attacker), c2))},
+		"what he serves himself": {as(1000, process(70, 1, asked(), s1)), as(1000, process(71, 1, in(8888, attacker), c1))},
+		"pipe":                   {as(1000, process(70, 1, asked(), pipe("p", host.Read))), as(1000, process(71, 1, in(8888, attacker), pipe("p", host.Write)))},
+		"memory":                 {as(1000, process(70, 1, asked(), kept(host.SHM, host.ReadWrite))), as(1000, process(71, 1, in(8888, attacker), kept(host.SHM, host.ReadWrite)))},
+		"through another user's": {as(1000, process(70, 1, asked(), c1)), as(1001, process(60, 1, s1, s2, in(8888, attacker)))},
+	}
+	idle := func(name string, i int, ps []host.Process) host.Descriptor {
+		switch name {
+		case "pipe":
+			return pipe("p", host.Read)
+		case "memory":
+			return kept(host.SHM, host.ReadWrite)
+		}
+		at := 0
+		if name != "what he serves himself" {
+			at = 1
+		}
+		c, s := unix(fmt.Sprint("idle ", i), "/run/relay")
+		ps[at].Descriptors = append(ps[at].Descriptors, number(100+i, s))
+		return c
+	}
+	for name, relay := range relays {
+		for uid, want := range map[uint32][]string{1000: {attacker + " inbound"}, 1002: none, 0: none} {
+			t.Run(fmt.Sprint(name, ", idle ones of ", uid), func(t *testing.T) {
+				ps := []host.Process{initProcess}
+				for _, p := range relay {
+					p.Descriptors = slices.Clone(p.Descriptors)
+					ps = append(ps, p)
+				}
+				for i := range 2 * Defaults.Hub {
+					ps = append(ps, as(uid, process(100+i, 1, idle(name, i, ps[1:]))))
+				}
+				want := summary{Previous: want}
+				if d := cmp.Diff(want, summarize(run(t, recording(ps...)), want)); d != "" {
+					t.Errorf("(-want +got):\n%s", d)
+				}
+			})
+		}
+	}
+}
+
+// What is behind a service that serves very many hosts cannot be told.
+func TestManyHosts(t *testing.T) {
+	web := func(n int, format string) host.Process {
+		p := process(60, 1, listen(80), pipe("p", host.Write))
+		for i := range n {
+			p.Descriptors = append(p.Descriptors, number(10+i, in(80, fmt.Sprintf(format, i+1))))
+		}
+		return as(33, p)
+	}
+	for _, tt := range []struct {
+		name  string
+		p     host.Process
+		named int
+		busy  bool
+	}{
+		{"few", web(Defaults.Hub, "203.0.113.%d:4000"), Defaults.Hub, false},
+		{"many", web(Defaults.Hub+1, "203.0.113.%d:4000"), 0, true},
+		{"many connections of one host", web(Defaults.Hub+1, "203.0.113.5:%d"), Defaults.Hub + 1, false},
+		{"many addresses of one network", web(Defaults.Hub+1, "[2001:db8::%d]:4000"), Defaults.Hub + 1, false},
+		{"many networks", web(Defaults.Hub+1, "[2001:db8:0:%d::5]:4000"), 0, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := run(t, recording(initProcess, tt.p, as(33, process(70, 60, asked(), pipe("p", host.Read)))))
+			busy := slices.Contains(r.Gaps, host.Gap{PID: 60, What: "connections", Why: "not considered: it has accepted those of more than 16 hosts, and which of them is meant cannot be told"})
+			if len(r.Previous) != tt.named || busy != tt.busy {
+				t.Errorf("%d hosts are named, want %d; gaps %+v", len(r.Previous), tt.named, r.Gaps)
+			}
+		})
+	}
+}
+
+// A FIFO that was opened for reading and writing is taken to be written to where another reads it.
+func TestFIFOReadWrite(t *testing.T) {
+	w, rw, r := fifo("/run/log", host.Write), fifo("/run/log", host.ReadWrite), fifo("/run/log", host.Read)
+	bob := as(1001, process(60, 1, in(22, other), w))
+	tests := []struct {
+		name string
+		ps   []host.Process
+		want []string
+	}{
+		{"beside its reader", []host.Process{bob, as(1000, process(70, 1, asked(), rw)), as(101, process(40, 1, r))}, none},
+		{"beside one that reads and writes as well", []host.Process{bob, as(1000, process(70, 1, asked(), rw)), as(101, process(40, 1, rw))}, none},
+		{"as the only reader", []host.Process{bob, as(1000, process(70, 1, asked(), rw))}, []string{other + " inbound"}},
+		{"for reading alone", []host.Process{bob, as(1000, process(70, 1, asked(), r)), as(101, process(40, 1, r))}, []string{other + " inbound"}},
+		{"by the user who writes", []host.Process{as(1000, process(60, 1, in(8888, attacker), w)), as(1000, process(70, 1, asked(), rw)), as(101, process(40, 1, rw))},
+			[]string{attacker + " inbound"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			want := summary{Previous: tt.want}
+			if d := cmp.Diff(want, summarize(run(t, recording(append(tt.ps, initProcess)...)), want)); d != "" {
+				t.Errorf("(-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
+// Where nobody is behind a connection, the report says which ways nothing was kept of.
+func TestOrigin(t *testing.T) {
+	c1, s1 := unix("one", "/run/service")
+	c2, s2 := unix("two", "/run/service")
+	const (
+		origin = " origin: the first process started or adopted it, and on whose request is not kept"
+		apart  = " what its clients say to each other: not considered: the service and these clients are not of one user and control group, and what it passes on is not kept"
+	)
+	tests := []struct {
+		name string
+		ps   []host.Process
+		want []string
+	}{
+		{"a child of the first process", []host.Process{as(1000, process(60, 1)), as(1000, process(70, 60, asked()))}, []string{"60" + origin}},
+		{"somebody's", []host.Process{as(1000, process(60, 1, in(22, attacker))), as(1000, process(70, 60, asked()))}, none},
+		{"a parent outside", []host.Process{as(1000, process(70, 0, asked()))}, none},
+		{"clients of another user's service", []host.Process{as(1000, process(70, 1, asked(), c1)), as(105, process(60, 1, s1, s2)), as(1000, process(71, 1, in(8888, other), c2))},
+			[]string{"70" + origin, "60" + apart}},
+		{"a client of one's own service that is another user's", []host.Process{as(1000, process(70, 1, asked(), c1)), as(1000, process(60, 1, s1, s2)), as(1001, process(71, 1, in(8888, other), c2))},
+			[]string{"70" + origin, "60" + apart}},
+		{"a service without other clients", []host.Process{as(1000, process(70, 1, asked(), c1)), as(105, process(60, 1, s1))}, []string{"70" + origin}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := run(t, recording(append(tt.ps, initProcess)...))
+			got := none
+			for _, g := range r.Gaps {
+				got = append(got, fmt.Sprintf("%d %s: %s", g.PID, g.What, g.Why))
+			}
+			if d := cmp.Diff(tt.want, got); d != "" {
+				t.Errorf("gaps (-want +got):\n%s", d)
+			}
+		})
 	}
 }
 
@@ -88,6 +233,19 @@ func TestServiceKeepsClientsApart(t *testing.T) {
 		{"the service's own connections count", []host.Process{as(1000, process(70, 1, asked(), c1)), as(105, process(60, 1, s1, s2, in(3306, attacker)))}, []string{attacker + " inbound"}},
 		{"so do those behind it", []host.Process{as(1000, process(70, 1, asked(), c1)), as(105, process(60, 1, s1, s2, up)), process(61, 1, down, in(80, attacker))}, []string{attacker + " inbound"}},
 		{"a user's own relay", []host.Process{as(1000, process(70, 1, asked(), c1)), as(1000, process(71, 1, in(8888, attacker), c2)), as(1000, process(60, 1, s1, s2))}, []string{attacker + " inbound"}},
+		{"the administrator who works as the service's user", []host.Process{as(1000, process(70, 1, asked(), c1)), as(105, process(71, 1, in(22, other), c2)), as(105, process(60, 1, s1, s2))}, none},
+		{"who works as the service's user, and a client of another", []host.Process{as(105, process(70, 1, asked(), c1)), as(1001, process(71, 1, in(22, other), c2)), as(105, process(60, 1, s1, s2))}, none},
+		{"the user's other session on the user's message bus", []host.Process{as(1000, process(50, 1, in(22, attacker))), as(1000, process(70, 50, asked(), c1)),
+			as(1000, process(71, 1, in(22, other), c2)), as(1000, process(60, 1, s1, s2))}, []string{attacker + " inbound"}},
+		{"connections out of a user's other programs on the user's message bus", []host.Process{as(1000, process(70, 1, asked(), c1)),
+			as(1000, process(71, 1, out(41000, other, "other"), c2)), as(1000, process(60, 1, s1, s2))}, none},
+		{"the user's other session on the user's display", []host.Process{as(1000, within("/session-1", process(70, 1, asked(), c1))),
+			as(1000, within("/session-2", process(71, 1, in(22, other), c2))), as(1000, within("/session-1", process(60, 1, s1, s2)))}, none},
+		{"a user's own relay in one session", []host.Process{as(1000, within("/session-1", process(70, 1, asked(), c1))),
+			as(1000, within("/session-1", process(71, 1, in(8888, attacker), c2))), as(1000, within("/session-1", process(60, 1, s1, s2)))}, []string{attacker + " inbound"}},
+		{"another who writes to the terminal, which two processes have", []host.Process{as(1000, process(70, 1, asked(), slave)), as(1000, process(60, 1, master, up)),
+			process(50, 1, in(22, attacker), master, down), as(1000, process(65, 1, slave, pipe("p", host.Read))), as(1001, process(66, 1, in(80, other), pipe("p", host.Write)))},
+			[]string{attacker + " inbound"}},
 		{"whoever is attached to the service that runs the owner", []host.Process{process(60, 1, s1, s2, master), process(70, 60, asked(), slave),
 			process(71, 1, in(22, attacker), c1), process(72, 1, in(22, third), c2)}, []string{attacker + " inbound", third + " inbound"}},
 	}

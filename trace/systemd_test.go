@@ -170,11 +170,11 @@ func TestSystemdHubs(t *testing.T) {
 		}
 	}
 	want := []string{
-		"unix 410 w, 1 r, 300 r: hub: 25 local peers",
-		"unix 410 rw, 400 rw: hub: 23 local peers",
-		"unix 2000 rw, 400 rw: hub: 22 local peers",
-		"unix 2200 rw, 400 rw: hub: 21 local peers",
-		"unix 2100 rw, 400 rw: hub: 21 local peers",
+		"unix 410 w, 1 r, 300 r: hub: more than 16 processes of others",
+		"unix 410 rw, 400 rw: hub: more than 16 processes of others",
+		"unix 2000 rw, 400 rw: hub: more than 16 processes of others",
+		"unix 2200 rw, 400 rw: hub: more than 16 processes of others",
+		"unix 2100 rw, 400 rw: hub: more than 16 processes of others",
 	}
 	if d := cmp.Diff(want, hubs); d != "" {
 		t.Errorf("hubs (-want +got):\n%s", d)

@@ -69,7 +69,7 @@ func TestRun(t *testing.T) {
 		{
 			name:  "nobody owns it",
 			hosts: []host.Process{initProcess, process(60, 1, in(22, other))},
-			want:  summary{Owners: []int{}, Processes: none, Previous: none, Gaps: []string{"0 owners: no process was found that holds the socket"}},
+			want:  summary{Owners: []int{}, Processes: none, Previous: none, Gaps: []string{"0 owners: no process was found that holds the socket: it may be the kernel's own, or on its way between processes"}},
 		},
 		{
 			name:  "a parent younger than its child is not its parent",

@@ -1,16 +1,20 @@
 package trace
 
 import (
+	"slices"
+	"strconv"
+
 	"github.com/stopd/stopd/host"
 )
 
-// users lists everybody who owns a process of the closure, in the order of finding, with their entries in
-// utmp (thesis table 3.2).
+// users lists everybody who owns a process of the closure, in the order of finding, with their logins (thesis
+// table 3.2): those that are open, and those in which a process of the closure began.
 func (t *tracer) users() {
 	logins, err := t.snap.Logins(t.ctx)
 	if err != nil {
-		t.gap(0, "utmp", err.Error())
+		t.gap(0, "logins", err.Error())
 	}
+	t.login(logins)
 	index := map[uint32]int{}
 	add := func(uid *uint32, name string) {
 		if uid == nil {
@@ -29,34 +33,38 @@ func (t *tracer) users() {
 		add(n.RUID, n.RUser)
 		add(n.EUID, n.EUser)
 	}
-	for i, u := range t.names {
-		for _, l := range logins {
-			if u.Name != "" && l.User == u.Name {
-				t.names[i].Logins = append(t.names[i].Logins, UserLogin{Line: l.Line, Host: l.Host, Address: l.Remote.Addr(), Time: l.Time})
-			}
-		}
+	for i := range t.names {
+		t.names[i].Logins = t.loginsOf(t.names[i].Name, logins)
 	}
-	t.utmp(logins)
 }
 
-// utmp adds utmp's word to the candidates on whose terminals the commands come. A login of which no
-// connection is held any more is one of its own, without a port.
-func (t *tracer) utmp(logins []host.Login) {
-	for _, n := range t.nodes {
-		for _, l := range logins {
-			if n.TTY == "" || l.Line != n.TTY || !l.Remote.IsValid() || l.User != n.RUser || t.own(l.Remote.Addr()) {
-				continue
-			}
-			known := false
-			for _, p := range t.found {
-				if p.Remote.Addr() == l.Remote.Addr() && p.Direction == host.Inbound {
-					t.candidate(p, ReasonUtmp)
-					known = true
-				}
-			}
-			if !known && t.commanded[n] {
-				t.candidate(Previous{Remote: l.Remote, PID: n.PID, Direction: host.Inbound}, ReasonUtmp)
-			}
+// maxUserLogins bounds what is listed of one user, who can open many.
+const maxUserLogins = 64
+
+func (t *tracer) loginsOf(name string, logins []host.Login) []UserLogin {
+	var ls []UserLogin
+	for _, l := range logins {
+		if name == "" || l.User != name || !l.Ended.IsZero() && !t.beganIn(name, l) || l.Line == "" && l.Host == "" {
+			continue
 		}
+		// logind knows most of what is in utmp as well.
+		if l.Source == host.LoginAudit && slices.ContainsFunc(ls, func(o UserLogin) bool {
+			return o.Ended.IsZero() && o.Line == l.Line && o.Address == l.Remote.Addr()
+		}) {
+			continue
+		}
+		if len(ls) == maxUserLogins {
+			t.gap(0, "logins of "+name, "bound: "+strconv.Itoa(maxUserLogins))
+			break
+		}
+		ls = append(ls, UserLogin{Line: l.Line, Host: l.Host, Address: l.Remote.Addr(), Time: l.Time, Ended: l.Ended})
 	}
+	return ls
+}
+
+// beganIn reports whether a process of a user's in the closure began in a session that has ended.
+func (t *tracer) beganIn(name string, l host.Login) bool {
+	return slices.ContainsFunc(t.nodes, func(n *node) bool {
+		return (n.RUser == name || n.EUser == name) && !n.Start.Before(l.Time.Add(-slack)) && !n.Start.After(l.Ended)
+	})
 }

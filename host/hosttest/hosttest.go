@@ -302,6 +302,11 @@ func process(t *testing.T, h host.Host, want Process) {
 	if p.Start.Before(f.BootTime) || p.StartTicks == 0 {
 		t.Errorf("Process(%d) started at %v (%d); the host at %v", want.PID, p.Start, p.StartTicks, f.BootTime)
 	}
+	if p.AuditSession != nil {
+		if pids, err := s.Audited(t.Context(), *p.AuditSession); err != nil || !slices.Contains(pids, p.PID) || !slices.IsSorted(pids) {
+			t.Errorf("Audited(%d) = %v, %v; want %d among them", *p.AuditSession, pids, err, p.PID)
+		}
+	}
 	again, err := s.Process(t.Context(), want.PID)
 	if diff := cmp.Diff(p, again, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); err != nil || diff != "" {
 		t.Errorf("Process(%d) asked twice: %v\n%s", want.PID, err, diff)

@@ -1,11 +1,12 @@
 #!/usr/bin/python3
-"""Two processes that share memory or a queue: keep KIND NUMBER in PORT keeps what comes to PORT in it, and
-keep KIND NUMBER out HOST PORT passes that on. KIND is sysv, posix, mqueue, msg or memfd; processes with the
-last inherit it: keep memfd NUMBER both PORT HOST HOSTPORT.
+"""Two processes that share memory, a queue or signals: keep KIND NUMBER in PORT keeps what comes to PORT in it,
+and keep KIND NUMBER out HOST PORT passes that on. KIND is sysv, posix, mqueue, msg, sem, memfd or eventfd;
+processes with the last two inherit it: keep memfd NUMBER both PORT HOST HOSTPORT.
 """
 import ctypes
 import os
 import socket
+import struct
 import sys
 import time
 
@@ -87,6 +88,47 @@ class SysVQueue:
         return data.raw[kind:kind + n]
 
 
+class Semaphores:
+    """An octet at a time, as the value of a semaphore. A second says that it may be set, and in a third its
+    writers count what they have sent, as many do that share memory as well."""
+
+    def __init__(self, number):
+        self.id = check(libc.semget(number, 3, CREATE | 0o600))
+
+    def change(self, n, by):
+        check(libc.semop(self.id, struct.pack("hhh", n, by, 0), ctypes.c_size_t(1)))
+
+    def put(self, data):
+        for octet in data:
+            self.change(0, 0)
+            self.change(2, 1)
+            self.change(0, octet + 1)
+
+    def take(self):
+        self.change(0, -1)
+        octet = check(libc.semctl(self.id, 0, 12))  # GETVAL
+        if octet:
+            self.change(0, -octet)
+        return bytes([octet])
+
+
+class Event:
+    """An octet at a time, as the value of one eventfd; another says that it was taken."""
+
+    def __init__(self):
+        self.value, self.taken = os.eventfd(0), os.eventfd(1)
+
+    def put(self, data):
+        for octet in data:
+            os.eventfd_read(self.taken)
+            os.eventfd_write(self.value, octet + 1)
+
+    def take(self):
+        octet = os.eventfd_read(self.value) - 1
+        os.eventfd_write(self.taken, 1)
+        return bytes([octet])
+
+
 def take_in(store, port):
     s = socket.socket()
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -106,13 +148,13 @@ def pass_on(store, host, port):
 
 kind, number, way, *ends = sys.argv[1:]
 if way == "both":
-    store = mapped(os.memfd_create("keep"))
+    store = Event() if kind == "eventfd" else mapped(os.memfd_create("keep"))
     if os.fork() == 0:
         take_in(store, int(ends[0]))
     elif os.fork() == 0:
         pass_on(store, ends[1], int(ends[2]))
     sys.exit()
-store = {"sysv": sysv, "posix": posix, "mqueue": POSIXQueue, "msg": SysVQueue}[kind](int(number))
+store = {"sysv": sysv, "posix": posix, "mqueue": POSIXQueue, "msg": SysVQueue, "sem": Semaphores}[kind](int(number))
 if way == "in":
     take_in(store, int(ends[0]))
 else:

@@ -332,7 +332,7 @@ func Template(c Config) []byte {
 	w("processes               = %d  # of one trace", l.Processes)
 	w("descriptors             = %d  # of one trace", l.Descriptors)
 	w("bytes                   = %d  # of the names, arguments and paths of one trace", l.Bytes)
-	w("hub                     = %d  # local peers that make a channel a hub, which is not followed", l.Hub)
+	w("hub                     = %d  # others' processes, or other hosts, beyond which a service is a hub, which is not followed", l.Hub)
 	w("store_bytes             = %d", l.StoreBytes)
 	w("retention               = \"%s\"  # how long evidence is kept; older segments of the store are deleted", l.Retention.Duration)
 	t := c.Traceback

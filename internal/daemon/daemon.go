@@ -48,7 +48,6 @@ func Run(ctx context.Context, path string, log *slog.Logger) error {
 		return err
 	}
 	keepMemory(log)
-	warnOfKeys(path, cfg, log)
 	d, err := open(cfg, log)
 	if err != nil {
 		return err
@@ -58,6 +57,7 @@ func Run(ctx context.Context, path string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	warnOfKeys(path, cfg, log)
 	d.recordConfig(path)
 	for _, l := range ls {
 		log.Info("listening", "address", l.Addr().String())

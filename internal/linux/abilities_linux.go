@@ -2,6 +2,7 @@ package linux
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -34,7 +35,37 @@ func Abilities() []string {
 	}
 	say("descriptors of all processes", err, "they are gaps in reports; run as root, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH")
 	say("copies of sockets by pidfd_getfd", tryCopy(), "sockets are listed in the daemon's own network namespace only")
+	_, err = h.conntrack.entries(context.Background())
+	if errors.Is(err, errNoConntrack) {
+		out = append(out, "connection tracking: none in this kernel: no addresses are translated by it")
+	} else {
+		say("connection tracking", err, "connections whose addresses this host translates are not found; run as root, or with CAP_NET_ADMIN")
+	}
+	say("other network namespaces", trySpaces(h), "connections of containers are not found; run as root, or with CAP_SYS_ADMIN and CAP_SYS_PTRACE")
 	return out
+}
+
+// trySpaces asks in each network namespace that there is; where there is none but our own, whether its own
+// may be entered tells.
+func trySpaces(h *Host) error {
+	set := h.newSpaces()
+	defer set.close()
+	if _, err := set.all(); err != nil {
+		return err
+	}
+	refused := len(h.spacesSeen) - len(set.others) - 1
+	if refused > 0 {
+		return fmt.Errorf("%d of %d may not be opened", refused, len(h.spacesSeen))
+	}
+	self, err := os.Open("/proc/self/ns/net")
+	if err != nil {
+		return err
+	}
+	defer self.Close()
+	n := newRTNetlink(int(self.Fd()))
+	defer n.close()
+	_, err = n.link(context.Background(), loopbackLink)
+	return err
 }
 
 // tryProcesses counts the processes, and those whose descriptors may not be listed.

@@ -175,6 +175,9 @@ func (a *arrangement) pipes() {
 	reader = a.hold("fifo reader", openFile(a.t, path, unix.O_RDONLY))
 	writer = a.hold("fifo writer", openFile(a.t, path, unix.O_WRONLY))
 	rw.Close()
+	signal := eventfd(a.t)
+	x, y := a.hold("signal", signal), a.hold("signalled", signal)
+	one("eventfd", host.EventFD, "", hosttest.End{PID: x, FD: 3, Mode: host.ReadWrite}, hosttest.End{PID: y, FD: 3, Mode: host.ReadWrite})
 	one("fifo", host.FIFO, path, hosttest.End{PID: reader, FD: 3, Mode: host.Read}, hosttest.End{PID: writer, FD: 3, Mode: host.Write})
 }
 

@@ -106,10 +106,9 @@ func parseStat(b []byte) (stat, error) {
 	return s, nil
 }
 
-// ttyName names a terminal by its device number as the kernel encodes it (new_encode_dev).
+// ttyName names a terminal by its device number.
 func ttyName(dev int) string {
-	d := uint32(dev)
-	major, minor := d>>8&0xfff, d&0xff|d>>12&0xfff00
+	major, minor := deviceOf(dev)
 	switch {
 	case dev == 0:
 		return ""
@@ -123,9 +122,17 @@ func ttyName(dev int) string {
 	return fmt.Sprintf("%d:%d", major, minor)
 }
 
+// deviceOf splits a device number as the kernel encodes it (new_encode_dev).
+func deviceOf(dev int) (major, minor uint32) {
+	d := uint32(dev)
+	return d >> 8 & 0xfff, d&0xff | d>>12&0xfff00
+}
+
 // A status is the part of /proc/PID/status that a report needs. IDs are real, effective, saved, file system.
 type status struct {
 	uid, gid [4]uint32
+	// tracer is the thread that traces the process, tgid the process that a thread is of; 0 is none or unknown.
+	tracer, tgid int
 }
 
 // parseStatus parses /proc/PID/status. The kernel escapes newlines in the name, so lines can be trusted.
@@ -140,6 +147,12 @@ func parseStatus(b []byte) (status, error) {
 			to = &s.uid
 		case "Gid":
 			to = &s.gid
+		case "TracerPid":
+			s.tracer, _ = strconv.Atoi(string(bytes.TrimSpace(value)))
+			continue
+		case "Tgid":
+			s.tgid, _ = strconv.Atoi(string(bytes.TrimSpace(value)))
+			continue
 		default:
 			continue
 		}
@@ -162,6 +175,13 @@ func parseStatus(b []byte) (status, error) {
 	return s, nil
 }
 
+// parseAuditID parses /proc/PID/loginuid and sessionid. It is false where none was set: then the kernel shows
+// 2^32-1 (include/linux/audit.h).
+func parseAuditID(b []byte) (uint32, bool) {
+	n, err := strconv.ParseUint(string(bytes.TrimSpace(b)), 10, 32)
+	return uint32(n), err == nil && n != 1<<32-1
+}
+
 // parseStrings splits NUL terminated strings, as in cmdline and environ. The last may lack its NUL.
 func parseStrings(b []byte) []string {
 	if len(b) == 0 {
@@ -174,25 +194,48 @@ func parseStrings(b []byte) []string {
 	return ss
 }
 
-// parseEnviron reads what the environment says of a process's login and of the batch job that it belongs to
-// (Slurm's sbatch(1), PBS's qsub(1)). Whoever runs the process may have written it.
-func parseEnviron(environ []string) (*host.Login, *host.Job) {
-	var login *host.Login
+// parseEnviron reads what the environment says of a process's login (ssh(1)) and of the batch job that it belongs
+// to (Slurm's sbatch(1), PBS's qsub(1)). Whoever runs the process may have written it.
+func parseEnviron(environ []string) (*host.Login, host.Job) {
+	var connection, client *host.Login
 	var job host.Job
 	for _, e := range environ {
 		switch name, value, _ := strings.Cut(e, "="); name {
 		case "SSH_CONNECTION":
-			login = parseSSHConnection(value)
+			connection = parseSSHConnection(value)
+		case "SSH_CLIENT":
+			client = parseSSHClient(value)
 		case "SLURM_JOB_ID", "PBS_JOBID":
 			job.ID = value
 		case "SLURM_SUBMIT_HOST", "PBS_O_HOST":
 			job.SubmitHost = value
 		}
 	}
-	if job == (host.Job{}) {
-		return login, nil
+	if connection == nil {
+		connection = client
 	}
-	return login, &job
+	return connection, job
+}
+
+// parseSSHClient reads the value of SSH_CLIENT, which sshd sets beside SSH_CONNECTION: client address and port, and
+// the server's port. It is nil for anything else.
+func parseSSHClient(v string) *host.Login {
+	f := strings.Fields(v)
+	if len(f) != 3 {
+		return nil
+	}
+	remote, ok := parseEnd(f[0], f[1])
+	if _, err := strconv.ParseUint(f[2], 10, 16); !ok || err != nil {
+		return nil
+	}
+	return &host.Login{Source: host.LoginEnvironment, Remote: remote}
+}
+
+// parseEnd reads an address and a port.
+func parseEnd(addr, port string) (netip.AddrPort, bool) {
+	a, err := netip.ParseAddr(addr)
+	p, err2 := strconv.ParseUint(port, 10, 16)
+	return netip.AddrPortFrom(a.Unmap(), uint16(p)), err == nil && err2 == nil && p > 0
 }
 
 // parseSSHConnection reads the value of SSH_CONNECTION (ssh(1)): client address and port, server address
@@ -202,13 +245,8 @@ func parseSSHConnection(v string) *host.Login {
 	if len(f) != 4 {
 		return nil
 	}
-	end := func(addr, port string) (netip.AddrPort, bool) {
-		a, err := netip.ParseAddr(addr)
-		p, err2 := strconv.ParseUint(port, 10, 16)
-		return netip.AddrPortFrom(a.Unmap(), uint16(p)), err == nil && err2 == nil && p > 0
-	}
-	remote, ok := end(f[0], f[1])
-	local, ok2 := end(f[2], f[3])
+	remote, ok := parseEnd(f[0], f[1])
+	local, ok2 := parseEnd(f[2], f[3])
 	if !ok || !ok2 {
 		return nil
 	}
@@ -239,22 +277,6 @@ func parseCgroup(b []byte) string {
 		}
 	}
 	return path
-}
-
-// containerOf finds the container's id in a cgroup path: container engines use 64 hexadecimal digits.
-func containerOf(cgroup string) string {
-	run := 0
-	for i := 0; i <= len(cgroup); i++ {
-		if i < len(cgroup) && strings.IndexByte("0123456789abcdef", cgroup[i]) >= 0 {
-			run++
-			continue
-		}
-		if run == 64 {
-			return cgroup[i-64 : i]
-		}
-		run = 0
-	}
-	return ""
 }
 
 // parseFdinfo returns a field of /proc/PID/fdinfo/N, such as tty-index.

@@ -42,6 +42,7 @@ var tcpStates = [...]string{"", "ESTABLISHED", "SYN-SENT", "SYN-RECEIVED", "FIN-
 const (
 	stateSynSent  = 2
 	stateFinWait1 = 4
+	stateTimeWait = 6
 	stateClosed   = 7
 	stateListen   = 10
 )

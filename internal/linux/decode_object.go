@@ -11,8 +11,8 @@ import (
 // An object is what a descriptor refers to, small enough to index every descriptor of a host.
 type object struct {
 	class byte
-	dev   uint64 // of a FIFO or terminal: the file system it is on; else 0
-	n     uint64 // inode, or the number of the terminal
+	dev   uint64 // of a FIFO, file or terminal: the file system it is on; of a device its major number; of System V's the IPC namespace; else 0
+	n     uint64 // inode, or the number of the terminal or device
 }
 
 // Classes of objects that channels are made of. Their names are those that /proc/PID/fd shows, or look alike.
@@ -25,10 +25,22 @@ const (
 	fileObject   = 'r' // a regular file, or memory that is one to the kernel
 	sysvObject   = 'y' // a System V shared memory segment: its IPC namespace and id
 	queueObject  = 'q' // a System V message queue, likewise
+	semObject    = 'w' // a set of System V semaphores, likewise
+	eventObject  = 'e' // an eventfd, by the kernel's own number
+	ringObject   = 'u' // an io_uring instance
+	ttyObject    = 'c' // a terminal that is a device of its own
+	traceObject  = 'x' // a process that another one traces: its pid
+	fuseObject   = 'v' // a file system that a process serves: its device
+
+	// These the index has of descriptors of which only a closer look tells more.
+	deviceObject = 'd' // a character device
+	anonObject   = 'a' // an anonymous file: most share one inode
 )
 
 var classNames = map[byte]string{socketObject: "socket", pipeObject: "pipe", fifoObject: "fifo", masterObject: "ptm", slaveObject: "pts",
-	fileObject: "file", sysvObject: "shm", queueObject: "msg"}
+	fileObject: "file", sysvObject: "shm", queueObject: "msg",
+	semObject: "sem", eventObject: "eventfd", ringObject: "io_uring", ttyObject: "tty", traceObject: "ptrace", fuseObject: "fuse",
+	deviceObject: "device", anonObject: "anon_inode"}
 
 func (o object) name() host.Object {
 	if o.class == 0 {
@@ -74,7 +86,7 @@ func (o object) peer() object {
 		return object{slaveObject, o.dev, o.n}
 	case slaveObject:
 		return object{masterObject, o.dev, o.n}
-	case pipeObject, fifoObject, fileObject, sysvObject, queueObject:
+	case pipeObject, fifoObject, fileObject, sysvObject, queueObject, semObject, eventObject, ringObject, ttyObject, traceObject, fuseObject:
 		return o
 	}
 	return object{}

@@ -15,6 +15,13 @@ func TestObjectName(t *testing.T) {
 		{fifoObject, 65, 17}:              "fifo:[65:17]",
 		{masterObject, 23, 0}:             "ptm:[23:0]",
 		{slaveObject, 23, math.MaxUint64}: "pts:[23:18446744073709551615]",
+		{queueObject, 4026531839, 3}:      "msg:[4026531839:3]",
+		{semObject, 4026531839, 3}:        "sem:[4026531839:3]",
+		{eventObject, 0, 7}:               "eventfd:[0:7]",
+		{ringObject, 16, 17}:              "io_uring:[16:17]",
+		{ttyObject, 4, 64}:                "tty:[4:64]",
+		{traceObject, 0, 4711}:            "ptrace:[0:4711]",
+		{fuseObject, 0, 39}:               "fuse:[0:39]",
 	} {
 		got := o.name()
 		if got != want {
@@ -35,6 +42,7 @@ func TestObjectName(t *testing.T) {
 func TestObjectPeer(t *testing.T) {
 	for o, want := range map[object]object{
 		{socketObject, 0, 1}: {}, {pipeObject, 0, 1}: {pipeObject, 0, 1}, {fifoObject, 2, 1}: {fifoObject, 2, 1},
+		{ttyObject, 4, 64}: {ttyObject, 4, 64}, {eventObject, 0, 7}: {eventObject, 0, 7}, {deviceObject, 5, 0}: {}, {anonObject, 16, 1038}: {},
 		{masterObject, 2, 1}: {slaveObject, 2, 1}, {slaveObject, 2, 1}: {masterObject, 2, 1}, {}: {},
 	} {
 		if got := o.peer(); got != want {

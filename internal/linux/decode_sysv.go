@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -60,6 +61,51 @@ func (q queue) mode(pid int, start time.Time) host.Mode {
 		return host.Write
 	case r:
 		return host.Read
+	}
+	return ""
+}
+
+// A semSet is a set of System V semaphores (ipc/sem.c).
+type semSet struct {
+	key    int64
+	id     uint64
+	number int
+	// used is when one of them was last changed; zero is never.
+	used time.Time
+	pids []int // the last process of each semaphore; 0 for none
+}
+
+// parseSems parses /proc/sysvipc/sem: key, semid, perms, nsems, uid, gid, cuid, cgid, otime, ctime.
+func parseSems(b []byte) ([]semSet, error) {
+	var sets []semSet
+	first := true
+	for line := range bytes.Lines(b) {
+		f := bytes.Fields(line)
+		if first || len(f) == 0 {
+			first = false // the heading
+			continue
+		}
+		if len(f) < 10 {
+			return nil, fmt.Errorf("parse semaphores: %w", errSyntax)
+		}
+		key, err := strconv.ParseInt(string(f[0]), 10, 64)
+		id, err2 := strconv.ParseUint(string(f[1]), 10, 32)
+		number, err3 := strconv.ParseUint(string(f[3]), 10, 31)
+		operated, err4 := strconv.ParseInt(string(f[8]), 10, 64)
+		changed, err5 := strconv.ParseInt(string(f[9]), 10, 64)
+		if errors.Join(err, err2, err3, err4, err5) != nil {
+			return nil, fmt.Errorf("parse semaphores: %w", errSyntax)
+		}
+		sets = append(sets, semSet{key: key, id: id, number: int(number), used: time.Unix(max(operated, changed), 0)})
+	}
+	return sets, nil
+}
+
+// mode says what a process last did with the set; empty for nothing. Who has started since the set was last
+// used has the pid of one that has ended.
+func (s semSet) mode(pid int, start time.Time) host.Mode {
+	if pid != 0 && slices.Contains(s.pids, pid) && start.Before(s.used.Add(time.Second)) {
+		return host.ReadWrite
 	}
 	return ""
 }

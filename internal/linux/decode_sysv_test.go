@@ -106,3 +106,46 @@ func FuzzParseQueues(f *testing.F) {
 		}
 	})
 }
+
+const semHeading = "       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n"
+
+func TestParseSems(t *testing.T) {
+	got, err := parseSems([]byte(semHeading + "         0          3   600          2     0     0     0     0 1700000001 1700000000\n" +
+		"-559038737      98305   666          1  1000  1000  1000  1000          0 1700000000\n"))
+	want := []semSet{{key: 0, id: 3, number: 2, used: time.Unix(1700000001, 0)}, {key: -559038737, id: 98305, number: 1, used: time.Unix(1700000000, 0)}}
+	if d := cmp.Diff(want, got, cmp.AllowUnexported(semSet{})); d != "" || err != nil {
+		t.Errorf("%v (-want +got):\n%s", err, d)
+	}
+	for _, line := range []string{"x\n", "0 0 600 1 0 0 0 0 1\n", "x 0 600 1 0 0 0 0 1 2\n", "0 -1 600 1 0 0 0 0 1 2\n", "0 0 600 -1 0 0 0 0 1 2\n",
+		"0 0 600 1 0 0 0 0 x 2\n", "0 0 600 1 0 0 0 0 1 x\n"} {
+		if got, err := parseSems([]byte(semHeading + line)); err == nil || got != nil {
+			t.Errorf("parseSems(%q) = %+v, %v; want an error alone", line, got, err)
+		}
+	}
+}
+
+func TestSemMode(t *testing.T) {
+	then := time.Unix(1700000000, 0)
+	s := semSet{used: then, pids: []int{0, 100, 200}}
+	for _, tt := range []struct {
+		pid   int
+		start time.Time
+		want  host.Mode
+	}{{100, then, host.ReadWrite}, {200, then.Add(-time.Hour), host.ReadWrite}, {300, then, ""}, {0, time.Time{}, ""}, {100, then.Add(time.Second), ""}} {
+		if got := s.mode(tt.pid, tt.start); got != tt.want {
+			t.Errorf("mode(%d, %v) = %q, want %q", tt.pid, tt.start, got, tt.want)
+		}
+	}
+}
+
+func FuzzParseSems(f *testing.F) {
+	f.Add([]byte(semHeading + "0 3 600 2 0 0 0 0 1700000001 1700000000\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		sets, err := parseSems(b)
+		for _, s := range sets {
+			if s.number < 0 || err != nil {
+				t.Errorf("%+v, %v", s, err)
+			}
+		}
+	})
+}

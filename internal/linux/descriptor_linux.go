@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -76,13 +77,12 @@ func (t *table) descriptor(ctx context.Context, dir int, name []byte) bool {
 		return gone(err) || t.refused(dir, n, string(name), err)
 	}
 	key := tableKey{dev: unix.Mkdev(st.Dev_major, st.Dev_minor), ino: st.Ino, rdev: unix.Mkdev(st.Rdev_major, st.Rdev_minor), mode: linkMode(dir, string(name))}
-	o := objectOf(&st, t.r.s.pipeDev)
-	if o.class == masterObject {
-		if o = masterOf(dir, n); o.class == 0 {
-			t.r.gap("descriptor "+string(name), noTerminal)
-		}
+	raw := objectOf(&st, t.r.s.pipeDev)
+	o, err := t.r.s.look(ctx, opened{dir: dir, n: n, pid: t.r.d.pid, copy: func() (int, error) { return t.copyOf(n) }}, raw)
+	if err != nil {
+		t.r.gap("descriptor "+string(name), err.Error())
 	}
-	if o.class == masterObject || o.class == 0 && st.Mode&unix.S_IFMT != unix.S_IFREG && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+	if o != raw || o.class == 0 && st.Mode&unix.S_IFMT != unix.S_IFREG && st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		// Masters of all terminals share one inode, as do most anonymous files.
 		key.target = string(o.name()) + readLink(dir, string(name))
 	}
@@ -135,8 +135,13 @@ func linkMode(dir int, name string) host.Mode {
 }
 
 // path returns the path of one descriptor of a process, or of one of its threads, below the process's.
-func (r ref) path() string {
-	name := "fd/" + strconv.Itoa(int(r.fd))
+func (r ref) path() string { return r.below("fd/") }
+
+// info returns that of what the kernel tells of it.
+func (r ref) info() string { return r.below("fdinfo/") }
+
+func (r ref) below(dir string) string {
+	name := dir + strconv.Itoa(int(r.fd))
 	if r.tid != 0 {
 		name = "task/" + strconv.Itoa(int(r.tid)) + "/" + name
 	}
@@ -145,13 +150,6 @@ func (r ref) path() string {
 
 // mode reads the mode of one descriptor.
 func (d procDir) mode(r ref) host.Mode { return linkMode(d.fd, r.path()) }
-
-// holds reports whether a descriptor still refers to an object.
-func (d procDir) holds(r ref, o object, pipeDev uint64) bool {
-	var st unix.Statx_t
-	err := statFD(d.fd, append([]byte(r.path()), 0), &st)
-	return err == nil && objectOf(&st, pipeDev) == o
-}
 
 // maxPaths is how much the paths of one process's descriptors may take in a report.
 const maxPaths = 512 << 10
@@ -198,13 +196,29 @@ func (t *table) kind(ctx context.Context, d *host.Descriptor, o object, dir int,
 		return
 	}
 	target := t.path(dir, name)
-	if o.class == fileObject {
+	switch o.class {
+	case fileObject:
 		d.Kind, d.Path = memoryKind(target), target
 		if d.Kind != host.File {
 			t.r.s.mapped[o] = o
 		} else if st.Dev_major == 0 && t.isQueue(d.FDs[0], o.dev) {
 			d.Kind = host.MQueue
+		} else if st.Dev_major == 0 {
+			t.r.unbacked = append(t.r.unbacked, o.dev)
 		}
+		return
+	case ttyObject:
+		d.Kind, d.Path = host.TTY, target
+		return
+	case fuseObject:
+		d.Kind, d.Name = host.FUSE, fmt.Sprintf("%s serves %s", target, deviceName(o.n))
+		return
+	case eventObject:
+		d.Kind, d.Name, d.Inode = host.EventFD, fmt.Sprintf("%s %d", target, o.n), 0
+		return
+	case ringObject:
+		d.Kind, d.Name = host.IOUring, target
+		t.r.rings = append(t.r.rings, ref{pid: int32(t.r.d.pid), tid: int32(t.tid), fd: int32(d.FDs[0])})
 		return
 	}
 	switch st.Mode & unix.S_IFMT {
@@ -212,23 +226,54 @@ func (t *table) kind(ctx context.Context, d *host.Descriptor, o object, dir int,
 		d.Kind, d.Path = host.File, target
 	case unix.S_IFCHR:
 		d.Kind, d.Path = host.File, target
-		if st.Rdev_major == 4 || st.Rdev_major == 5 {
+		switch {
+		case st.Rdev_major == 4 || st.Rdev_major == 5:
 			d.Kind = host.TTY
+		case objectOf(st, 0) == deviceTun:
+			d.Kind, d.Path, d.Name = "tun", "", t.told(dir, d.FDs[0], target, "iff")
 		}
 	default:
 		// anon_inode:[eventpoll], anon_inode:inotify and so on: the kernel's own name is the kind.
 		d.Kind, d.Name = host.Kind(strings.Trim(strings.TrimPrefix(path.Base(target), "anon_inode:"), "[]")), target
 		d.Inode = 0
-		if d.Kind == "" || d.Kind == "." {
+		switch d.Kind {
+		case "pidfd":
+			d.Name = t.told(dir, d.FDs[0], target, "Pid")
+		case "", ".":
 			d.Kind = "other"
 		}
 	}
 }
 
-// mqueueMagic is the file system of POSIX message queues (linux/magic.h).
-const mqueueMagic = 0x19800202
+// told adds to what the kernel calls a descriptor a field of its fdinfo.
+func (t *table) told(dir, n int, target, field string) string {
+	b, err := opened{dir: dir, n: n}.info()
+	if v, ok := parseFdinfo(b, field); err == nil && ok {
+		return target + " " + text([]byte(v))
+	}
+	return target
+}
 
-// isQueue reports whether a descriptor is of a POSIX message queue, by its file system, which is asked once.
+// deviceName writes a device number as major:minor.
+func deviceName(dev uint64) string { return fmt.Sprintf("%d:%d", unix.Major(dev), unix.Minor(dev)) }
+
+// served adds that a process has files of file systems which processes serve. devs are those of its files that
+// have no device of their own.
+func (r *reading) served(ctx context.Context, devs []uint64) {
+	slices.Sort(devs)
+	for _, dev := range slices.Compact(devs) {
+		o := object{fuseObject, 0, dev}
+		if _, ok := r.s.closer(ctx, deviceFUSE)[o]; !ok || slices.ContainsFunc(r.p.Descriptors, func(d host.Descriptor) bool { return d.Object == o.name() }) {
+			continue
+		}
+		r.p.Descriptors = append(r.p.Descriptors, host.Descriptor{FDs: []int{}, Kind: host.FUSE, Mode: host.ReadWrite, Object: o.name(), Peer: o.name(),
+			Name: "files of " + deviceName(dev)})
+	}
+}
+
+// isQueue reports whether a descriptor is of a POSIX message queue, which is asked once of a file system. A
+// question about the attributes of a queue (mq_getsetattr(2)) is refused of anything else without a look at its
+// file system: a process may serve that, and never answer.
 func (t *table) isQueue(n int, dev uint64) bool {
 	is, known := t.r.s.queueFS[dev]
 	if known {
@@ -241,12 +286,9 @@ func (t *table) isQueue(n int, dev uint64) bool {
 		return false
 	}
 	defer unix.Close(fd)
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(fd, &st); err != nil {
-		return false
-	}
-	t.r.s.queueFS[dev] = st.Type == mqueueMagic
-	return st.Type == mqueueMagic
+	_, _, e := unix.Syscall(unix.SYS_MQ_GETSETATTR, uintptr(fd), 0, 0)
+	t.r.s.queueFS[dev] = e == 0
+	return e == 0
 }
 
 // socket reads what a socket is. The daemon takes a copy of the descriptor (pidfd_getfd(2)) for as long as

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -15,69 +14,19 @@ import (
 	"github.com/stopd/stopd/host"
 )
 
-// A diag asks NETLINK_SOCK_DIAG (sock_diag(7)) of one network namespace. Each question has a netlink
-// socket to itself; those that are free are kept.
-type diag struct {
-	nsfd int // descriptor of the namespace; 0 is our own
-	mu   sync.Mutex
-	free []*netlink.Conn
+// A diag asks NETLINK_SOCK_DIAG (sock_diag(7)) of one network namespace.
+type diag struct{ netlinks }
+
+func newDiag(nsfd int) *diag {
+	return &diag{netlinks{protocol: unix.NETLINK_SOCK_DIAG, nsfd: nsfd}}
 }
 
-// maxFree is how many idle netlink sockets are kept: as many as questions usually run at once.
-const maxFree = 8
-
-func (d *diag) take() (*netlink.Conn, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if n := len(d.free); n > 0 {
-		c := d.free[n-1]
-		d.free = d.free[:n-1]
-		return c, nil
-	}
-	c, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, &netlink.Config{NetNS: d.nsfd})
-	if err != nil {
-		return nil, fmt.Errorf("open sock_diag: %w", err)
-	}
-	return c, nil
-}
-
-func (d *diag) give(c *netlink.Conn, err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err == nil && len(d.free) < maxFree {
-		d.free = append(d.free, c)
-		return
-	}
-	c.Close() // after an error answers may still be on their way
-}
-
-func (d *diag) close() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, c := range d.free {
-		c.Close()
-	}
-	d.free = nil
-}
-
-// ask sends one request and returns the payloads of the answer.
+// ask sends one request and returns the payloads of the answer. ErrNotFound says that there is none.
 func (d *diag) ask(ctx context.Context, flags netlink.HeaderFlags, payload []byte) ([]netlink.Message, error) {
-	c, err := d.take()
-	if err != nil {
-		return nil, err
-	}
-	deadline, _ := ctx.Deadline()
-	if err := c.SetDeadline(deadline); err != nil {
-		c.Close()
-		return nil, fmt.Errorf("ask sock_diag: %w", err)
-	}
-	ms, err := c.Execute(netlink.Message{
-		Header: netlink.Header{Type: sockDiagByFamily, Flags: netlink.Request | flags}, Data: payload})
+	ms, err := d.exchange(ctx, sockDiagByFamily, flags, payload)
 	if errors.Is(err, unix.ENOENT) {
-		d.give(c, nil)
 		return nil, host.ErrNotFound
 	}
-	d.give(c, err)
 	if err != nil {
 		return nil, fmt.Errorf("ask sock_diag: %w", err)
 	}
@@ -118,13 +67,14 @@ func (d *diag) find(ctx context.Context, f host.Flow, ifindex uint32) (inetSocke
 	return s, nil
 }
 
+const loopbackLink = 1 // LOOPBACK_IFINDEX of net/flow.h
+
 // findNear looks up the other end of a connection within the machine: it is bound to no link, or to
 // loopback, which is where such a connection runs.
 func (d *diag) findNear(ctx context.Context, f host.Flow) (inetSocket, error) {
-	const loopback = 1 // LOOPBACK_IFINDEX of net/flow.h
 	s, err := d.find(ctx, f, 0)
 	if errors.Is(err, host.ErrNotFound) {
-		return d.find(ctx, f, loopback)
+		return d.find(ctx, f, loopbackLink)
 	}
 	return s, err
 }
@@ -174,10 +124,19 @@ func (d *diag) check(ctx context.Context) error {
 
 // dump lists all internet sockets of a kind.
 func (d *diag) dump(ctx context.Context, kind host.Kind) ([]inetSocket, error) {
+	return d.dumpStates(ctx, kind, 0xffffffff)
+}
+
+// dumpConnected lists the TCP sockets that have a remote end and may have a holder.
+func (d *diag) dumpConnected(ctx context.Context) ([]inetSocket, error) {
+	return d.dumpStates(ctx, host.TCP, 0xffffffff&^(1<<stateListen|1<<stateClosed|1<<stateTimeWait))
+}
+
+func (d *diag) dumpStates(ctx context.Context, kind host.Kind, states uint32) ([]inetSocket, error) {
 	proto := map[host.Kind]uint8{host.TCP: protoTCP, host.UDP: protoUDP, host.Raw: protoRaw}[kind]
 	var all []inetSocket
 	for _, family := range []uint8{afInet, afInet6} {
-		ms, err := d.ask(ctx, netlink.Dump, inetRequest(family, proto, 0xffffffff, netip.AddrPort{}, netip.AddrPort{}, 0))
+		ms, err := d.ask(ctx, netlink.Dump, inetRequest(family, proto, states, netip.AddrPort{}, netip.AddrPort{}, 0))
 		if errors.Is(err, host.ErrNotFound) {
 			err = fmt.Errorf("list %s sockets: %w", kind, errNoDiag)
 		}

@@ -20,12 +20,18 @@ import (
 
 // A Host is this machine.
 type Host struct {
-	diag   *diag
-	netns  uint64
-	cookie uint64 // of the network namespace; 0 where the kernel has none
-	boot   time.Time
-	names  *names
-	exes   *executables
+	diag      *diag
+	conntrack *conntrack
+	rtnetlink *rtnetlink
+	netns     uint64
+	cookie    uint64 // of the network namespace; 0 where the kernel has none
+	boot      time.Time
+	names     *names
+	exes      *executables
+	// uids and gids tell which ids the kernel can show in the daemon's user namespace.
+	uids, gids idMap
+	// records is what processes logged as they let somebody in.
+	records records
 
 	mu        sync.Mutex
 	facts     host.Facts // what does not change
@@ -33,6 +39,12 @@ type Host struct {
 	addrs     []netip.Addr
 	links     map[netip.Addr][]uint32 // those that have an address
 	addrsRead time.Time
+
+	spacesMu   sync.Mutex
+	spacesSeen map[uint64]string // see spaces
+	spacesRead time.Time
+	elsewhere  elsewhere
+	zones      zones
 }
 
 // addressesAge is how old the list of the host's own addresses may be.
@@ -44,11 +56,12 @@ func Open() (*Host, error) {
 	if err := unix.Stat("/proc/self/ns/net", &st); err != nil {
 		return nil, fmt.Errorf("read /proc: %w", err)
 	}
-	h := &Host{diag: &diag{}, netns: st.Ino, names: newNames(), exes: newExecutables()}
+	h := &Host{diag: newDiag(0), conntrack: newConntrack(0), rtnetlink: newRTNetlink(0), netns: st.Ino, names: newNames(), exes: newExecutables(), elsewhere: elsewhere{turn: make(chan struct{}, 1)}}
 	if err := h.diag.check(context.Background()); err != nil {
 		return nil, err
 	}
 	h.cookie, _ = namespaceCookie()
+	h.uids, h.gids = readIDMap("/proc/self/uid_map", "/proc/sys/kernel/overflowuid"), readIDMap("/proc/self/gid_map", "/proc/sys/kernel/overflowgid")
 	var err error
 	if h.boot, err = bootTime(); err != nil {
 		return nil, err
@@ -60,7 +73,19 @@ func Open() (*Host, error) {
 // Close frees what the host holds.
 func (h *Host) Close() error {
 	h.diag.close()
+	h.conntrack.close()
+	h.rtnetlink.close()
 	return nil
+}
+
+// readIDMap reads which ids the daemon's user namespace has. A kernel without such namespaces has one.
+func readIDMap(ids, overflow string) idMap {
+	m, err := os.ReadFile(ids)
+	if err != nil {
+		return idMap{all: true}
+	}
+	o, _ := os.ReadFile(overflow)
+	return parseIDMap(m, o)
 }
 
 // namespaceCookie returns the cookie of the daemon's own network namespace.
@@ -100,6 +125,7 @@ func (h *Host) readFacts() {
 // Facts returns what identifies this host.
 func (h *Host) Facts(context.Context) (host.Facts, []host.Gap) {
 	f, gaps := h.facts, slices.Clone(h.gaps)
+	f.NetNS = h.netns
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		gaps = append(gaps, host.Gap{What: "host name", Why: err.Error()})
@@ -162,12 +188,19 @@ func (h *Host) addresses() ([]netip.Addr, map[netip.Addr][]uint32, error) {
 	return h.addrs, h.links, nil
 }
 
-// Find looks a flow up in the host's own network namespace.
+// Find looks a flow up in the host's own network namespace, and where it is not there, in the one that its
+// packets come to.
 func (h *Host) Find(ctx context.Context, f host.Flow) (host.Socket, error) {
 	if f.Local.Addr().IsUnspecified() {
 		return h.findAnywhere(ctx, f)
 	}
-	return h.find(ctx, f)
+	s, err := h.find(ctx, f)
+	if errors.Is(err, host.ErrNotFound) && f.Protocol == host.TCP {
+		set := h.newSpaces()
+		defer set.close()
+		return set.find(ctx, f)
+	}
+	return s, err
 }
 
 func (h *Host) findAnywhere(ctx context.Context, f host.Flow) (host.Socket, error) {
@@ -175,17 +208,26 @@ func (h *Host) findAnywhere(ctx context.Context, f host.Flow) (host.Socket, erro
 	if err != nil {
 		return host.Socket{}, err
 	}
+	set := h.newSpaces()
+	defer set.close()
 	for _, a := range addrs {
 		if a.Is4() != f.Remote.Addr().Unmap().Is4() {
 			continue
 		}
+		f := f
 		f.Local = netip.AddrPortFrom(a, f.Local.Port())
 		s, err := h.find(ctx, f)
+		if errors.Is(err, host.ErrNotFound) && f.Protocol == host.TCP {
+			s, err = set.find(ctx, f)
+		}
 		if !errors.Is(err, host.ErrNotFound) {
 			return s, err
 		}
 	}
-	return host.Socket{}, host.ErrNotFound
+	if f.Protocol != host.TCP {
+		return host.Socket{}, host.ErrNotFound
+	}
+	return h.findHidden(ctx, set, f)
 }
 
 // find looks a flow up, first among sockets that are bound to no link, then among those bound to a link that
@@ -206,12 +248,12 @@ func (h *Host) find(ctx context.Context, f host.Flow) (host.Socket, error) {
 	if err != nil {
 		return host.Socket{}, err
 	}
-	return h.socket(s, dir), nil
+	return socketOf(s, dir, h.netns), nil
 }
 
-func (h *Host) socket(s inetSocket, dir host.Direction) host.Socket {
+func socketOf(s inetSocket, dir host.Direction, netns uint64) host.Socket {
 	out := host.Socket{Protocol: s.kind, Local: s.local, Remote: s.remote, State: stateName(s.kind, s.state),
-		UID: s.uid, Inode: s.inode, Cookie: s.cookie, NetNS: h.netns}
+		UID: s.uid, Inode: s.inode, Cookie: s.cookie, NetNS: netns}
 	if s.inode != 0 {
 		out.Object = object{socketObject, 0, s.inode}.name()
 	}

@@ -33,11 +33,19 @@ var roles = map[string]func() (string, error){
 	"many":       manyRole,
 	"memory":     memoryRole,
 	"crowd":      crowdRole,
+	"ipc":        ipcRole,
+	"tty":        ttyRole,
+	"restless":   restlessRole,
+	"ring":       ringRole,
+	"session":    sessionRole,
+	"tracer":     tracerRole,
+	"server":     serverRole,
+	"named":      namedRole,
 }
 
 func init() {
 	switch os.Getenv(roleEnv) {
-	case "hostile", "leaderless", "threads":
+	case "hostile", "leaderless", "threads", "tracer", "restless":
 		runtime.LockOSThread() // they are about the first thread, or about another
 	}
 }

@@ -6,10 +6,8 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -111,7 +109,7 @@ type memoryIndex struct {
 }
 
 type mapper struct {
-	pid  int
+	host.ID
 	mode host.Mode
 }
 
@@ -197,6 +195,14 @@ func (ix *memoryIndex) process(root, pid int, shmDev uint64) {
 	}
 	defer d.close()
 	ms, err := d.mappings()
+	id := host.ID{PID: pid}
+	if len(ms) > 0 {
+		st, err := d.stat()
+		if err != nil {
+			return // it has ended
+		}
+		id.Start = st.start
+	}
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
 	if err != nil && !gone(err) && !os.IsNotExist(err) {
@@ -204,7 +210,7 @@ func (ix *memoryIndex) process(root, pid int, shmDev uint64) {
 	}
 	for _, m := range ms {
 		key := d.mapKey(m, shmDev)
-		ix.by[key] = append(ix.by[key], mapper{pid, m.mode})
+		ix.by[key] = append(ix.by[key], mapper{id, m.mode})
 	}
 }
 
@@ -215,82 +221,20 @@ func (s *snapshot) mappers(ctx context.Context, o object, hs []host.Holder) []ho
 		return hs
 	}
 	for _, m := range s.memory(ctx)[key] {
-		i := slices.IndexFunc(hs, func(h host.Holder) bool { return h.PID == m.pid })
+		i := slices.IndexFunc(hs, func(h host.Holder) bool { return h.ID == m.ID })
 		if i >= 0 {
 			hs[i].Mode = hs[i].Mode.With(m.mode)
 			continue
 		}
-		d, err := openProc(s.root, m.pid)
+		d, err := s.handle(m.PID)
 		if err != nil {
 			continue
 		}
-		st, err := d.stat()
-		d.close()
-		if err != nil {
-			continue
+		if st, err := d.stat(); err != nil || st.start != m.Start {
+			continue // it has ended
 		}
-		hs = append(hs, host.Holder{ID: host.ID{PID: m.pid, Start: st.start}, FDs: []int{}, Mode: m.mode})
+		hs = append(hs, host.Holder{ID: m.ID, FDs: []int{}, Mode: m.mode})
 	}
 	slices.SortFunc(hs, func(a, b host.Holder) int { return a.PID - b.PID })
-	return hs
-}
-
-// queues lists the System V message queues of the daemon's own IPC namespace that the process was the last
-// to send to or to receive from. The kernel remembers no others.
-func (r *reading) queues() {
-	for _, q := range r.s.messageQueues() {
-		m := q.mode(r.d.pid, r.p.Start)
-		if m != q.mode(r.d.pid, time.Time{}) {
-			r.gap("message queues", "it began after a process with its pid had used queue "+strconv.FormatUint(q.id, 10)+": the pid was used again, or the clock was set")
-		}
-		if m != "" {
-			o := object{queueObject, 0, q.id}.name()
-			r.p.Descriptors = append(r.p.Descriptors, host.Descriptor{FDs: []int{}, Kind: host.Msg, Mode: m, Object: o, Peer: o,
-				Name: "key " + strconv.FormatInt(q.key, 10) + " id " + strconv.FormatUint(q.id, 10)})
-		}
-	}
-}
-
-// messageQueues reads the list of queues, once.
-func (s *snapshot) messageQueues() []queue {
-	if s.queues != nil {
-		return s.queues
-	}
-	s.queues = []queue{}
-	b, err := os.ReadFile("/proc/sysvipc/msg")
-	if os.IsNotExist(err) {
-		return s.queues // a kernel without them
-	}
-	var qs []queue
-	if err == nil {
-		qs, err = parseQueues(b)
-	}
-	if err != nil {
-		s.gaps = append(s.gaps, host.Gap{What: "message queues", Why: err.Error()})
-	}
-	s.queues = append(s.queues, qs...)
-	return s.queues
-}
-
-// queueHolders returns the last sender and the last receiver of a queue.
-func (s *snapshot) queueHolders(id uint64) []host.Holder {
-	var hs []host.Holder
-	for _, q := range s.messageQueues() {
-		if q.id != id {
-			continue
-		}
-		for _, pid := range slices.Compact([]int{min(q.sender, q.receiver), max(q.sender, q.receiver)}) {
-			d, err := openProc(s.root, pid)
-			if pid == 0 || err != nil {
-				continue // nobody yet, or it has ended
-			}
-			if st, err := d.stat(); err == nil {
-				if m := q.mode(pid, s.startTime(st.start)); m != "" {
-					hs = append(hs, host.Holder{ID: host.ID{PID: pid, Start: st.start}, FDs: []int{}, Mode: m})
-				}
-			}
-			d.close()
-		}
-	}
 	return hs
 }

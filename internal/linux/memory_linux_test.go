@@ -24,7 +24,7 @@ import (
 
 // memoryRole shares what its environment says, and closes the descriptor if there was one: "sysv ID" and
 // "file PATH" and "fd 3" are mapped, "new" is a segment of its own, "mq NAME" is opened, "send ID" and
-// "receive ID" are of a queue.
+// "receive ID" are of a queue, "post ID N" is of a semaphore, "receive and post ID ID" of both.
 func memoryRole() (string, error) {
 	what, arg, _ := strings.Cut(os.Getenv("STOPD_TEST_MEMORY"), " ")
 	write := os.Getenv("STOPD_TEST_MODE") != "r"
@@ -75,12 +75,23 @@ func memoryRole() (string, error) {
 		_, _, e := unix.Syscall6(unix.SYS_MSGSND, uintptr(id), uintptr(unsafe.Pointer(&m)), 1, 0, 0, 0)
 		return "", noErrno(e)
 	case "receive":
+		var set int
+		both, err := fmt.Sscanf(arg, "and post %d %d", &id, &set)
 		var m struct {
 			kind int
 			text byte
 		}
 		_, _, e := unix.Syscall6(unix.SYS_MSGRCV, uintptr(id), uintptr(unsafe.Pointer(&m)), 1, 0, 0, 0)
-		return "", noErrno(e)
+		if e != 0 || both == 0 {
+			return "", noErrno(e)
+		}
+		return "", errors.Join(err, post(set, 1))
+	case "post":
+		var n int
+		if _, err := fmt.Sscan(arg, &id, &n); err != nil {
+			return "", err
+		}
+		return "", post(id, n)
 	}
 	return "", fmt.Errorf("no memory %q", what)
 }
@@ -277,7 +288,11 @@ func TestMessageQueues(t *testing.T) {
 		a := shares(t, "send "+id, host.Write)
 		b := shares(t, "receive "+id, host.Read)
 		joined(t, host.Descriptor{FDs: []int{}, Kind: host.Msg, Name: "key 0 id " + id}, a, b, host.Write, host.Read)
-		hs, err := openSnapshot(t, openHost(t)).Holders(t.Context(), object{queueObject, 0, uint64(q)}.name())
+		home, err := ownIPC()
+		if err != nil {
+			t.Fatal(err)
+		}
+		hs, err := openSnapshot(t, openHost(t)).Holders(t.Context(), object{queueObject, home, uint64(q)}.name())
 		if err != nil || len(hs) != 2 {
 			t.Errorf("holders of a queue, before any process was read: %+v, %v; want two", hs, err)
 		}

@@ -3,6 +3,7 @@ package linux
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -12,8 +13,19 @@ import (
 
 // A namespace is a network namespace as one snapshot sees it. Lists are read when first needed, once.
 type namespace struct {
-	inode uint64
-	diag  *diag
+	inode     uint64
+	diag      *diag
+	conntrack *conntrack
+	rtnetlink *rtnetlink
+
+	byNSID     map[int32]*namespace // whom it calls by which number
+	routes     map[netip.Addr]route
+	hops       map[hopKey]hop
+	links      map[uint32]link
+	allLinks   bool
+	counted    bool
+	entries    uint32 // connections that are tracked
+	entriesErr error
 
 	unixes    *unixTable
 	unixErr   error
@@ -26,8 +38,74 @@ type namespace struct {
 
 // close frees what a namespace other than the daemon's own holds.
 func (n *namespace) close() {
+	n.conntrack.close()
+	n.rtnetlink.close()
 	n.diag.close()
 	unix.Close(n.diag.nsfd)
+}
+
+// A hopKey is a way out of a namespace: a link and the next hop.
+type hopKey struct {
+	link uint32
+	next netip.Addr
+}
+
+// A hop is where a way out leads to.
+type hop struct {
+	ns      *namespace   // nil where it leaves the host
+	bridges []*namespace // whose bridges it passes
+	err     error
+}
+
+// maxRoutes bounds the routes that are remembered.
+const maxRoutes = 1 << 16
+
+// routeTo returns where packets for an address go.
+func (n *namespace) routeTo(ctx context.Context, to netip.Addr) (route, error) {
+	if r, ok := n.routes[to]; ok {
+		return r, nil
+	}
+	r, err := n.rtnetlink.route(ctx, to)
+	if err != nil {
+		return route{}, err
+	}
+	if n.routes == nil || len(n.routes) >= maxRoutes {
+		n.routes = map[netip.Addr]route{}
+	}
+	n.routes[to] = r
+	return r, nil
+}
+
+// linkOf returns a link.
+func (n *namespace) linkOf(ctx context.Context, index uint32) (link, error) {
+	if l, ok := n.links[index]; ok {
+		return l, nil
+	}
+	l, err := n.rtnetlink.link(ctx, index)
+	if err != nil {
+		return link{}, err
+	}
+	if n.links == nil {
+		n.links = map[uint32]link{}
+	}
+	n.links[index] = l
+	return l, nil
+}
+
+// linksOf returns all links.
+func (n *namespace) linksOf(ctx context.Context) (map[uint32]link, error) {
+	if n.allLinks {
+		return n.links, nil
+	}
+	all, err := n.rtnetlink.links(ctx)
+	if err != nil {
+		return nil, err
+	}
+	n.allLinks, n.links = true, map[uint32]link{}
+	for _, l := range all {
+		n.links[l.index] = l
+	}
+	return n.links, nil
 }
 
 // A unixTable is all UNIX sockets of a namespace, and who is connected to each.

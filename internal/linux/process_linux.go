@@ -83,21 +83,46 @@ func (d procDir) link(name string) (string, error) {
 	return text(b[:n]), nil
 }
 
-// readProcess reads one process with its descriptors. What could not be read is a gap of the snapshot.
+// readProcess reads one process with its descriptors. What could not be read is a gap of the snapshot. One that
+// changes while it is looked at is looked at again.
 func (s *snapshot) readProcess(ctx context.Context, pid int) (host.Process, error) {
-	d, err := openProc(s.root, pid)
+	d, err := s.handle(pid)
 	if err != nil {
 		return host.Process{}, err
 	}
-	defer d.close()
+	const tries = 3
+	for try := 1; ; try++ {
+		before := len(s.gaps)
+		p, changed, err := s.readOnce(ctx, d)
+		if err != nil || changed == "" {
+			return p, err
+		}
+		if try < tries && changed == programChanged && ctx.Err() == nil {
+			// What it lacked as another program is nothing that this one lacks.
+			s.gaps = append(s.gaps[:before:before], slices.DeleteFunc(slices.Clone(s.gaps[before:]), func(g host.Gap) bool { return g.PID == pid })...)
+			continue
+		}
+		s.gaps = append(s.gaps, host.Gap{PID: pid, What: "process", Why: changed})
+		return p, nil
+	}
+}
+
+// How a process may have changed while it was looked at.
+const (
+	programChanged = "its name, arguments or program changed while it was looked at"
+	processEnded   = "it ended while it was looked at"
+)
+
+// readOnce reads a process, and how it changed meanwhile; empty is not at all.
+func (s *snapshot) readOnce(ctx context.Context, d procDir) (host.Process, string, error) {
 	st, err := d.stat()
 	if gone(err) {
-		return host.Process{}, host.ErrNotFound
+		return host.Process{}, "", host.ErrNotFound
 	}
 	if err != nil {
-		return host.Process{}, err
+		return host.Process{}, "", err
 	}
-	p := host.Process{PID: pid, PPID: new(st.ppid), StartTicks: st.start, Start: s.startTime(st.start), Name: st.name, TTY: st.tty,
+	p := host.Process{PID: d.pid, PPID: new(st.ppid), StartTicks: st.start, Start: s.startTime(st.start), Name: st.name, TTY: st.tty,
 		Priority: new(st.priority), Nice: new(st.nice), Session: new(st.session), PGRP: new(st.pgrp)}
 	r := &reading{s: s, d: d, p: &p, until: part(ctx, 8)}
 	memory := r.beginMemory(st)
@@ -108,12 +133,14 @@ func (s *snapshot) readProcess(ctx context.Context, pid int) (host.Process, erro
 	}
 	r.memory(ctx, memory) // before descriptors, or our own would show what it takes
 	r.descriptors(ctx)
-	if again, err := d.stat(); err != nil {
-		r.gap("process", "it ended while it was looked at")
-	} else if !again.sameProgram(st) {
-		r.gap("process", "its name, arguments or program changed while it was looked at")
+	again, err := d.stat()
+	if err != nil {
+		return p, processEnded, nil
 	}
-	return p, nil
+	if !again.sameProgram(st) {
+		return p, programChanged, nil
+	}
+	return p, "", nil
 }
 
 func (d procDir) stat() (stat, error) {
@@ -136,8 +163,16 @@ type reading struct {
 	s *snapshot
 	d procDir
 	p *host.Process
+	// job is the batch job by the control group.
+	job string
 	// maps is what the process shares of its memory.
 	maps []mapping
+	// rings are its io_uring instances.
+	rings []ref
+	// unbacked are the devices of its files that are on no real one: a process may serve them.
+	unbacked []uint64
+	// tracer is the thread that traces it, 0 for none.
+	tracer int
 	// until is when this process has had its share of the time, if it has very many descriptors; zero is
 	// never. Nobody hides by them who else is behind a connection.
 	until time.Time
@@ -160,13 +195,25 @@ func (r *reading) identity(ctx context.Context) {
 	if r.note("user and group ids", err) {
 		st, err := parseStatus(b)
 		if r.note("user and group ids", err) {
-			r.p.RUID, r.p.EUID, r.p.SUID = &st.uid[0], &st.uid[1], &st.uid[2]
-			r.p.RGID, r.p.EGID, r.p.SGID = &st.gid[0], &st.gid[1], &st.gid[2]
-			r.p.RUser, r.p.EUser = r.s.h.names.of(ctx, st.uid[0]), r.s.h.names.of(ctx, st.uid[1])
+			u, g := r.s.h.uids, r.s.h.gids
+			r.p.RUID, r.p.EUID, r.p.SUID = u.known(st.uid[0]), u.known(st.uid[1]), u.known(st.uid[2])
+			r.p.RGID, r.p.EGID, r.p.SGID = g.known(st.gid[0]), g.known(st.gid[1]), g.known(st.gid[2])
+			if r.p.RUID == nil || r.p.EUID == nil || r.p.SUID == nil || r.p.RGID == nil || r.p.EGID == nil || r.p.SGID == nil {
+				r.gap("user and group ids", "some are not of the user namespace that the daemon is in")
+			}
+			r.p.RUser, r.p.EUser = r.name(ctx, r.p.RUID), r.name(ctx, r.p.EUID)
+			r.tracer = st.tracer
 		}
 	}
 	r.p.LoginUID = r.audit("loginuid")
 	r.p.AuditSession = r.audit("sessionid")
+}
+
+func (r *reading) name(ctx context.Context, uid *uint32) string {
+	if uid == nil {
+		return ""
+	}
+	return r.s.h.names.of(ctx, *uid)
 }
 
 // audit reads an audit id; the kernel shows 2^32-1 where none was set.
@@ -178,11 +225,11 @@ func (r *reading) audit(name string) *uint32 {
 	if !r.note(name, err) {
 		return nil
 	}
-	n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 32)
-	if !r.note(name, err) || n == 1<<32-1 {
+	n, ok := parseAuditID(b)
+	if !ok {
 		return nil
 	}
-	return new(uint32(n))
+	return &n
 }
 
 // place reads where the process is: directory and control group.
@@ -193,6 +240,8 @@ func (r *reading) place() {
 	if b, err := r.d.read("cgroup"); r.note("control group", err) {
 		r.p.Cgroup = parseCgroup(b)
 		r.p.Container = containerOf(r.p.Cgroup)
+		r.job = jobOfCgroup(b)
+		r.p.Job = jobOf(r.job, host.Job{})
 	}
 }
 
@@ -276,7 +325,8 @@ func (r *reading) memory(ctx context.Context, done <-chan fromMemory) {
 	if m.exe != "" {
 		r.p.ExeDeleted = new(m.deleted)
 	}
-	r.p.Login, r.p.Job = parseEnviron(m.environ)
+	login, job := parseEnviron(m.environ)
+	r.p.Login, r.p.Job = login, jobOf(r.job, job)
 }
 
 func (d procDir) memory(exes *executables, st stat) fromMemory {
@@ -333,6 +383,11 @@ func (r *reading) descriptors(ctx context.Context) {
 		read(filepath.Join("task", strconv.Itoa(tid), "fd"), tid)
 	}
 	slices.SortStableFunc(r.p.Descriptors, func(a, b host.Descriptor) int { return a.FDs[0] - b.FDs[0] })
+	for _, ring := range r.rings {
+		r.fixed(ctx, ring)
+	}
+	r.served(ctx, r.unbacked)
 	r.shared(r.maps)
-	r.queues()
+	r.sysv()
+	r.traces()
 }

@@ -104,8 +104,8 @@ func TestEnding(t *testing.T) {
 // mixed checks that name and arguments are of the same program, unless a gap says that it changed.
 func mixed(t *testing.T, s host.Snapshot, p host.Process) {
 	t.Helper()
-	if len(p.Args) == 0 || len(gapsOf(s, p.PID)) > 0 {
-		return // ended, or said
+	if len(p.Args) == 0 || len(gapsOf(s, p.PID)) > 0 || *p.PPID != os.Getpid() {
+		return // ended, or said, or somebody else's
 	}
 	for _, name := range []string{"env", "true"} {
 		path := "/usr/bin/" + name
@@ -113,6 +113,24 @@ func mixed(t *testing.T, s host.Snapshot, p host.Process) {
 			t.Errorf("process %q has arguments %q", p.Name, p.Args)
 		}
 	}
+}
+
+// TestRestless has a process that has another name each time it is looked at: in the end that is one gap, and it
+// is read whole.
+func TestRestless(t *testing.T) {
+	c := start(t, "restless", nil, nil)
+	waitFor(t, "it changed while it was looked at", func() bool {
+		s := openSnapshot(t, openHost(t))
+		p := readProcess(t, s, c.pid)
+		if len(p.Args) == 0 || len(p.Descriptors) < 3 {
+			t.Errorf("process %+v", p)
+		}
+		g := gapsOf(s, c.pid)
+		if len(g) > 1 || len(g) == 1 && g[0] != "process: "+programChanged {
+			t.Errorf("gaps %q", g)
+		}
+		return len(g) == 1
+	})
 }
 
 // TestReusedPID checks that what is read of a process is never of the next one with its pid.

@@ -16,6 +16,7 @@ import (
 
 // What the processes of the roles tell of themselves, as JSON.
 type report struct {
+	PID     int // of a process beside it
 	TID     int
 	FD      int
 	Socket  uint64 // inode

@@ -203,7 +203,7 @@ func (s *share) descriptor(dir int, pipeDev uint64, p position, name []byte) {
 	o := objectOf(&st, pipeDev)
 	if o.class == masterObject {
 		if o = masterOf(dir, n); o.class == 0 {
-			s.gaps = append(s.gaps, host.Gap{PID: int(p.pid), What: "descriptor " + string(name), Why: noTerminal})
+			s.gaps = append(s.gaps, host.Gap{PID: int(p.pid), What: "descriptor " + string(name), Why: errTerminal.Error()})
 		}
 	}
 	if o.class != 0 {
@@ -241,15 +241,21 @@ func objectOf(st *unix.Statx_t, pipeDev uint64) object {
 			return object{slaveObject, dev, uint64(st.Rdev_major-136)<<20 | uint64(st.Rdev_minor)}
 		case st.Rdev_major == 5 && st.Rdev_minor == 2:
 			return object{class: masterObject}
+		case st.Rdev_major != 1: // null, zero and the like, which everybody has
+			return object{deviceObject, uint64(st.Rdev_major), uint64(st.Rdev_minor)}
 		}
+	case 0: // the kernel shows no type of its anonymous files
+		return object{anonObject, dev, st.Ino}
 	}
 	return object{}
 }
 
-const noTerminal = "which terminal it is the master side of could not be read"
+var errTerminal = errors.New("which terminal it is of could not be read")
 
-// masterOf tells which terminal the master side is of: its number is in fdinfo, and the file system that
-// the slave is on is found beside the multiplexer that was opened, where the process sees it.
+// masterOf tells which terminal the master side is of: its number is in fdinfo, and the file system that the
+// slave is on is the one that the multiplexer is on (devpts has its own), or that is found beside it. Processes
+// of containers have file systems of terminals of their own, and masters are sent from there to others: what
+// the process sees beside its /dev/ptmx counts only if that is the one that was opened.
 func masterOf(dir, n int) object {
 	b := make([]byte, 1024)
 	fd, err := unix.Openat(dir, "../fdinfo/"+strconv.Itoa(n), unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -266,11 +272,39 @@ func masterOf(dir, n int) object {
 	if !ok || err != nil {
 		return object{}
 	}
-	var st unix.Statx_t
-	if err := unix.Statx(dir, "../root/dev/pts/"+v, unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE, &st); err != nil {
+	dev, ok := terminalsOf(dir, strconv.Itoa(n), v)
+	if !ok {
 		return object{}
 	}
-	return object{masterObject, unix.Mkdev(st.Dev_major, st.Dev_minor), number}
+	return object{masterObject, dev, number}
+}
+
+// terminalsOf returns the device of the file system that the slave of an open multiplexer is on. Nothing is
+// opened that the terminal could notice: O_PATH is a name.
+func terminalsOf(dir int, name, number string) (uint64, bool) {
+	const devptsMagic = 0x1cd1 // linux/magic.h
+	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, false
+	}
+	defer unix.Close(fd)
+	var fs unix.Statfs_t
+	var st, beside, slave unix.Statx_t
+	const how = unix.AT_STATX_DONT_SYNC | unix.AT_NO_AUTOMOUNT
+	if unix.Fstatfs(fd, &fs) != nil || unix.Statx(fd, "", how|unix.AT_EMPTY_PATH, unix.STATX_TYPE|unix.STATX_MNT_ID, &st) != nil {
+		return 0, false
+	}
+	if fs.Type == devptsMagic {
+		return unix.Mkdev(st.Dev_major, st.Dev_minor), true
+	}
+	if unix.Statx(dir, "../root/dev/ptmx", how, unix.STATX_TYPE|unix.STATX_MNT_ID, &beside) != nil ||
+		unix.Statx(dir, "../root/dev/pts/"+number, how, unix.STATX_TYPE, &slave) != nil {
+		return 0, false
+	}
+	if beside.Mask&st.Mask&unix.STATX_MNT_ID == 0 || beside.Mnt_id != st.Mnt_id || slave.Rdev_major < 136 || slave.Rdev_major > 143 {
+		return 0, false
+	}
+	return unix.Mkdev(slave.Dev_major, slave.Dev_minor), true
 }
 
 // ownTables reads the descriptors of threads that have a table of their own. kcmp(2) tells them from those

@@ -14,21 +14,28 @@ import (
 
 // A snapshot is one look at the machine.
 type snapshot struct {
-	h       *Host
 	root    int // /proc
 	pipeDev uint64
 	shmDev  uint64
-	home    *namespace
-	others  map[uint64]*namespace
-	ix      *index
+	*spaceSet
+	ix *index
 
 	processes map[int]processRead
 	kinds     map[host.Object]host.Descriptor // sockets met so far
 	holders   map[host.Object][]host.Holder
 	mapped    map[object]object // what the processes read so far map, by its key in the lists of mappings
 	mem       *memoryIndex
-	queues    []queue
-	queueFS   map[uint64]bool // devices that were asked whether they are file systems of message queues
+	sysv      map[uint64]*sysv            // by IPC namespace
+	queueFS   map[uint64]bool             // devices that were asked whether they are file systems of message queues
+	looked    map[object]map[object][]ref // see closer
+	fixed     map[object][]fixedHold      // see rings
+	untold    []host.Gap                  // what is in tables of io_uring and the kernel does not name
+	terminals []terminals
+	numbered  map[uint64][]object // slave sides by their number, on whichever file system
+	traced    map[int][]int       // by who traces them
+	handles   map[int]procDir     // see handle
+	order     []int               // their pids, the first opened first
+	audited   map[uint32][]int    // processes of each audit session
 	gaps      []host.Gap
 }
 
@@ -53,9 +60,9 @@ func (h *Host) Snapshot(context.Context) (host.Snapshot, error) {
 		unix.Close(root)
 		return nil, err
 	}
-	return &snapshot{h: h, root: root, pipeDev: dev, shmDev: memory, home: &namespace{inode: h.netns, diag: h.diag},
-		others: map[uint64]*namespace{}, processes: map[int]processRead{}, holders: map[host.Object][]host.Holder{}, mapped: map[object]object{},
-		queueFS: map[uint64]bool{}, kinds: map[host.Object]host.Descriptor{}}, nil
+	return &snapshot{root: root, pipeDev: dev, shmDev: memory, spaceSet: h.newSpaces(),
+		processes: map[int]processRead{}, holders: map[host.Object][]host.Holder{}, mapped: map[object]object{},
+		queueFS: map[uint64]bool{}, sysv: map[uint64]*sysv{}, looked: map[object]map[object][]ref{}, traced: map[int][]int{}, handles: map[int]procDir{}, kinds: map[host.Object]host.Descriptor{}}, nil
 }
 
 // pipeDevice returns the device number of the kernel's file system of pipes, which tells them from FIFOs.
@@ -78,11 +85,12 @@ func (s *snapshot) Close() error {
 	if s.root < 0 {
 		return os.ErrClosed
 	}
-	for _, n := range s.others {
-		n.close()
+	s.spaceSet.close()
+	for _, d := range s.handles {
+		d.close()
 	}
 	root := s.root
-	s.root, s.others = -1, nil
+	s.root, s.handles = -1, nil
 	return unix.Close(root)
 }
 
@@ -137,14 +145,13 @@ func (s *snapshot) Holders(ctx context.Context, name host.Object) ([]host.Holder
 	if hs, ok := s.holders[name]; ok {
 		return hs, nil
 	}
-	if o.class == queueObject {
-		return s.queueHolders(o.n), nil
+	switch o.class {
+	case queueObject, semObject:
+		return s.sysvHolders(o), nil
+	case traceObject:
+		return s.traceHolders(o), nil
 	}
-	ix := s.index(ctx)
-	var refs []ref
-	for i := ix.first[o]; i != 0; i = ix.refs[i-1].next {
-		refs = append(refs, ix.refs[i-1])
-	}
+	refs := s.refs(ctx, o)
 	slices.SortFunc(refs, func(a, b ref) int {
 		return cmp.Or(cmp.Compare(a.pid, b.pid), cmp.Compare(a.fd, b.fd), cmp.Compare(a.tid, b.tid))
 	})
@@ -162,8 +169,36 @@ func (s *snapshot) Holders(ctx context.Context, name host.Object) ([]host.Holder
 	if o.class == fileObject || o.class == sysvObject {
 		hs = s.mappers(ctx, o, hs)
 	}
+	if o.class == socketObject || o.class == pipeObject {
+		hs = s.fixedHolders(ctx, o, name, hs)
+		if o.class == socketObject && len(hs) == 0 && o.n != 0 && len(s.holders) == 0 { // the first that is asked about: the connection
+			s.unheld(ctx, o)
+		}
+	}
 	s.holders[name] = hs
 	return hs, nil
+}
+
+// maxHandles bounds how many processes a snapshot keeps a handle of.
+const maxHandles = 256
+
+// handle returns a handle of a process, the same whenever it is asked for: who was found to hold an object is
+// then read, and not who got its pid since. Beyond the bound those that were kept longest give way.
+func (s *snapshot) handle(pid int) (procDir, error) {
+	if d, ok := s.handles[pid]; ok {
+		return d, nil
+	}
+	d, err := openProc(s.root, pid)
+	if err != nil {
+		return procDir{}, err
+	}
+	if len(s.order) == maxHandles {
+		s.handles[s.order[0]].close()
+		delete(s.handles, s.order[0])
+		s.order = s.order[1:]
+	}
+	s.handles[pid], s.order = d, append(s.order, pid)
+	return d, nil
 }
 
 // maxModes is of how many descriptors that one process has of one object the modes are read. Very many are
@@ -177,9 +212,8 @@ func (s *snapshot) holder(ctx context.Context, refs []ref, o object, name host.O
 		h.FDs = append(h.FDs, int(r.fd))
 	}
 	h.FDs = slices.Compact(h.FDs)
-	d, err := openProc(s.root, h.PID)
+	d, err := s.handle(h.PID)
 	if err == nil {
-		defer d.close()
 		var st stat
 		st, err = d.stat()
 		h.Start = st.start
@@ -188,12 +222,13 @@ func (s *snapshot) holder(ctx context.Context, refs []ref, o object, name host.O
 		s.gaps = append(s.gaps, host.Gap{PID: h.PID, What: "process", Why: "it ended while the host was looked at"})
 		return host.Holder{}, false
 	}
+	// Another daemon may have had a copy for a moment (see socket), as may whoever was just closing it; and the
+	// pid may be another process's by now.
+	if !slices.ContainsFunc(refs[:min(len(refs), maxModes)], func(r ref) bool { return s.holds(ctx, d, r, o) }) {
+		s.gaps = append(s.gaps, host.Gap{PID: h.PID, What: "descriptors", Why: "they changed while the host was looked at"})
+		return host.Holder{}, false
+	}
 	if o.class == socketObject {
-		// Another daemon may have had a copy for a moment (see socket), as may whoever was just closing it.
-		if !slices.ContainsFunc(refs, func(r ref) bool { return d.holds(r, o, s.pipeDev) }) {
-			s.gaps = append(s.gaps, host.Gap{PID: h.PID, What: "descriptors", Why: "they changed while the host was looked at"})
-			return host.Holder{}, false
-		}
 		h.Mode = s.socketMode(o, name)
 		return h, true
 	}
@@ -295,18 +330,6 @@ func (s *snapshot) unixPeers(ctx context.Context, d host.Descriptor) ([]host.Obj
 	}
 	slices.Sort(peers)
 	return peers, nil
-}
-
-// Logins reads utmp. A system without one has no logins to tell.
-func (s *snapshot) Logins(context.Context) ([]host.Login, error) {
-	b, err := os.ReadFile("/var/run/utmp")
-	if os.IsNotExist(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	return parseUtmp(b), nil
 }
 
 // PIDs lists the processes of the machine.

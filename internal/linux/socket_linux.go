@@ -29,7 +29,7 @@ func (s *snapshot) copied(ctx context.Context, d *host.Descriptor, fd int, r *re
 			return
 		}
 	default:
-		d.Name = familyName(domain)
+		s.otherFamily(d, fd, domain, what, r)
 		return
 	}
 	ns, err := s.namespaceOf(fd)
@@ -48,18 +48,6 @@ func (s *snapshot) copied(ctx context.Context, d *host.Descriptor, fd int, r *re
 		}
 		s.near(ctx, d, ns, r)
 	}
-}
-
-func familyName(domain int) string {
-	switch domain {
-	case unix.AF_NETLINK:
-		return "netlink"
-	case unix.AF_PACKET:
-		return "packet"
-	case unix.AF_VSOCK:
-		return "vsock"
-	}
-	return "family " + strconv.Itoa(domain)
 }
 
 // inetSocketOf reads addresses, state and direction of an internet socket.
@@ -166,35 +154,30 @@ func (s *snapshot) near(ctx context.Context, d *host.Descriptor, ns *namespace, 
 		if r.note("other end of descriptor "+strconv.Itoa(d.FDs[0]), err) && len(peers) == 1 {
 			d.Peer = peers[0]
 		}
-	case d.Kind == host.TCP && d.Remote.IsValid():
-		if !s.own(ns, d.Remote.Addr()) {
-			return
-		}
-		p, err := ns.diag.findNear(ctx, host.Flow{Protocol: host.TCP, Local: d.Remote, Remote: d.Local})
-		if err == nil && p.inode != 0 {
-			d.Peer = object{socketObject, 0, p.inode}.name()
-		} else if err != nil && !errors.Is(err, host.ErrNotFound) {
-			r.note("other end of descriptor "+strconv.Itoa(d.FDs[0]), err)
-		}
+	case d.Kind == host.TCP && d.Remote.IsValid() && !d.Listening():
+		s.leads(ctx, d, ns, r)
 	}
 }
 
-// own reports whether an address may be one of the namespace's. Of other namespaces than the daemon's the
-// addresses are not known here; the exact look-up tells.
-func (s *snapshot) own(ns *namespace, a netip.Addr) bool {
-	if a.IsLoopback() || ns != s.home {
-		return true
-	}
-	addrs, _, err := s.h.addresses()
+// leads finds where a connection leads: to a socket of this host, or out of it.
+func (s *snapshot) leads(ctx context.Context, d *host.Descriptor, ns *namespace, r *reading) {
+	e, err := s.follow(ctx, ns, packet{src: unzoned(d.Local), dst: unzoned(d.Remote)})
 	if err != nil {
-		return true
+		r.gap("other end of descriptor "+strconv.Itoa(d.FDs[0]), err.Error())
+		return
 	}
-	for _, o := range addrs {
-		if o == a.WithZone("") {
-			return true
+	switch {
+	case e.found && e.socket.inode != 0:
+		d.Peer = object{socketObject, 0, e.socket.inode}.name()
+	case e.found || e.inside:
+		d.Within = true
+	case e.blind != nil:
+		if ns != s.home {
+			r.gap("other end of descriptor "+strconv.Itoa(d.FDs[0]), e.blind.Error())
 		}
+	case e.ns != s.home || e.src != unzoned(d.Local) || e.dst != unzoned(d.Remote) || ns != s.home:
+		d.Outer = &host.Outer{Local: e.src, Remote: e.dst, NetNS: e.ns.inode}
 	}
-	return false
 }
 
 // unix reads what joins a UNIX socket to others.
@@ -248,17 +231,7 @@ func (s *snapshot) namespaceOf(fd int) (*namespace, error) {
 		unix.Close(nsfd)
 		return nil, err
 	}
-	if st.Ino == s.home.inode {
-		unix.Close(nsfd)
-		return s.home, nil
-	}
-	if ns := s.others[st.Ino]; ns != nil {
-		unix.Close(nsfd)
-		return ns, nil
-	}
-	ns := &namespace{inode: st.Ino, diag: &diag{nsfd: nsfd}}
-	s.others[st.Ino] = ns
-	return ns, nil
+	return s.add(st.Ino, nsfd), nil
 }
 
 // listed reads a socket that the daemon could not take a copy of, from the lists of its own namespace.

@@ -1,11 +1,13 @@
 package netlab
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -16,9 +18,10 @@ const endLimit = 10 * time.Second
 
 // control is the lab's hold on one init: closing conn ends it.
 type control struct {
-	cmd   *exec.Cmd
-	conn  *os.File
-	ended chan struct{} // closed when the init is reaped, all of its PID namespace with it
+	cmd    *exec.Cmd
+	conn   *os.File
+	cgroup string        // of its own, "" where it has none
+	ended  chan struct{} // closed when the init is reaped, all of its PID namespace with it
 
 	mu      sync.Mutex // orders requests: an answer belongs to the one request under way
 	encoder *json.Encoder
@@ -42,6 +45,20 @@ func startInit(s setup, cloneflags uintptr) (*control, error) {
 	if !initCalled {
 		return nil, errors.New("start init: the program has not called netlab.Init")
 	}
+	attr := &syscall.SysProcAttr{Cloneflags: cloneflags, Setsid: true}
+	var cgroup string
+	if s.Systemd {
+		var err error
+		if cgroup, err = makeCgroup(s.Lab + "-" + s.Hostname); err != nil {
+			return nil, fmt.Errorf("start init: %w", err)
+		}
+		dir, err := os.Open(cgroup)
+		if err != nil {
+			return nil, fmt.Errorf("start init: %w", err)
+		}
+		defer dir.Close()
+		attr.UseCgroupFD, attr.CgroupFD = true, int(dir.Fd())
+	}
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socketpair", err)
@@ -60,20 +77,27 @@ func startInit(s setup, cloneflags uintptr) (*control, error) {
 			Env:         []string{"PATH=" + searchPath, "GOMAXPROCS=1", "GORACE=atexit_sleep_ms=0"},
 			Dir:         "/",
 			ExtraFiles:  []*os.File{theirs},
-			SysProcAttr: &syscall.SysProcAttr{Cloneflags: cloneflags, Setsid: true},
+			SysProcAttr: attr,
 		},
 		conn:    os.NewFile(uintptr(fds[0]), "orders"),
+		cgroup:  cgroup,
 		ended:   make(chan struct{}),
 		answers: make(chan started),
 	}
 	c.encoder = json.NewEncoder(c.conn)
-	if err := c.cmd.Start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("start init: %w", err), c.conn.Close())
-	}
+	began := make(chan error)
 	go func() {
-		c.cmd.Wait()
-		close(c.ended)
+		runtime.LockOSThread() // see endWithLab: this thread lives as long as the init
+		err := c.cmd.Start()
+		began <- err
+		if err == nil {
+			c.cmd.Wait()
+			close(c.ended)
+		}
 	}()
+	if err := <-began; err != nil {
+		return nil, errors.Join(fmt.Errorf("start init: %w", err), c.conn.Close(), c.removeCgroup())
+	}
 	go c.read()
 	if _, err := c.send(s); err != nil {
 		return nil, errors.Join(fmt.Errorf("start init: %w", err), c.close())
@@ -113,6 +137,9 @@ func (c *control) read() {
 func (c *control) send(message any) (started, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if _, ok := message.(order); ok && c.cgroup != "" {
+		return started{}, errors.New("systemd takes no orders: use systemctl or systemd-run")
+	}
 	if err := c.encoder.Encode(message); err != nil {
 		return started{}, err
 	}
@@ -131,13 +158,35 @@ func (c *control) close() error {
 	if err := c.conn.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
 		return err
 	}
+	if c.cgroup != "" {
+		c.cmd.Process.Kill() // systemd does not look at conn
+	}
 	select {
 	case <-c.ended:
-		return nil
+		return c.removeCgroup()
 	case <-time.After(endLimit):
 	}
 	// PID 1 waits for processes whose parent is outside of its namespace and does not reap them:
 	// pid_namespaces(7). Its end may have to wait for that parent's.
 	c.cmd.Process.Kill()
 	return fmt.Errorf("end init %d: not gone after %s", c.cmd.Process.Pid, endLimit)
+}
+
+// removeCgroup removes the init's control group, once. The kernel may take some milliseconds to leave it.
+func (c *control) removeCgroup() error {
+	if c.cgroup == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), endLimit)
+	defer cancel()
+	return WaitFor(ctx, func() (bool, error) {
+		err := removeCgroup(c.cgroup)
+		if errors.Is(err, syscall.EBUSY) {
+			return false, nil
+		}
+		if errors.Is(err, os.ErrNotExist) {
+			err = nil
+		}
+		return err == nil, err
+	})
 }

@@ -16,9 +16,12 @@
 //
 // and a test package does so in its TestMain. Init returns at once in every process but those inits.
 //
+// [Lab.AddSystemdHost] makes a host whose init becomes systemd, with a control group of its own.
+//
 // Every init reads from a socket whose other end only the lab's process holds. When that process ends,
 // in whatever way, the init sees the end of the stream and exits; the kernel then kills what ran in
-// the host and frees its namespaces, mounts and links. Nothing has to be cleaned up after a SIGKILL.
+// the host and frees its namespaces, mounts and links. Systemd is killed with the lab's process. Nothing has to be
+// cleaned up after a SIGKILL: the empty control group of a systemd host is removed by the next lab that makes one.
 //
 // A lab needs root, the overlay file system, iproute2 and util-linux; [Available] says what is missing.
 // The package does something on Linux only.

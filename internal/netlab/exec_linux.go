@@ -55,7 +55,7 @@ func (h *Host) Command(ctx context.Context, name string, args ...string) *exec.C
 // have is an error of the command's Start.
 func (h *Host) CommandAs(ctx context.Context, userName, name string, args ...string) *exec.Cmd {
 	u, err := h.user(userName)
-	argv := []string{"-t", strconv.Itoa(h.PID), "-m", "-u", "-i", "-n", "-p", "-r", "-w", "--"}
+	argv := []string{"-t", strconv.Itoa(h.PID), "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w", "--"}
 	// For the case that nsenter alone is killed. After --reuid, which would clear it: setpriv does so.
 	argv = append(argv, asUser(u, []string{"--pdeathsig=KILL"}, name, args)...)
 	cmd := exec.CommandContext(ctx, "nsenter", argv...)

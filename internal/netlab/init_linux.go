@@ -63,6 +63,18 @@ func (in *initServer) serve() {
 	if err := in.orders.Decode(&s); err != nil {
 		return
 	}
+	if s.Systemd {
+		err := errors.Join(endWithLab(), prepare(s))
+		if err != nil {
+			in.answers.Encode(answer{Error: err.Error()})
+			return
+		}
+		// Without an answer the lab is gone, before it could have been noticed.
+		if in.answers.Encode(answer{}) == nil {
+			becomeSystemd() // where it fails the host has ended, which the lab sees
+		}
+		return
+	}
 	if err := prepare(s); err != nil {
 		in.answers.Encode(answer{Error: err.Error()})
 		return
@@ -178,10 +190,16 @@ func prepare(s setup) error {
 	if err := makeRoot(s); err != nil {
 		return fmt.Errorf("make root of %q: %w", s.Hostname, err)
 	}
-	return errors.Join(
+	if err := errors.Join(
 		os.WriteFile("/proc/1/comm", []byte("init"), 0), // else "exe", after /proc/self/exe
 		writeSysctl("/proc/sys/net/ipv6/conf/default/accept_dad", "0"),
-	)
+	); err != nil {
+		return err
+	}
+	if s.Systemd {
+		return becomeContainer(s)
+	}
+	return nil
 }
 
 // writeSysctl sets a kernel parameter of this process's namespaces. A kernel without IPv6 lacks some.

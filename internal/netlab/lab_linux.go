@@ -15,6 +15,9 @@ import (
 	"syscall"
 )
 
+// labPrefix begins the id of every lab.
+const labPrefix = "netlab-"
+
 // Lab is a switch with hosts on it. Its methods may be called concurrently.
 type Lab struct {
 	id    string // marks the mounts, and the command lines of the inits
@@ -40,7 +43,7 @@ func New(ctx context.Context, packages ...string) (*Lab, error) {
 			return nil, fmt.Errorf("make lab: %w (apt-get install %s)", err, pkg)
 		}
 	}
-	l := &Lab{id: "netlab-" + rand.Text()}
+	l := &Lab{id: labPrefix + rand.Text()}
 	if len(packages) > 0 {
 		var err error
 		if l.layer, err = Packages(ctx, packages...); err != nil {
@@ -78,6 +81,11 @@ func closeOnExec(first uintptr) error {
 // AddHost makes a host with the given name and addresses, linked to the switch, as eth0.
 // All hosts' /etc/hosts name it from then on.
 func (l *Lab) AddHost(ctx context.Context, name string, addrs ...netip.Prefix) (*Host, error) {
+	return l.addHost(ctx, setup{Hostname: name}, addrs)
+}
+
+func (l *Lab) addHost(ctx context.Context, s setup, addrs []netip.Prefix) (*Host, error) {
+	name := s.Hostname
 	if name == "" || strings.ContainsAny(name, "/ \t\n#") {
 		return nil, fmt.Errorf("add host %q: not a host name", name)
 	}
@@ -92,7 +100,8 @@ func (l *Lab) AddHost(ctx context.Context, name string, addrs ...netip.Prefix) (
 	l.made++
 	h := &Host{Name: name, Addrs: slices.Clone(addrs), lab: l, port: l.made}
 	var err error
-	h.control, err = startInit(setup{Lab: l.id, Hostname: name, Layer: l.layer},
+	s.Lab, s.Layer = l.id, l.layer
+	h.control, err = startInit(s,
 		syscall.CLONE_NEWNET|syscall.CLONE_NEWPID|syscall.CLONE_NEWNS|syscall.CLONE_NEWUTS|syscall.CLONE_NEWIPC)
 	if err != nil {
 		return nil, fmt.Errorf("add host %q: %w", name, err)

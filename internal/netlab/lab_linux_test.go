@@ -366,4 +366,12 @@ func TestOwnerKilled(t *testing.T) {
 	}); err != nil {
 		t.Errorf("left over: %v", found)
 	}
+	// The empty control group of the one with systemd, which another lab would remove later.
+	root, err := cgroupRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := (&control{cgroup: filepath.Join(root, mark+"-orphan2")}).removeCgroup(); err != nil {
+		t.Error(err)
+	}
 }

@@ -26,12 +26,15 @@ func TestMain(m *testing.M) {
 // own prints the lab's mark once a host of it runs a daemon.
 func own() int {
 	ctx := context.Background()
-	l, err := New(ctx)
+	l, err := New(ctx, SystemdPackages...)
 	if err == nil {
 		var h *Host
 		if h, err = l.AddHost(ctx, "orphan", v4(1)); err == nil {
 			_, err = h.Start("sleep", "1000")
 		}
+	}
+	if err == nil {
+		_, err = l.AddSystemdHost(ctx, "orphan2", v4(2))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

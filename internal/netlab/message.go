@@ -6,9 +6,10 @@ package netlab
 
 // setup is what an init has to make before it serves orders.
 type setup struct {
-	Lab      string `json:"lab"`            // marks the mounts
-	Hostname string `json:"hostname"`       // "" for the switch, which has no root of its own
-	Layer    string `json:"layer,omitzero"` // directory of unpacked packages, "" for none
+	Lab      string `json:"lab"`              // marks the mounts
+	Hostname string `json:"hostname"`         // "" for the switch, which has no root of its own
+	Layer    string `json:"layer,omitzero"`   // directory of unpacked packages, "" for none
+	Systemd  bool   `json:"systemd,omitzero"` // to become systemd, which takes no orders
 }
 
 // order asks the init to start a program, or to send a signal to one.

@@ -1,0 +1,141 @@
+package linux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// A conntrack asks the connection tracking of one network namespace (nfnetlink, which takes CAP_NET_ADMIN
+// there).
+type conntrack struct{ netlinks }
+
+func newConntrack(nsfd int) *conntrack {
+	return &conntrack{netlinks{protocol: unix.NETLINK_NETFILTER, nsfd: nsfd}}
+}
+
+// errNoConntrack says that the kernel tracks no connections, so that it translates none either.
+var errNoConntrack = errors.New("the kernel has no connection tracking")
+
+// entries returns how many connections are tracked.
+func (c *conntrack) entries(ctx context.Context) (uint32, error) {
+	b, err := c.one(ctx, ctGetStats, make([]byte, nfGenMsgLen))
+	switch {
+	case err != nil && untracked():
+		return 0, errNoConntrack
+	case err != nil:
+		return 0, fmt.Errorf("ask connection tracking: %w", err)
+	}
+	return parseEntries(b)
+}
+
+// untracked reports whether the kernel, or its module, is not there at all. What it has is seen by anybody.
+func untracked() bool {
+	_, err := os.Stat("/proc/sys/net/netfilter/nf_conntrack_count")
+	return os.IsNotExist(err)
+}
+
+// find returns the entry of a zone that a packet belongs to.
+func (c *conntrack) find(ctx context.Context, p packet, zone uint16) (tracked, bool, error) {
+	b, err := c.one(ctx, ctGet, trackedRequest(p, zone))
+	if errors.Is(err, unix.ENOENT) {
+		return tracked{}, false, nil
+	}
+	if err != nil {
+		return tracked{}, false, fmt.Errorf("ask connection tracking: %w", err)
+	}
+	t, err := parseTracked(b)
+	return t, err == nil, err
+}
+
+// maxTracked bounds the entries that are read to see which zones there are, and maxZones those zones.
+const (
+	maxTracked = 1 << 20
+	maxZones   = 64
+)
+
+// zonesInUse returns the zones, beside the default one, of the TCP connections that are tracked. The kernel
+// lists them all for it.
+func (c *conntrack) zonesInUse(ctx context.Context) ([]uint16, error) {
+	zones := map[uint16]bool{}
+	for _, family := range []uint8{afInet, afInet6} {
+		if err := c.zonesOf(ctx, family, zones); err != nil {
+			return nil, fmt.Errorf("list tracked connections: %w", err)
+		}
+	}
+	return slices.Sorted(maps.Keys(zones)), nil
+}
+
+func (c *conntrack) zonesOf(ctx context.Context, family uint8, zones map[uint16]bool) (err error) {
+	conn, err := c.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { c.give(conn, err) }()
+	_, err = conn.Send(netlink.Message{Header: netlink.Header{Type: ctGet, Flags: netlink.Request | netlink.Dump}, Data: tcpRequest(family)})
+	if err != nil {
+		return err
+	}
+	n := 0
+	for m, merr := range conn.ReceiveIter() {
+		if merr != nil {
+			return merr
+		}
+		for _, z := range parseZones(m.Data) {
+			zones[z] = true
+		}
+		if n++; n > maxTracked || len(zones) > maxZones {
+			return fmt.Errorf("bound: %d connections, %d zones", maxTracked, maxZones)
+		}
+	}
+	return nil
+}
+
+// A zones remembers which zones each network namespace has been seen to use.
+type zones struct {
+	mu   sync.Mutex
+	seen map[uint64]zoneList
+}
+
+type zoneList struct {
+	begun time.Time
+	took  time.Duration
+	zones []uint16
+	err   error
+}
+
+// Bounds of a zoneList: how old it may be, and that listing costs at most one share of the time. Zones are
+// configured, they do not come and go with connections.
+const (
+	zonesAge      = time.Second
+	zonesRatio    = 20
+	maxZoneSpaces = 256
+)
+
+func (z *zones) of(ctx context.Context, n *namespace) ([]uint16, error) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	l, ok := z.seen[n.inode]
+	if !ok || time.Since(l.begun) >= max(zonesAge, zonesRatio*l.took) {
+		known := l.zones
+		l = zoneList{begun: time.Now()}
+		l.zones, l.err = n.conntrack.zonesInUse(ctx)
+		l.took = time.Since(l.begun)
+		if l.zones = slices.Compact(slices.Sorted(slices.Values(append(l.zones, known...)))); len(l.zones) > maxZones && l.err == nil {
+			l.err = fmt.Errorf("bound: %d zones", maxZones)
+		}
+		if z.seen == nil || len(z.seen) >= maxZoneSpaces {
+			z.seen = map[uint64]zoneList{}
+		}
+		z.seen[n.inode] = l
+	}
+	return l.zones, l.err
+}

@@ -1,0 +1,178 @@
+package linux
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/stopd/stopd/host"
+)
+
+// find returns the socket that packets of a flow come to. Its NAT says how they are translated on the way.
+func (s *spaceSet) find(ctx context.Context, f host.Flow) (host.Socket, error) {
+	f.Local, f.Remote = unzoned(f.Local), unzoned(f.Remote)
+	if !f.Local.IsValid() || !f.Remote.IsValid() || f.Local.Addr().Is4() != f.Remote.Addr().Is4() {
+		return host.Socket{}, host.ErrNotFound
+	}
+	e, err := s.follow(ctx, s.home, packet{src: f.Remote, dst: f.Local})
+	if err != nil {
+		return host.Socket{}, err
+	}
+	switch {
+	case !e.found && e.blind != nil && !errors.Is(e.blind, unix.EPERM):
+		return host.Socket{}, e.blind
+	case !e.found:
+		return host.Socket{}, host.ErrNotFound
+	}
+	return s.settled(ctx, e.ns, host.Flow{Protocol: host.TCP, Local: e.dst, Remote: e.src}, f)
+}
+
+// settled returns a socket of a namespace, which others know by the ends of another flow.
+func (s *spaceSet) settled(ctx context.Context, n *namespace, inner, outer host.Flow) (host.Socket, error) {
+	found, dir, err := n.diag.settled(ctx, inner, 0)
+	if errors.Is(err, host.ErrNotFound) {
+		found, dir, err = n.diag.settled(ctx, inner, loopbackLink)
+	}
+	if err != nil {
+		return host.Socket{}, err
+	}
+	out := socketOf(found, dir, n.inode)
+	if inner.Local != outer.Local || inner.Remote != outer.Remote {
+		out.NAT = host.NAT{Original: host.Ends{Local: inner.Local, Remote: inner.Remote},
+			Translated: host.Ends{Local: outer.Local, Remote: outer.Remote}}
+	}
+	return out, nil
+}
+
+// findHidden looks for a flow, of which neither sockets nor connection tracking of the host's own namespace tell,
+// among the connections of other namespaces with the same remote end. One that leaves the host from this port,
+// as far as is known untranslated, is it. Others are what something may hide that translates addresses and
+// does not tell, such as a BPF program: they are named, and none is chosen.
+func (h *Host) findHidden(ctx context.Context, set *spaceSet, f host.Flow) (host.Socket, error) {
+	seen, err := h.elsewhere.with(ctx, set, unzoned(f.Remote))
+	if err != nil {
+		return host.Socket{}, err
+	}
+	addrs, _, err := h.addresses()
+	if err != nil {
+		return host.Socket{}, err
+	}
+	var found []host.Socket
+	hidden := &host.HiddenError{}
+	for _, c := range seen {
+		n := set.of(c.NetNS)
+		if n == nil {
+			continue // it is no more
+		}
+		e, err := set.follow(ctx, n, packet{src: c.Local, dst: c.Remote})
+		translated := err == nil && (e.src != c.Local || e.dst != c.Remote)
+		switch {
+		case err == nil && (e.found || e.inside):
+			continue // it does not leave the host
+		case err == nil && e.blind == nil && translated && slices.Contains(addrs, e.src.Addr()) && e.src.Port() != f.Local.Port():
+			continue // it is another connection, and known
+		case err == nil && e.blind == nil && e.tracked && e.src.Port() == f.Local.Port() && e.dst == f.Remote &&
+			(!translated || slices.Contains(addrs, e.src.Addr())):
+			s, err := set.settled(ctx, n, c.Flow(), host.Flow{Protocol: host.TCP, Local: e.src, Remote: e.dst})
+			if err == nil {
+				found = append(found, s)
+				continue
+			}
+			if errors.Is(err, host.ErrNotFound) {
+				continue
+			}
+		}
+		hidden.Seen = append(hidden.Seen, c)
+	}
+	switch {
+	case len(found) == 1 && len(hidden.Seen) == 0:
+		return found[0], nil
+	case len(found)+len(hidden.Seen) == 0:
+		return host.Socket{}, host.ErrNotFound
+	}
+	hidden.Seen = append(hidden.Seen, found...)
+	return host.Socket{}, hidden
+}
+
+// An elsewhere is the connections of other namespaces than the daemon's, by their remote ends.
+type elsewhere struct {
+	turn  chan struct{} // one place; whoever has it reads or writes the rest
+	begun time.Time
+	took  time.Duration
+	all   map[netip.AddrPort][]host.Socket
+	err   error
+}
+
+// Bounds of an elsewhere: how often it is made; that this costs at most one share of the time; how long somebody
+// waits for it; and how many connections it has, and of one remote end.
+const (
+	elsewhereAge   = 100 * time.Millisecond
+	elsewhereRatio = 10
+	elsewhereWait  = 2 * time.Second
+	maxElsewhere   = 1 << 16
+	maxSame        = 16
+)
+
+// with returns the connections with a remote end, as a list has them that is younger than the question: the asked
+// connection may be. Whoever asks for what does not exist has all namespaces listed, so one list serves all
+// who came while they waited for it. Where nobody else's namespaces may be opened there is nothing to wait for.
+func (l *elsewhere) with(ctx context.Context, set *spaceSet, remote netip.AddrPort) ([]host.Socket, error) {
+	if others, err := set.all(); err != nil || len(others) == 0 {
+		return nil, err
+	}
+	asked := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, elsewhereWait)
+	defer cancel()
+	busy := errors.New("list connections of other network namespaces: too many ask")
+	select {
+	case l.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, busy
+	}
+	defer func() { <-l.turn }()
+	if l.begun.Before(asked) {
+		next := time.NewTimer(time.Until(l.begun.Add(max(elsewhereAge, elsewhereRatio*l.took))))
+		defer next.Stop()
+		select {
+		case <-next.C:
+		case <-ctx.Done():
+			return nil, busy
+		}
+		l.begun = time.Now()
+		l.list(ctx, set.others)
+		l.took = time.Since(l.begun)
+	}
+	return l.all[remote], l.err
+}
+
+func (l *elsewhere) list(ctx context.Context, others map[uint64]*namespace) {
+	l.all, l.err = map[netip.AddrPort][]host.Socket{}, nil
+	count := 0
+	for _, n := range others {
+		all, err := n.diag.dumpConnected(ctx)
+		if err != nil {
+			if errors.Is(err, unix.EPERM) {
+				continue // whose they are is not told without privilege
+			}
+			l.err = err
+			return
+		}
+		for _, s := range all {
+			if s.inode == 0 || s.remote.Port() == 0 || s.remote.Addr().IsLoopback() || count >= maxElsewhere || len(l.all[s.remote]) >= maxSame {
+				continue
+			}
+			count++
+			l.all[s.remote] = append(l.all[s.remote], socketOf(s, host.UnknownDirection, n.inode))
+		}
+	}
+	for _, ss := range l.all {
+		slices.SortFunc(ss, func(a, b host.Socket) int {
+			return cmp.Or(cmp.Compare(a.NetNS, b.NetNS), a.Local.Compare(b.Local))
+		})
+	}
+}

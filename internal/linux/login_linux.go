@@ -1,0 +1,166 @@
+package linux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/stopd/stopd/host"
+)
+
+// Where the system keeps who is logged in. A system without one of them has none of it to tell.
+const (
+	utmpFile    = "/var/run/utmp"
+	wtmpFile    = "/var/log/wtmp"
+	sessionsDir = "/run/systemd/sessions"
+)
+
+// Bounds on what is read of them. A user can open many sessions, and wtmp keeps all there ever were.
+const (
+	maxLoginRecords = 4096
+	maxSessions     = 1024
+	maxSessionFile  = 64 << 10
+)
+
+// Logins reads utmp, wtmp and logind's sessions. What of it could not be read is a gap.
+func (s *snapshot) Logins(context.Context) ([]host.Login, error) {
+	var ls []host.Login
+	layout := utmpLayoutOf(runtime.GOARCH)
+	utmp, cut, err := tail(utmpFile, maxLoginRecords*layout.size, layout.size)
+	s.note("utmp", err)
+	if cut {
+		s.note("utmp", fmt.Errorf("bound: the last %d records", maxLoginRecords))
+	}
+	ls = append(ls, parseUtmp(utmp, layout)...)
+
+	wtmp, cut, err := tail(wtmpFile, maxLoginRecords*layout.size, layout.size)
+	s.note("wtmp", err)
+	ended, reaches := parseWtmp(wtmp, layout, s.h.boot)
+	if cut && !reaches {
+		s.note("wtmp", fmt.Errorf("bound: the last %d records", maxLoginRecords))
+	}
+	ls = append(ls, ended...)
+
+	sessions, err := readSessions()
+	s.note("sessions", err)
+	return append(ls, sessions...), nil
+}
+
+// note makes a gap of an error, unless it is that a file is not there.
+func (s *snapshot) note(what string, err error) {
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		s.gaps = append(s.gaps, host.Gap{What: what, Why: err.Error()})
+	}
+}
+
+// tail reads the end of a file, at most so many octets, beginning with a whole record; what a record is told by
+// its size. Cut is whether the file has more before it.
+func tail(path string, limit, record int) (b []byte, cut bool, err error) {
+	f, err := openRegular(path)
+	if err != nil {
+		return nil, false, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, false, err
+	}
+	from := max(0, (st.Size()-int64(limit)+int64(record)-1)/int64(record)*int64(record))
+	b, err = io.ReadAll(io.NewSectionReader(f, from, int64(limit)))
+	return b, from > 0, err
+}
+
+// openRegular opens a file that is one: a FIFO in its place would block.
+func openRegular(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		f.Close()
+		return nil, errors.Join(err, fmt.Errorf("read %s: not a regular file", path))
+	}
+	return f, nil
+}
+
+// readSessions reads the sessions that logind keeps. FIFOs of the sessions lie beside them.
+func readSessions() ([]host.Login, error) {
+	dir, err := os.Open(sessionsDir)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	entries, err := dir.ReadDir(4 * maxSessions)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	var ls []host.Login
+	var errs error
+	for _, e := range entries {
+		if !e.Type().IsRegular() || strings.HasPrefix(e.Name(), ".") { // a temporary file
+			continue
+		}
+		if len(ls) == maxSessions || len(entries) == 4*maxSessions {
+			errs = errors.Join(errs, fmt.Errorf("bound: %d sessions", len(ls)))
+			break
+		}
+		b, err := readSession(filepath.Join(sessionsDir, e.Name()))
+		if errors.Is(err, os.ErrNotExist) {
+			continue // it has just ended
+		}
+		errs = errors.Join(errs, err)
+		if l, ok := parseSession(b); ok {
+			ls = append(ls, l)
+		}
+	}
+	slices.SortStableFunc(ls, func(a, b host.Login) int { return a.Time.Compare(b.Time) })
+	return ls, errs
+}
+
+func readSession(path string) ([]byte, error) {
+	f, err := openRegular(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxSessionFile))
+}
+
+// Audited looks which processes are in an audit session. All are read once a look, when first asked for.
+func (s *snapshot) Audited(ctx context.Context, session uint32) ([]int, error) {
+	if s.audited == nil {
+		s.audited = map[uint32][]int{}
+		pids, err := listPIDs(s.root)
+		if err != nil {
+			return nil, err
+		}
+		slices.Sort(pids)
+		for _, pid := range pids {
+			if ctx.Err() != nil {
+				return nil, errors.New("bound: deadline")
+			}
+			if id, ok := s.auditSession(pid); ok {
+				s.audited[id] = append(s.audited[id], pid)
+			}
+		}
+	}
+	return s.audited[session], nil
+}
+
+func (s *snapshot) auditSession(pid int) (uint32, bool) {
+	d := procDir{s.root, pid}
+	b, err := d.read(strconv.Itoa(pid) + "/sessionid")
+	if err != nil {
+		return 0, false // it has ended, or the kernel has no audit
+	}
+	return parseAuditID(b)
+}

@@ -1,0 +1,80 @@
+package linux
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"github.com/stopd/stopd/host"
+)
+
+// A socket that no process holds may be the kernel's own, as those of network file systems are, or on its way
+// from one process to another. The kernel tells of neither directly: what it does tell are gaps.
+
+// maxInFlight bounds how many UNIX sockets are asked what is on its way to them.
+const maxInFlight = 16384
+
+// unheld adds what may hold a socket that no process does.
+func (s *snapshot) unheld(ctx context.Context, o object) {
+	i, ok, err := s.home.inet(ctx, o.n)
+	if err == nil && ok {
+		s.mounted(i.remote)
+	}
+	s.gaps = append(s.gaps, s.untold...)
+	s.inFlight(ctx)
+}
+
+// mounted adds the file systems that the kernel has from the other end of a socket.
+func (s *snapshot) mounted(remote netip.AddrPort) {
+	b, err := procDir{fd: s.root}.readAtMost("self/mountinfo", 8<<20)
+	if err != nil {
+		s.gaps = append(s.gaps, host.Gap{What: "mounts", Why: err.Error()})
+		return
+	}
+	for _, m := range parseMounts(b) {
+		if slices.Contains(m.from, remote.Addr().WithZone("").Unmap()) {
+			s.gaps = append(s.gaps, host.Gap{What: "owners",
+				Why: fmt.Sprintf("the kernel has a file system (%s) from %s at %s: the socket may be its own, for whoever uses that", m.kind, remote.Addr(), m.at)})
+			return
+		}
+	}
+}
+
+// inFlight adds the processes to whose UNIX sockets descriptors were sent that nobody has taken (Linux 5.6).
+func (s *snapshot) inFlight(ctx context.Context) {
+	table, err := s.home.unixSockets(ctx)
+	if err != nil {
+		return // it is a gap of who holds any
+	}
+	asked := 0
+	for inode := range table.byInode {
+		for _, r := range s.index(ctx).of(object{socketObject, 0, inode}) {
+			if asked++; asked > maxInFlight || ctx.Err() != nil {
+				s.gaps = append(s.gaps, host.Gap{What: "descriptors on their way between processes", Why: "bound: deadline, or " + strconv.Itoa(maxInFlight) + " sockets"})
+				return
+			}
+			if n := s.waiting(r); n > 0 {
+				s.gaps = append(s.gaps, host.Gap{PID: int(r.pid), What: "owners",
+					Why: fmt.Sprintf("%d descriptors were sent to its descriptor %d and nobody has taken them: the socket may be among them", n, r.fd)})
+			}
+		}
+	}
+}
+
+// waiting returns how many descriptors wait in a UNIX socket.
+func (s *snapshot) waiting(r ref) uint64 {
+	d, err := openProc(s.root, int(r.pid))
+	if err != nil {
+		return 0
+	}
+	defer d.close()
+	b, err := d.readAtMost(r.info(), maxFdinfo)
+	if err != nil {
+		return 0
+	}
+	v, _ := parseFdinfo(b, "scm_fds")
+	n, _ := strconv.ParseUint(v, 10, 32)
+	return n
+}

@@ -1,0 +1,145 @@
+package trace
+
+import (
+	"slices"
+
+	"github.com/stopd/stopd/host"
+)
+
+// ways say which processes data can have come from to the asked socket (fed), which of those or of their ancestors
+// can have commanded it, and which data can have reached from it. Of the last two, some are there only because
+// they serve somebody else (served). A service and those of its clients from whom commands would have come, if one
+// client could be taken to speak with another, are apart.
+type ways struct {
+	fed, commanded, reached, served map[*node]bool
+	apart                           [][2]*node
+}
+
+// A step is a way from one process to another, which may leave and enter services (see service).
+type step struct {
+	to           *node
+	leave, enter string
+	terminal     host.Object // the master side that is entered
+	// beside is true where it leads to the parent, or through a file or memory: if that is for a client of a
+	// service, nothing tells for which.
+	beside bool
+}
+
+// flow follows the channels in the direction in which data pass; in weak ways, across services from one client to
+// another, and through files and memory, only where it is told to.
+func (t *tracer) flow(weak bool) ways {
+	into, from := map[*node][]step{}, map[*node][]step{}
+	for _, c := range t.channels {
+		if !c.Followed || c.Kind.Keeps() && !weak {
+			continue
+		}
+		for _, w := range c.Ends {
+			for _, r := range c.Ends {
+				a, b := t.byPID[w.PID], t.byPID[r.PID]
+				if a == nil || b == nil || a == b || a.isInit() || b.isInit() || !c.tells(w, r, a, b) {
+					continue
+				}
+				into[b] = append(into[b], newStep(c, b, r.object, a, w.object))
+				from[a] = append(from[a], newStep(c, a, w.object, b, r.object))
+			}
+		}
+	}
+	var owners []*node
+	for _, n := range t.nodes {
+		if n.owner {
+			owners = append(owners, n)
+		}
+	}
+	w := ways{served: map[*node]bool{}}
+	w.fed, _, _ = reach(owners, weak, func(n *node) []step { return into[n] })
+	reached, r, _ := reach(owners, weak, func(n *node) []step { return from[n] })
+	commanded, c, apart := reach(owners, weak, func(n *node) []step {
+		if n.parent != nil {
+			return append([]step{{to: n.parent, beside: true}}, into[n]...)
+		}
+		return into[n]
+	})
+	w.reached, w.commanded, w.apart = reached, commanded, apart
+	for n := range commanded {
+		w.served[n] = c[n] && (r[n] || !reached[n])
+	}
+	for n := range reached {
+		w.served[n] = r[n] && (c[n] || !commanded[n])
+	}
+	return w
+}
+
+// newStep is a step from a process's end of a channel to another's.
+func newStep(c *Channel, a *node, leave host.Object, b *node, enter host.Object) step {
+	s := step{to: b, leave: serviceOf(a.end(leave)), beside: c.Kind.Keeps()}
+	d := b.end(enter)
+	s.enter = serviceOf(d)
+	if d.Side == host.Master {
+		s.terminal = d.Object
+	}
+	return s
+}
+
+// tells reports whether a process a can tell a process b something through two ends of a channel.
+func (c *Channel) tells(w, r End, a, b *node) bool {
+	if !w.Mode.Writes() || !r.Mode.Reads() {
+		return false
+	}
+	if slices.ContainsFunc(c.Ends, func(e End) bool { return e.object != c.Ends[0].object }) {
+		return w.object != r.object
+	}
+	// Who opens a FIFO for reading and writing often only wants to write without waiting, and a reader not to see
+	// the end: where somebody else reads it, they are not taken to hear what other users write to it.
+	return r.Mode != host.ReadWrite || c.Kind.Keeps() || sameUser(a.Process.Process, b.Process.Process) ||
+		!slices.ContainsFunc(c.Ends, func(e End) bool { return e.PID != w.PID && e.PID != r.PID && e.Mode.Reads() })
+}
+
+// reach returns what can be reached from the given processes by steps of next, themselves included, which of that is
+// only somebody else's service, and services with clients that were kept apart.
+//
+// A service speaks with each of its clients, and they do not speak with each other through it: a database or a
+// message bus that serves an intruder's process serves everybody. Only what a user runs for themselves can be
+// meant to pass on to one of that user's processes what another said, in one control group, which on many systems
+// is a login, and only where cross says so. A terminal
+// keeps apart those who hold its slave side, whoever holds its master. And a parent may have started its child, and
+// a display shares memory, for itself or for one of its clients: which, nothing tells.
+func reach(start []*node, cross bool, next func(*node) []step) (seen, served map[*node]bool, apart [][2]*node) {
+	type place struct {
+		n        *node
+		service  string      // entered by it
+		terminal host.Object // the last whose master side was entered
+		beside   bool        // entered neither as a client nor as one's own
+		own      bool        // of the user and session of the one before
+		foreign  bool        // some service was entered as a client by another user's process
+	}
+	todo := make([]place, 0, len(start))
+	for _, n := range start {
+		todo = append(todo, place{n: n})
+	}
+	been := map[place]bool{}
+	seen, served = map[*node]bool{}, map[*node]bool{}
+	for len(todo) > 0 {
+		at := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if been[at] {
+			continue
+		}
+		served[at.n] = at.foreign && (served[at.n] || !seen[at.n])
+		been[at], seen[at.n] = true, true
+		for _, s := range next(at.n) {
+			same := sameUser(at.n.Process.Process, s.to.Process.Process)
+			own := same && at.n.Cgroup == s.to.Cgroup
+			if s.leave != "" && (s.leave == at.service || s.leave == string(at.terminal) || at.beside) && !(cross && own && at.own) {
+				apart = append(apart, [2]*node{at.n, s.to})
+				continue
+			}
+			to := place{s.to, s.enter, at.terminal, s.beside, own, at.foreign || s.enter == clients && !same}
+			if s.terminal != "" {
+				to.terminal = s.terminal
+			}
+			todo = append(todo, to)
+		}
+	}
+	apart = slices.DeleteFunc(apart, func(a [2]*node) bool { return seen[a[1]] })
+	return seen, served, apart
+}

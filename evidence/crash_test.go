@@ -20,9 +20,6 @@ import (
 	"github.com/stopd/stopd/evidence/translog"
 )
 
-// soak has the loops run as often as is claimed (make soak), not a tenth of that.
-var soak = os.Getenv("STOPD_SOAK") != ""
-
 const (
 	crashDir       = "STOPD_TEST_CRASH_DIR"
 	crashRecipient = "STOPD_TEST_CRASH_RECIPIENT"

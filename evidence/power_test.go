@@ -17,6 +17,9 @@ import (
 	"github.com/stopd/stopd"
 )
 
+// soak has the loops run as often as is claimed (make soak), not a tenth of that.
+var soak = os.Getenv("STOPD_SOAK") != ""
+
 // An op is one thing that was done to the disk, or an answer that was given.
 type op struct {
 	kind   string // create, write, truncate, sync, rename, remove, syncdir, answer

@@ -314,18 +314,6 @@ func TestFollowedOnce(t *testing.T) {
 	}
 }
 
-// waitFor waits for a state.
-func waitFor(t *testing.T, state func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !state(); {
-		if time.Now().After(deadline) {
-			t.Fatal("the state did not come")
-		}
-		tick := time.NewTimer(time.Millisecond)
-		<-tick.C
-	}
-}
-
 // However many requests come, only so many trace-backs are under way, and those beyond say so.
 func TestTracebackBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -95,7 +95,9 @@ func (x *Examiner) Examine(ctx context.Context, q stop.Question) (stop.Finding, 
 		return stop.Finding{}, err
 	}
 	p := payer(q)
-	p.UID, p.Owned = r.Connection.UID, true
+	if c := r.Connection; c != nil { // none was found where translation hides it
+		p.UID, p.Owned = c.UID, true
+	}
 	t, err := x.Keeper.Keep(ctx, bounded(&r), p)
 	if err != nil {
 		return stop.Finding{}, fmt.Errorf("keep report: %w", err)

@@ -82,7 +82,7 @@ func (t *table) descriptor(ctx context.Context, dir int, name []byte) bool {
 	if err != nil {
 		t.r.gap("descriptor "+string(name), err.Error())
 	}
-	if o != raw || o.class == 0 && st.Mode&unix.S_IFMT != unix.S_IFREG && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+	if o != raw || o.class == 0 && st.Mode&unix.S_IFMT == 0 {
 		// Masters of all terminals share one inode, as do most anonymous files.
 		key.target = string(o.name()) + readLink(dir, string(name))
 	}

@@ -14,16 +14,6 @@ import (
 	"github.com/stopd/stopd/host"
 )
 
-// mappings lists what the process shares of its memory. Reading it may block for as long as the process
-// changes its mappings, so the caller guards it.
-func (d procDir) mappings() ([]mapping, error) {
-	b, err := d.readAtMost("maps", maxMaps)
-	if err != nil {
-		return nil, err
-	}
-	return parseMaps(b)
-}
-
 // shared adds the mappings of a process to its descriptors: they are ends of channels like these, without a
 // number.
 func (r *reading) shared(ms []mapping) {

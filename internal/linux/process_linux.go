@@ -39,17 +39,23 @@ func (d procDir) close() { unix.Close(d.fd) }
 // report should be.
 const maxProcFile = 1 << 20
 
-// read reads a file of the process, whole.
-func (d procDir) read(name string) ([]byte, error) { return d.readAtMost(name, maxProcFile) }
+// read reads a file of the process, whole. It has to be one that the kernel writes at once (seq_file(9) with
+// one record, as most): when it gives less than was asked for, that was all.
+func (d procDir) read(name string) ([]byte, error) { return d.readFile(name, maxProcFile, true) }
 
+// readAtMost reads a file of which the kernel may give parts.
 func (d procDir) readAtMost(name string, limit int) ([]byte, error) {
+	return d.readFile(name, limit, false)
+}
+
+func (d procDir) readFile(name string, limit int, once bool) ([]byte, error) {
 	// Without an os.File, which would ask the poller first: a trace reads many such files.
 	fd, err := unix.Openat(d.fd, name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: name, Err: err}
 	}
 	defer unix.Close(fd)
-	b := make([]byte, 0, 1024)
+	b := make([]byte, 0, 2048)
 	for {
 		n, err := unix.Read(fd, b[len(b):cap(b)])
 		switch {
@@ -60,6 +66,8 @@ func (d procDir) readAtMost(name string, limit int) ([]byte, error) {
 			return b, nil
 		case len(b)+n > limit:
 			return nil, fmt.Errorf("%s is larger than %d octets", name, limit)
+		case once && n < cap(b)-len(b):
+			return b[:len(b)+n], nil
 		default:
 			b = slices.Grow(b[:len(b)+n], 1)
 		}
@@ -131,8 +139,11 @@ func (s *snapshot) readOnce(ctx context.Context, d procDir) (host.Process, strin
 	if st.state == 'Z' {
 		r.gap("process", "it has ended and waits for its parent; its threads may go on")
 	}
-	r.memory(ctx, memory) // before descriptors, or our own would show what it takes
-	r.descriptors(ctx)
+	if d.pid == os.Getpid() {
+		r.memory(ctx, memory) // or our own descriptors would show what it takes
+		memory = nil
+	}
+	r.descriptors(ctx, memory)
 	again, err := d.stat()
 	if err != nil {
 		return p, processEnded, nil
@@ -206,7 +217,9 @@ func (r *reading) identity(ctx context.Context) {
 		}
 	}
 	r.p.LoginUID = r.audit("loginuid")
-	r.p.AuditSession = r.audit("sessionid")
+	if r.p.LoginUID != nil { // the kernel sets both at once
+		r.p.AuditSession = r.audit("sessionid")
+	}
 }
 
 func (r *reading) name(ctx context.Context, uid *uint32) string {
@@ -371,8 +384,9 @@ func (d procDir) area(name string, a area, limit int) ([]byte, error) {
 	return b, err
 }
 
-// descriptors reads the descriptors of the process, and of threads that have some of their own.
-func (r *reading) descriptors(ctx context.Context) {
+// descriptors reads the descriptors of the process, and of threads that have some of their own, and adds what
+// of its memory is read aside.
+func (r *reading) descriptors(ctx context.Context, aside <-chan fromMemory) {
 	read := func(dir string, tid int) {
 		t := &table{r: r, tid: tid, pidfd: -1, known: map[tableKey]int{}}
 		defer t.close()
@@ -387,6 +401,7 @@ func (r *reading) descriptors(ctx context.Context) {
 		r.fixed(ctx, ring)
 	}
 	r.served(ctx, r.unbacked)
+	r.memory(ctx, aside)
 	r.shared(r.maps)
 	r.sysv()
 	r.traces()

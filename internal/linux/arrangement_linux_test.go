@@ -21,6 +21,7 @@ func TestHost(t *testing.T) {
 	h := openHost(t)
 	a := arrange(t)
 	t.Run("live", func(t *testing.T) { hosttest.Run(t, h, a) })
+	t.Run("bpf", func(t *testing.T) { hosttest.Run(t, accelerated(t), a) })
 
 	var pids []int
 	for _, p := range a.Processes {

@@ -144,6 +144,7 @@ func (s *snapshot) lookTerminal(ctx context.Context, f opened) (object, error) {
 func (s *snapshot) slaveOf(ctx context.Context, number uint64, pid int) (object, error) {
 	ix := s.index(ctx)
 	if s.numbered == nil {
+		ix.settle(ctx, s.root, object{class: slaveObject})
 		s.numbered = map[uint64][]object{}
 		for o := range ix.first {
 			slave := object{slaveObject, o.dev, o.n}
@@ -221,6 +222,7 @@ func (ix *index) of(o object) []ref {
 // refs returns the descriptors of an object.
 func (s *snapshot) refs(ctx context.Context, o object) []ref {
 	ix := s.index(ctx)
+	ix.settle(ctx, s.root, o)
 	refs := ix.of(o)
 	add := func(shared ...object) {
 		for _, x := range shared {
@@ -320,7 +322,7 @@ func copyDescriptor(pid, tid, n int) (int, error) {
 func (s *snapshot) holds(ctx context.Context, d procDir, r ref, o object) bool {
 	var st unix.Statx_t
 	if err := statFD(d.fd, append([]byte(r.path()), 0), &st); err != nil {
-		return false
+		return r.told != 0 && (err == unix.EACCES || err == unix.EPERM) // the kernel told it, and nobody else may look
 	}
 	is := objectOf(&st, s.pipeDev)
 	if is == o {

@@ -10,12 +10,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/linux/bpf"
 )
 
 // A Host is this machine.
@@ -32,6 +34,7 @@ type Host struct {
 	uids, gids idMap
 	// records is what processes logged as they let somebody in.
 	records records
+	files   atomic.Pointer[bpf.Files] // nil where descriptors are read by /proc alone
 
 	mu        sync.Mutex
 	facts     host.Facts // what does not change
@@ -73,6 +76,9 @@ func Open() (*Host, error) {
 // Close frees what the host holds.
 func (h *Host) Close() error {
 	h.diag.close()
+	if f := h.files.Swap(nil); f != nil {
+		f.Close()
+	}
 	h.conntrack.close()
 	h.rtnetlink.close()
 	return nil

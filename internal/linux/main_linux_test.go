@@ -33,6 +33,8 @@ var roles = map[string]func() (string, error){
 	"many":       manyRole,
 	"memory":     memoryRole,
 	"crowd":      crowdRole,
+	"overlay":    overlayRole,
+	"waiting":    waitingRole,
 	"ipc":        ipcRole,
 	"tty":        ttyRole,
 	"restless":   restlessRole,

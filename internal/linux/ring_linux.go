@@ -31,6 +31,7 @@ func (s *snapshot) rings(ctx context.Context) map[object][]fixedHold {
 		return s.fixed
 	}
 	ix := s.index(ctx)
+	ix.settle(ctx, s.root, object{class: anonObject})
 	until := part(ctx, 4)
 	for o := range ix.first {
 		if o.class != anonObject || o == shared {

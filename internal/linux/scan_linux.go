@@ -26,12 +26,15 @@ type index struct {
 	// threads lists, by process, the threads with descriptors of their own.
 	threads map[int][]int
 	gaps    []host.Gap
+	// pass is what the kernel's iterator told, where it filled the index; else nil.
+	pass *pass
 }
 
 // A ref is one descriptor of a process, or of a thread that has a table of its own.
 type ref struct {
 	pid, tid, fd int32
 	next         int32 // the next of the same object, plus one
+	told         uint8 // what the kernel's iterator told of it beside; see pass_linux.go
 }
 
 // turn is how many descriptors of one process are looked at before the others have their turn, so that
@@ -115,16 +118,19 @@ func (ix *index) round(ctx context.Context, root int, pipeDev uint64, todo []pos
 	var rest []position
 	for _, s := range shares {
 		for i, o := range s.objects {
-			r := s.refs[i]
-			r.next = ix.first[o]
-			ix.refs = append(ix.refs, r)
-			ix.first[o] = int32(len(ix.refs))
+			ix.add(o, s.refs[i])
 		}
 		maps.Copy(ix.threads, s.threads)
 		ix.gaps = append(ix.gaps, s.gaps...)
 		rest = append(rest, s.rest...)
 	}
 	return rest
+}
+
+func (ix *index) add(o object, r ref) {
+	r.next = ix.first[o]
+	ix.refs = append(ix.refs, r)
+	ix.first[o] = int32(len(ix.refs))
 }
 
 // table reads one turn of one table of descriptors.

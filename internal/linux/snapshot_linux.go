@@ -18,7 +18,8 @@ type snapshot struct {
 	pipeDev uint64
 	shmDev  uint64
 	*spaceSet
-	ix *index
+	ix    *index
+	again *index // of a second pass; see hidden
 
 	processes map[int]processRead
 	kinds     map[host.Object]host.Descriptor // sockets met so far
@@ -115,6 +116,12 @@ func (s *snapshot) Gaps() []host.Gap {
 
 // index returns who holds what, read at the first call.
 func (s *snapshot) index(ctx context.Context) *index {
+	if f := s.h.files.Load(); s.ix == nil && f != nil {
+		var err error
+		if s.ix, err = passIndex(ctx, f, s.root, s.pipeDev); err != nil {
+			s.gaps = append(s.gaps, host.Gap{What: "descriptors by BPF", Why: err.Error() + "; they were read by /proc"})
+		}
+	}
 	if s.ix == nil {
 		s.ix = scan(ctx, s.root, s.pipeDev)
 	}
@@ -152,6 +159,7 @@ func (s *snapshot) Holders(ctx context.Context, name host.Object) ([]host.Holder
 		return s.traceHolders(o), nil
 	}
 	refs := s.refs(ctx, o)
+	slices.Reverse(refs) // nearly sorted, where there are very many
 	slices.SortFunc(refs, func(a, b ref) int {
 		return cmp.Or(cmp.Compare(a.pid, b.pid), cmp.Compare(a.fd, b.fd), cmp.Compare(a.tid, b.tid))
 	})
@@ -169,11 +177,14 @@ func (s *snapshot) Holders(ctx context.Context, name host.Object) ([]host.Holder
 	if o.class == fileObject || o.class == sysvObject {
 		hs = s.mappers(ctx, o, hs)
 	}
-	if o.class == socketObject || o.class == pipeObject {
+	if (o.class == socketObject || o.class == pipeObject) && !s.index(ctx).complete(o) {
 		hs = s.fixedHolders(ctx, o, name, hs)
 		if o.class == socketObject && len(hs) == 0 && o.n != 0 && len(s.holders) == 0 { // the first that is asked about: the connection
 			s.unheld(ctx, o)
 		}
+	}
+	if s.ix.pass != nil {
+		s.hidden(ctx, o, name)
 	}
 	s.holders[name] = hs
 	return hs, nil
@@ -232,7 +243,7 @@ func (s *snapshot) holder(ctx context.Context, refs []ref, o object, name host.O
 		h.Mode = s.socketMode(o, name)
 		return h, true
 	}
-	h.Mode = d.mode(refs[0])
+	h.Mode = refs[0].mode(d)
 	for i, r := range refs[1:] {
 		if h.Mode == host.ReadWrite {
 			break
@@ -241,7 +252,7 @@ func (s *snapshot) holder(ctx context.Context, refs []ref, o object, name host.O
 			h.Mode = "" // the others may have another
 			break
 		}
-		h.Mode = h.Mode.With(d.mode(r))
+		h.Mode = h.Mode.With(r.mode(d))
 	}
 	return h, true
 }

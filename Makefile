@@ -12,7 +12,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 # into a test host's own root, never installed (internal/netlab).
 PACKAGES    := iproute2 util-linux mandoc sqlite3
 
-.PHONY: build demo test unit integration soak lint fuzz generate dictionary bench cross man packages clean
+.PHONY: build demo test unit integration soak lint fuzz compiler generate program generated recordings dictionary bench cross man packages clean
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/stopd ./cmd/stopctl
@@ -20,7 +20,7 @@ build:
 demo: build packages
 	@bin/stopctl demo
 
-test: packages lint unit fuzz integration cross man
+test: packages generated lint unit fuzz integration cross man
 
 # packages installs what is missing, as root; otherwise it says what would be needed.
 packages:
@@ -66,9 +66,31 @@ cross:
 man:
 	@if command -v mandoc >/dev/null; then mandoc -Tlint -Wwarning man/*.[1-8]; else echo "no mandoc: the man pages are not checked" >&2; fi
 
-# Generated files, besides golden files of tests (go test ./... -update): recordings of busy hosts, made as root. They download
-# some 200 MB of packages and differ each time, so what comes of them is read before it is committed.
-generate:
+# Generated files, besides golden files of tests (go test ./... -update).
+generate: program recordings
+
+# The program that the kernel runs (internal/linux/bpf), by the compiler that made what is committed.
+GENERATED   := internal/linux/bpf/files_bpfel.go internal/linux/bpf/files_bpfel.o internal/linux/bpf/files_bpfeb.go internal/linux/bpf/files_bpfeb.o
+COMPILER    := clang-14 llvm-14
+
+compiler:
+	@command -v clang-14 >/dev/null && command -v llvm-strip-14 >/dev/null || [ "$$(id -u)" != 0 ] || \
+	  { apt-get install -y --no-install-recommends $(COMPILER) || { apt-get update && apt-get install -y --no-install-recommends $(COMPILER); }; } >/dev/null 2>&1 || true
+
+program: compiler
+	$(GO) generate ./internal/linux/bpf
+
+# generated holds what is committed to what its sources make.
+generated: compiler
+	@if command -v clang-14 >/dev/null && command -v llvm-strip-14 >/dev/null; then \
+	  was=$$(sha256sum $(GENERATED)); \
+	  $(GO) generate ./internal/linux/bpf >/dev/null && [ "$$was" = "$$(sha256sum $(GENERATED))" ] || \
+	    { echo "make program changes files that are committed" >&2; exit 1; }; \
+	else echo "no clang-14: whether $(GENERATED) are what their sources make is not checked" >&2; fi
+
+# Recordings of busy hosts, made as root. They download some 200 MB of packages and differ each time, so what comes of
+# them is read before it is committed.
+recordings:
 	$(GO) test -count=1 -timeout 30m ./integration/ -run TestRecord -record
 
 # The dictionary that reports are compressed with. Another one is another version of the store (docs/store.md).

@@ -34,7 +34,7 @@ type Examiner struct {
 	Keeper Keeper
 	// Name and Version say in each report what wrote it; Sources say where it looked.
 	Name, Version string
-	Sources       []string
+	Sources       func() []string
 	// PID is the daemon's own, which a trace does not follow into; 0 for none.
 	PID int
 	// Deadline bounds one trace. What is not found by then is a gap.
@@ -178,7 +178,7 @@ func (x *Examiner) blank(ctx context.Context, q stop.Question) report.Report {
 	facts, gaps := x.Host.Facts(ctx)
 	r := report.Report{
 		Version: report.Version, Salt: hex.EncodeToString(salt[:]),
-		Tool: report.Tool{Name: x.Name, Version: x.Version, Sources: x.Sources, GroupsOff: x.Save.Off()},
+		Tool: report.Tool{Name: x.Name, Version: x.Version, Sources: x.Sources(), GroupsOff: x.Save.Off()},
 		Host: facts, Gaps: gaps,
 		Request: report.Request{Time: q.Time, Type: q.Type.String(), Local: q.Local, Remote: q.Remote,
 			Requester: q.Requester, OnBehalf: q.OnBehalf()},

@@ -87,7 +87,7 @@ func recording(t *testing.T) host.Recording {
 
 func examiner(t *testing.T) (*Examiner, *shelf) {
 	k := &shelf{}
-	return &Examiner{Host: &host.Replay{Recording: recording(t)}, Keeper: k, Name: "stopd", Version: "0", Sources: []string{"proc"},
+	return &Examiner{Host: &host.Replay{Recording: recording(t)}, Keeper: k, Name: "stopd", Version: "0", Sources: func() []string { return []string{"proc"} },
 		Deadline: time.Minute, Trace: trace.Defaults, Save: AllGroups,
 		UserName: func(context.Context, uint32) string { return "user1" }}, k
 }

@@ -23,7 +23,7 @@ func serveTokens(ctx context.Context, l net.Listener, h openedHost, dir string) 
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	x := &examine.Examiner{Host: h, UserName: h.UserName, Keeper: directory(dir), Name: "identd", Version: "1", Sources: []string{"netlink", "proc"},
+	x := &examine.Examiner{Host: h, UserName: h.UserName, Keeper: directory(dir), Name: "identd", Version: "1", Sources: func() []string { return []string{"netlink", "proc"} },
 		PID: os.Getpid(), Deadline: time.Second, Trace: trace.Defaults, Save: examine.AllGroups}
 	s := server.New(x, &server.Config{
 		Errors: server.ErrorsStandard,

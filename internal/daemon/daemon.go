@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -84,7 +85,8 @@ type daemon struct {
 	server   *server.Server
 	ctl      net.Listener
 	policy   translog.Policy
-	cfg      Config // as at the start
+	cfg      Config         // as at the start
+	later    sync.WaitGroup // what the start does not wait for
 }
 
 func open(cfg Config, log *slog.Logger) (*daemon, error) {
@@ -122,6 +124,11 @@ func open(cfg Config, log *slog.Logger) (*daemon, error) {
 	d := &daemon{log: log, sys: sys, store: store, keeper: &keeper{store}, answerer: &answerer{}, ctl: ctl, policy: policy, cfg: cfg}
 	d.answerer.now.Store(examiner(cfg, sys, d.keeper))
 	d.server = server.New(d.answerer, serverConfig(cfg, log))
+	d.later.Go(func() {
+		if err := sys.accelerate(); err != nil {
+			log.Info("descriptors are read by /proc alone", "cause", err)
+		}
+	})
 	return d, nil
 }
 
@@ -135,6 +142,7 @@ func storeConfig(cfg Config, log *slog.Logger) (evidence.Config, error) {
 }
 
 func (d *daemon) close() {
+	d.later.Wait()
 	d.ctl.Close() // it is closed already, unless the daemon never came to answer
 	if err := errors.Join(d.store.Close(), d.sys.close()); err != nil {
 		d.log.Error("close", "error", err)

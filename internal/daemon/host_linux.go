@@ -12,8 +12,10 @@ import (
 type system struct {
 	host.Host
 	userName func(context.Context, uint32) string
-	sources  []string
-	close    func() error
+	sources  func() []string
+	// accelerate lets the kernel do what takes long otherwise; the error says why it does not.
+	accelerate func() error
+	close      func() error
 	// connections lists the TCP connections with these ports, and this local address where it is valid.
 	connections func(ctx context.Context, local netip.AddrPort, remotePort uint16) ([]host.Flow, error)
 }
@@ -23,7 +25,7 @@ func openSystem() (system, error) {
 	if err != nil {
 		return system{}, err
 	}
-	return system{Host: h, userName: h.UserName, sources: []string{"netlink", "proc"}, close: h.Close, connections: h.Connections}, nil
+	return system{Host: h, userName: h.UserName, sources: h.Sources, accelerate: h.Accelerate, close: h.Close, connections: h.Connections}, nil
 }
 
 // abilities says what the daemon can see of this machine.

@@ -16,7 +16,8 @@ import (
 type system struct {
 	host.Host
 	userName    func(context.Context, uint32) string
-	sources     []string
+	sources     func() []string
+	accelerate  func() error
 	close       func() error
 	connections func(ctx context.Context, local netip.AddrPort, remotePort uint16) ([]host.Flow, error)
 }

@@ -55,6 +55,7 @@ var (
 
 func TestMain(m *testing.M) {
 	netlab.Init()
+	lookBothWays()
 	code := m.Run()
 	for i := len(ends) - 1; i >= 0; i-- {
 		if err := ends[i](); err != nil {
@@ -173,6 +174,13 @@ func (w *world) addSite(ctx context.Context, i int) (*site.Site, error) {
 		if err := h.WriteFile(name, text, 0o755, "root"); err != nil {
 			return nil, err
 		}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	if err := h.Install(self, lookName); err != nil {
+		return nil, err
 	}
 	if err := h.Install(filepath.Join(w.bin, "fixed"), "/usr/local/bin/fixed"); err != nil {
 		return nil, err

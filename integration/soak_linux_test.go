@@ -32,6 +32,7 @@ func soakTraces(t *testing.T) int {
 func TestSoak(t *testing.T) {
 	n := soakTraces(t)
 	s := theWorld(t).stageFor(t, stageLimit+time.Duration(n)*time.Second)
+	s.busy = true
 	const first = 20000
 	reuse := s.on(s.b, "root", "reuse", strconv.Itoa(first))
 	t.Cleanup(func() {

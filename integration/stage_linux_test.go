@@ -29,6 +29,8 @@ type stage struct {
 	port uint16 // free on every host, with those up to port+9
 	dir  string // on b, mallory's own
 	word string // what the intruder says, unlike any other
+	// busy says that processes come and go all the time, so that no two looks are alike.
+	busy bool
 }
 
 func (w *world) stage(t *testing.T) *stage {

@@ -73,9 +73,10 @@ func (s *stage) unlinkOf(at *site.Site) {
 }
 
 // request asks one site from another about the asked site's end of a connection, by the program, and
-// returns the token.
+// returns the token. What /proc and BPF tell of the connection has to be the same.
 func (s *stage) request(from *site.Site, typ string, c connection, flags ...string) string {
 	s.t.Helper()
+	s.alike(c)
 	args := append([]string{"request", "-type", typ}, flags...)
 	token, err := from.Stopctl(s.ctx, append(args, c.local.Addr().String(), strconv.Itoa(int(c.local.Port())), strconv.Itoa(int(c.remote.Port())))...)
 	s.must(err)

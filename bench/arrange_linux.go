@@ -8,7 +8,8 @@ import (
 )
 
 // The addresses of the network namespace that everything runs in. The far host's is taken away once its
-// connections stand, so that they look like those of another host: nothing is ever sent over them.
+// connections stand, and so are its ends of them, so that they are those of another host: nothing is ever sent
+// over them.
 var (
 	here  = netip.MustParseAddr("192.0.2.1")
 	far   = netip.MustParseAddr("198.51.100.7")
@@ -58,10 +59,10 @@ func connections(sockets int) ([]plant, error) {
 func login() ([]plant, error) {
 	n := new(network)
 	ssh := n.listen(netip.AddrPortFrom(here, 22))
-	in, farIn := n.accept(ssh, netip.AddrPortFrom(far, 50001))
-	out, farOut := n.asked()
+	in, _ := n.accept(ssh, netip.AddrPortFrom(far, 50001))
+	out := n.asked()
 	return []plant{
-		{parent: -1, files: []int{farIn, farOut}},
+		{parent: -1}, // somebody else
 		{parent: -1, files: []int{ssh.fd}},
 		{parent: 1, files: []int{ssh.fd, in}},
 		{parent: 2, files: []int{in}, uid: nobody},
@@ -77,16 +78,16 @@ func complexTree() ([]plant, error) {
 	l1 := n.listen(netip.AddrPortFrom(here, 8010))
 	l2 := n.listen(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 8011))
 	l3 := n.listen(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 8012))
-	in, farIn := n.accept(l1, netip.AddrPortFrom(far, 1874))
+	in, _ := n.accept(l1, netip.AddrPortFrom(far, 1874))
 	p2, p1 := n.accept(l2, netip.AddrPort{})
 	p5, to5 := n.accept(l3, netip.AddrPort{})
-	out, farOut := n.asked()
+	out := n.asked()
 	r1, w1 := n.pipe()
 	r2, w2 := n.pipe()
 	r3, w3 := n.pipe()
 	r4, w4 := n.pipe()
 	plants := []plant{
-		{parent: -1, files: []int{farIn, farOut}},
+		{parent: -1}, // somebody else
 		{parent: -1, files: []int{l1.fd, in, p1}},  // P1
 		{parent: -1, files: []int{l2.fd, p2, to5}}, // P2
 		{parent: -1},                             // in the swapper's place
@@ -158,7 +159,8 @@ func (n *network) listen(a netip.AddrPort) listener {
 	return l
 }
 
-// accept connects to a listener, from an address of the far host or of this one, and returns both ends.
+// accept connects to a listener, from an address of the far host or of this one, and returns both ends; the
+// far host's is -1.
 func (n *network) accept(l listener, from netip.AddrPort) (accepted, connected int) {
 	if n.err != nil {
 		return -1, -1
@@ -168,16 +170,26 @@ func (n *network) accept(l listener, from netip.AddrPort) (accepted, connected i
 		return accepted, connected
 	}
 	n.err = withFar(func() (err error) {
-		connected, accepted, err = connect(l.fd, from, l.addr)
-		return err
+		if connected, accepted, err = connect(l.fd, from, l.addr); err != nil {
+			return err
+		}
+		return forget(connected)
 	})
-	return accepted, connected
+	return accepted, -1
 }
 
-// asked opens the connection that is asked about, and returns both ends.
-func (n *network) asked() (out, in int) {
+// forget closes a socket without a word to its other end (TCP_REPAIR, tcp(7)).
+func forget(fd int) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_REPAIR, 1); err != nil {
+		return fmt.Errorf("forget far end: %w", err)
+	}
+	return unix.Close(fd)
+}
+
+// asked opens the connection that is asked about, and returns this host's end.
+func (n *network) asked() (out int) {
 	if n.err != nil {
-		return -1, -1
+		return -1
 	}
 	n.err = withFar(func() error {
 		l, a, err := listen(asked[1])
@@ -185,10 +197,13 @@ func (n *network) asked() (out, in int) {
 			return err
 		}
 		defer unix.Close(l)
-		out, in, err = connect(l, asked[0], a)
-		return err
+		var in int
+		if out, in, err = connect(l, asked[0], a); err != nil {
+			return err
+		}
+		return forget(in)
 	})
-	return out, in
+	return out
 }
 
 func (n *network) pipe() (r, w int) {

@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -287,13 +288,17 @@ func TestEndedLogins(t *testing.T) {
 		return host.Login{Source: host.LoginUtmp, User: "user1000", Line: line, Time: loginTime.Add(time.Duration(from) * time.Second), Ended: loginTime.Add(time.Duration(to) * time.Second)}
 	}
 	h := recording(first(), at(30, as(1000, process(90, 1, asked()))))
-	h.Recording.Logins = []host.Login{ended("pts/1", 0, 20), ended("pts/2", 10, 40), ended("pts/3", 50, 60)}
+	// logind keeps the session on pts/2 as long as the process is left, and has another one that is open.
+	kept := func(from int) host.Login {
+		return host.Login{Source: host.LoginAudit, User: "user1000", Line: "pts/2", Time: loginTime.Add(time.Duration(from) * time.Second)}
+	}
+	h.Recording.Logins = []host.Login{ended("pts/1", 0, 20), ended("pts/2", 10, 40), ended("pts/3", 50, 60), kept(11), kept(45)}
 	r := run(t, h)
 	var lines []string
 	for _, l := range r.Users[0].Logins {
-		lines = append(lines, l.Line)
+		lines = append(lines, fmt.Sprintf("%s at %s ended %t", l.Line, l.Time.Sub(loginTime), !l.Ended.IsZero()))
 	}
-	if d := cmp.Diff([]string{"pts/2"}, lines); d != "" || len(r.Previous) != 0 {
+	if d := cmp.Diff([]string{"pts/2 at 10s ended true", "pts/2 at 45s ended false"}, lines); d != "" || len(r.Previous) != 0 {
 		t.Errorf("candidates %v, logins (-want +got):\n%s", r.Previous, d)
 	}
 }

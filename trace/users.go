@@ -47,9 +47,10 @@ func (t *tracer) loginsOf(name string, logins []host.Login) []UserLogin {
 		if name == "" || l.User != name || !l.Ended.IsZero() && !t.beganIn(name, l) || l.Line == "" && l.Host == "" {
 			continue
 		}
-		// logind knows most of what is in utmp as well.
+		// logind knows most of what is in utmp and wtmp as well. It keeps a session while a process of it is left, and
+		// has not when its user logged out.
 		if l.Source == host.LoginAudit && slices.ContainsFunc(ls, func(o UserLogin) bool {
-			return o.Ended.IsZero() && o.Line == l.Line && o.Address == l.Remote.Addr()
+			return (o.Ended.IsZero() || l.Time.Sub(o.Time).Abs() <= slack) && o.Line == l.Line && o.Address == l.Remote.Addr()
 		}) {
 			continue
 		}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stopd/stopd/host"
 	"github.com/stopd/stopd/internal/netlab"
+	"github.com/stopd/stopd/internal/netlab/site"
 	"github.com/stopd/stopd/report"
 	"github.com/stopd/stopd/trace"
 )
@@ -141,7 +142,13 @@ func (s *stage) toVictim() string {
 // fingerprint is that of the attacker's key, as ssh-keygen(1) has it.
 func (s *stage) fingerprint() string {
 	s.t.Helper()
-	out, err := s.a.Host.RunAs(s.ctx, "mallory", "ssh-keygen", "-lf", "/home/mallory/.ssh/id_ed25519.pub")
+	return s.fingerprintOn(s.a)
+}
+
+// fingerprintOn is fingerprint for mallory's key on another site.
+func (s *stage) fingerprintOn(on *site.Site) string {
+	s.t.Helper()
+	out, err := on.Host.RunAs(s.ctx, "mallory", "ssh-keygen", "-lf", "/home/mallory/.ssh/id_ed25519.pub")
 	s.must(err)
 	f := strings.Fields(string(out))
 	if len(f) < 2 || !strings.HasPrefix(f[1], "SHA256:") {
@@ -154,10 +161,16 @@ func (s *stage) fingerprint() string {
 // nobody else is named by more than the user's word.
 func (s *stage) reported(out connection, asked ...connection) report.Redeemed {
 	s.t.Helper()
+	return s.reportedOf(s.a, out, asked...)
+}
+
+// reportedOf is reported where the commands come from another site.
+func (s *stage) reportedOf(from *site.Site, out connection, asked ...connection) report.Redeemed {
+	s.t.Helper()
 	var r report.Redeemed
 	s.wait("a report for which the journal was read in time", func() (bool, error) {
 		var err error
-		_, r, err = s.b.Traced(s.ctx, s.request(s.c, "SV_REC", out))
+		_, r, err = s.b.Traced(s.ctx, s.request(s.reached(out), "SV_REC", out))
 		return !slices.ContainsFunc(r.Report.Gaps, func(g host.Gap) bool { return g.What == "journal" }), err
 	})
 	var want []netip.AddrPort
@@ -172,7 +185,7 @@ func (s *stage) reported(out connection, asked ...connection) report.Redeemed {
 		s.t.Errorf("asked (-want +got):\n%s", d)
 	}
 	for _, p := range r.Report.Previous {
-		if p.Corroborated && !s.of(s.a, p.Remote.Addr()) {
+		if p.Corroborated && !s.of(from, p.Remote.Addr()) {
 			s.t.Errorf("%s is named for %v: it has nothing to do with it", p.Remote, p.Reasons)
 		}
 	}
@@ -182,6 +195,14 @@ func (s *stage) reported(out connection, asked ...connection) report.Redeemed {
 		}
 	})
 	return r
+}
+
+// reached is the site of the victim that a connection leads to.
+func (s *stage) reached(out connection) *site.Site {
+	if s.of(s.g, out.remote.Addr()) {
+		return s.g
+	}
+	return s.c
 }
 
 // loginOf returns the login of the process that holds the asked connection.
@@ -277,7 +298,8 @@ func TestLoginLeftBehind(t *testing.T) {
 }
 
 // The intruder has logged out. The system keeps which session it was, and where logind keeps whose, his host is
-// known, but no connection to ask about. Logind is replayed: it keeps one file for each session.
+// known, but no connection to ask about. Logind's file is replayed, with a scope that no process is in: the audit session
+// alone leads to it.
 func TestLoginLoggedOut(t *testing.T) {
 	for _, logind := range []bool{false, true} {
 		t.Run(fmt.Sprintf("logind %t", logind), func(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"syscall"
 )
@@ -25,6 +26,14 @@ const (
 // initCalled guards against a program that makes a lab without having called [Init]: its inits would
 // run its main function again, and make labs in turn.
 var initCalled bool
+
+// The init keeps to the first thread of its process, which only init functions can ask for: it becomes systemd in it,
+// and of those that another thread makes so the kernel kills some (Linux 6.18, one of four).
+func init() {
+	if len(os.Args) > 0 && os.Args[0] == initName {
+		runtime.LockOSThread()
+	}
+}
 
 // Init is PID 1 of a host and does not return if this process was started as such; otherwise it returns
 // at once. A program that makes labs calls it first thing in main, a test package in TestMain.

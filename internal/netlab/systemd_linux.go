@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -239,10 +238,9 @@ func becomeSystemd() error {
 	return os.NewSyscallError("execve", syscall.Exec(systemdProgram, []string{"/sbin/init"}, env))
 }
 
-// endWithLab has this thread, which is going to be PID 1, killed with the one of the lab that started it: systemd
+// endWithLab has this thread, which is PID 1, killed with the one of the lab that started it: systemd
 // does not listen to the lab. Kernels deliver the signal although it is PID 1, for it comes from outside.
 func endWithLab() error {
-	runtime.LockOSThread()
 	if _, _, errno := syscall.RawSyscall(syscall.SYS_PRCTL, syscall.PR_SET_PDEATHSIG, uintptr(syscall.SIGKILL), 0); errno != 0 {
 		return os.NewSyscallError("prctl", errno)
 	}

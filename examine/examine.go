@@ -138,8 +138,18 @@ func (x *Examiner) look(ctx context.Context, q stop.Question) (report.Report, ui
 		// ID_REC walks only to find the previous hosts.
 		r.Processes, r.Channels, r.Users = nil, nil, nil
 	}
+	if translated(r) {
+		r.Tool.Sources = append(slices.Clip(r.Tool.Sources), "conntrack")
+	}
 	x.Save.apply(&r)
 	return r, home, nil
+}
+
+// translated reports whether a connection of a report, or one with a previous host, has other ends outside of
+// the host than its own, as connection tracking tells (Linux; no other system tells yet).
+func translated(r report.Report) bool {
+	return r.Connection != nil && r.Connection.NAT != nil ||
+		slices.ContainsFunc(r.Previous, func(p trace.Previous) bool { return slices.Contains(p.Reasons, trace.ReasonNAT) })
 }
 
 // Decline saves a small report for a question that is not examined, so that its token can be redeemed to

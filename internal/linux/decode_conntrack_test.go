@@ -151,6 +151,10 @@ func TestParseEntries(t *testing.T) {
 }
 
 func FuzzParseTracked(f *testing.F) {
+	for _, c := range recordedEntries {
+		f.Add(recordedBy(f, "ctnetlink", c.name))
+	}
+	f.Add(recordedBy(f, "ctnetlink", "stats"))
 	f.Add(entryOf(tracked{flowOf("10.0.0.2:1", "10.0.0.3:2"), flowOf("10.0.0.3:2", "10.0.0.2:1")}))
 	f.Add(entryOf(tracked{flowOf("[fd00::2]:1", "[fd00::3]:2"), flowOf("[fd00::3]:2", "[fd00::2]:1")}))
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -19,10 +19,16 @@ func nativeUint64(n uint64) []byte { return binary.NativeEndian.AppendUint64(nil
 // recorded returns an answer of a Linux 6.18 on amd64, recorded by TestRecord.
 func recorded(t testing.TB, name string) []byte {
 	t.Helper()
+	return recordedBy(t, "diag", name)
+}
+
+// recordedBy is recorded for any of the kernel's netlink protocols.
+func recordedBy(t testing.TB, protocol, name string) []byte {
+	t.Helper()
 	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
 		t.Skip("recorded on a machine with the other byte order")
 	}
-	b, err := os.ReadFile(filepath.Join("testdata", "diag", name))
+	b, err := os.ReadFile(filepath.Join("testdata", protocol, name))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -88,6 +88,15 @@ func TestParseNamespace(t *testing.T) {
 }
 
 func FuzzParseRoute(f *testing.F) {
+	for _, c := range recordedRoutes {
+		if c.want.link != 0 {
+			f.Add(recordedBy(f, "rtnetlink", c.name))
+		}
+	}
+	for _, c := range recordedLinks {
+		f.Add(recordedBy(f, "rtnetlink", c.name))
+	}
+	f.Add(recordedBy(f, "rtnetlink", "nsid"))
 	f.Add(make([]byte, 16))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		to := netip.MustParseAddr("10.0.0.2")

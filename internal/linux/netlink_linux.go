@@ -94,7 +94,7 @@ func (n *netlinks) exchange(ctx context.Context, typ netlink.HeaderType, flags n
 
 // whole reports whether an error is all of an answer, so that the socket can be used again.
 func whole(err error) bool {
-	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH)
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.EACCES)
 }
 
 // one sends a request that has one answer and returns its payload. Connection tracking marks even that as a

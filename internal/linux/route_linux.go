@@ -20,13 +20,19 @@ func newRTNetlink(nsfd int) *rtnetlink {
 // route asks where packets for an address go. Rules by mark, source or link are not applied.
 func (r *rtnetlink) route(ctx context.Context, to netip.Addr) (route, error) {
 	b, err := r.one(ctx, rtmGetRoute, routeRequest(to))
-	if errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) {
+	if errors.Is(err, unix.ENETUNREACH) || noWay(err) {
 		return route{}, nil
 	}
 	if err != nil {
 		return route{}, fmt.Errorf("ask for the route to %s: %w", to, err)
 	}
 	return parseRoute(to, b)
+}
+
+// noWay reports whether an answer stands for a route that leads nowhere: unreachable, prohibit or blackhole
+// (fib_props, net/ipv4/fib_semantics.c; ip6_rt_type_to_error, net/ipv6/route.c).
+func noWay(err error) bool {
+	return errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EINVAL)
 }
 
 func (r *rtnetlink) link(ctx context.Context, index uint32) (link, error) {

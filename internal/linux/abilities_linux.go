@@ -51,12 +51,16 @@ func Abilities() []string {
 func trySpaces(h *Host) error {
 	set := h.newSpaces()
 	defer set.close()
-	if _, err := set.all(); err != nil {
+	if _, err := set.all(context.Background()); err != nil {
 		return err
 	}
-	refused := len(h.spacesSeen) - len(set.others) - 1
+	seen, err := h.spaces(context.Background(), set.begun.Add(-spacesAge))
+	if err != nil {
+		return err
+	}
+	refused := len(seen) - len(set.others) - 1
 	if refused > 0 {
-		return fmt.Errorf("%d of %d may not be opened", refused, len(h.spacesSeen))
+		return fmt.Errorf("%d of %d may not be opened", refused, len(seen))
 	}
 	self, err := os.Open("/proc/self/ns/net")
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -54,10 +53,17 @@ func (s *spaceSet) settled(ctx context.Context, n *namespace, inner, outer host.
 // as far as is known untranslated, is it. Others are what something may hide that translates addresses and
 // does not tell, such as a BPF program: they are named, and none is chosen.
 func (h *Host) findHidden(ctx context.Context, set *spaceSet, f host.Flow) (host.Socket, error) {
-	seen, err := h.elsewhere.with(ctx, set, unzoned(f.Remote))
+	// Where no other namespaces may be opened there is nothing to wait for.
+	if others, err := set.all(ctx); err != nil {
+		return host.Socket{}, err
+	} else if len(others) == 0 {
+		return host.Socket{}, host.ErrNotFound
+	}
+	all, err := h.elsewhere.since(ctx, set.since(), func() (elsewhere, error) { return h.listElsewhere(ctx) })
 	if err != nil {
 		return host.Socket{}, err
 	}
+	seen := all[unzoned(f.Remote)]
 	addrs, _, err := h.addresses()
 	if err != nil {
 		return host.Socket{}, err
@@ -100,79 +106,42 @@ func (h *Host) findHidden(ctx context.Context, set *spaceSet, f host.Flow) (host
 }
 
 // An elsewhere is the connections of other namespaces than the daemon's, by their remote ends.
-type elsewhere struct {
-	turn  chan struct{} // one place; whoever has it reads or writes the rest
-	begun time.Time
-	took  time.Duration
-	all   map[netip.AddrPort][]host.Socket
-	err   error
-}
+type elsewhere map[netip.AddrPort][]host.Socket
 
-// Bounds of an elsewhere: how often it is made; that this costs at most one share of the time; how long somebody
-// waits for it; and how many connections it has, and of one remote end.
+// Bounds of an elsewhere: how many connections it has, and of one remote end.
 const (
-	elsewhereAge   = 100 * time.Millisecond
-	elsewhereRatio = 10
-	elsewhereWait  = 2 * time.Second
-	maxElsewhere   = 1 << 16
-	maxSame        = 16
+	maxElsewhere = 1 << 16
+	maxSame      = 16
 )
 
-// with returns the connections with a remote end, as a list has them that is younger than the question: the asked
-// connection may be. Whoever asks for what does not exist has all namespaces listed, so one list serves all
-// who came while they waited for it. Where nobody else's namespaces may be opened there is nothing to wait for.
-func (l *elsewhere) with(ctx context.Context, set *spaceSet, remote netip.AddrPort) ([]host.Socket, error) {
-	if others, err := set.all(); err != nil || len(others) == 0 {
+func (h *Host) listElsewhere(ctx context.Context) (elsewhere, error) {
+	set, err := h.everywhere()
+	if err != nil {
 		return nil, err
 	}
-	asked := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, elsewhereWait)
-	defer cancel()
-	busy := errors.New("list connections of other network namespaces: too many ask")
-	select {
-	case l.turn <- struct{}{}:
-	case <-ctx.Done():
-		return nil, busy
-	}
-	defer func() { <-l.turn }()
-	if l.begun.Before(asked) {
-		next := time.NewTimer(time.Until(l.begun.Add(max(elsewhereAge, elsewhereRatio*l.took))))
-		defer next.Stop()
-		select {
-		case <-next.C:
-		case <-ctx.Done():
-			return nil, busy
-		}
-		l.begun = time.Now()
-		l.list(ctx, set.others)
-		l.took = time.Since(l.begun)
-	}
-	return l.all[remote], l.err
-}
-
-func (l *elsewhere) list(ctx context.Context, others map[uint64]*namespace) {
-	l.all, l.err = map[netip.AddrPort][]host.Socket{}, nil
+	defer set.close()
+	by := elsewhere{}
 	count := 0
-	for _, n := range others {
+	for _, n := range set.others {
 		all, err := n.diag.dumpConnected(ctx)
 		if err != nil {
 			if errors.Is(err, unix.EPERM) {
 				continue // whose they are is not told without privilege
 			}
-			l.err = err
-			return
+			return nil, err
 		}
 		for _, s := range all {
-			if s.inode == 0 || s.remote.Port() == 0 || s.remote.Addr().IsLoopback() || count >= maxElsewhere || len(l.all[s.remote]) >= maxSame {
+			if s.inode == 0 || s.remote.Port() == 0 || s.remote.Addr().IsLoopback() || count >= maxElsewhere || len(by[s.remote]) >= maxSame {
 				continue
 			}
 			count++
-			l.all[s.remote] = append(l.all[s.remote], socketOf(s, host.UnknownDirection, n.inode))
+			by[s.remote] = append(by[s.remote], socketOf(s, host.UnknownDirection, n.inode))
 		}
 	}
-	for _, ss := range l.all {
+	for _, ss := range by {
 		slices.SortFunc(ss, func(a, b host.Socket) int {
 			return cmp.Or(cmp.Compare(a.NetNS, b.NetNS), a.Local.Compare(b.Local))
 		})
 	}
+	return by, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/stopd/stopd/host"
@@ -278,29 +279,66 @@ func (w *wire) upon(ctx context.Context, n *namespace, l link) error {
 
 // shared adds the namespaces that have links upon a given one, of a kind or of any.
 func (w *wire) shared(ctx context.Context, p port, kind string) error {
-	others, err := w.set.all()
+	all, err := w.set.stacked(ctx)
 	if err != nil {
 		return err
 	}
-	for _, o := range others {
-		links, err := o.linksOf(ctx)
-		if err != nil {
+	for _, l := range all {
+		if kind != "" && l.kind != kind || l.other != p.index {
+			continue
+		}
+		if _, err := w.set.all(ctx); err != nil {
 			return err
 		}
-		for _, m := range links {
-			upon := m.kind == "macvlan" || m.kind == "macvtap" || m.kind == "ipvlan"
-			if !upon || kind != "" && m.kind != kind || m.other != p.index {
-				continue
-			}
-			if at, err := w.set.beyond(ctx, o, m.nsid); err != nil {
-				return err
-			} else if at == p.ns {
-				w.member(o)
-				w.pair = false
-			}
+		o := w.set.of(l.netns)
+		if o == nil {
+			continue // it is no more
+		}
+		if at, err := w.set.beyond(ctx, o, l.nsid); err != nil {
+			return err
+		} else if at == p.ns {
+			w.member(o)
+			w.pair = false
 		}
 	}
 	return nil
+}
+
+// A stackedLink is a link upon another, and the namespace that has it.
+type stackedLink struct {
+	netns uint64
+	link
+}
+
+// stacked returns the links upon others of all namespaces. What a link has upon it the kernel does not tell where that is in
+// another namespace, and to list all links takes long where there are many containers: one list serves all who ask in a while.
+func (s *spaceSet) stacked(ctx context.Context) ([]stackedLink, error) {
+	all, err := s.h.stacked.since(ctx, s.since(), func() ([]stackedLink, error) { return s.h.listStacked(ctx) })
+	if errors.Is(err, errSparing) {
+		err = nil // the last list has to do
+	}
+	return all, err
+}
+
+func (h *Host) listStacked(ctx context.Context) ([]stackedLink, error) {
+	s, err := h.everywhere()
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	var all []stackedLink
+	for _, n := range append(slices.Collect(maps.Values(s.others)), s.home) {
+		links, err := n.linksOf(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range links {
+			if l.kind == "macvlan" || l.kind == "macvtap" || l.kind == "ipvlan" {
+				all = append(all, stackedLink{n.inode, l})
+			}
+		}
+	}
+	return all, nil
 }
 
 func (w *wire) member(n *namespace) {

@@ -43,11 +43,10 @@ type Host struct {
 	links     map[netip.Addr][]uint32 // those that have an address
 	addrsRead time.Time
 
-	spacesMu   sync.Mutex
-	spacesSeen map[uint64]string // see spaces
-	spacesRead time.Time
-	elsewhere  elsewhere
-	zones      zones
+	seen      sparing[map[uint64]string] // see spaces
+	elsewhere sparing[elsewhere]
+	stacked   sparing[[]stackedLink]
+	zones     zones
 }
 
 // addressesAge is how old the list of the host's own addresses may be.
@@ -59,7 +58,7 @@ func Open() (*Host, error) {
 	if err := unix.Stat("/proc/self/ns/net", &st); err != nil {
 		return nil, fmt.Errorf("read /proc: %w", err)
 	}
-	h := &Host{diag: newDiag(0), conntrack: newConntrack(0), rtnetlink: newRTNetlink(0), netns: st.Ino, names: newNames(), exes: newExecutables(), elsewhere: elsewhere{turn: make(chan struct{}, 1)}}
+	h := &Host{diag: newDiag(0), conntrack: newConntrack(0), rtnetlink: newRTNetlink(0), netns: st.Ino, names: newNames(), exes: newExecutables()}
 	if err := h.diag.check(context.Background()); err != nil {
 		return nil, err
 	}
@@ -216,22 +215,36 @@ func (h *Host) findAnywhere(ctx context.Context, f host.Flow) (host.Socket, erro
 	}
 	set := h.newSpaces()
 	defer set.close()
-	for _, a := range addrs {
-		if a.Is4() != f.Remote.Addr().Unmap().Is4() {
-			continue
+	among := func(find func(f host.Flow) (host.Socket, error)) (host.Socket, error) {
+		for _, a := range addrs {
+			if a.Is4() != f.Remote.Addr().Unmap().Is4() {
+				continue
+			}
+			f := f
+			f.Local = netip.AddrPortFrom(a, f.Local.Port())
+			if s, err := find(f); !errors.Is(err, host.ErrNotFound) {
+				return s, err
+			}
 		}
-		f := f
-		f.Local = netip.AddrPortFrom(a, f.Local.Port())
-		s, err := h.find(ctx, f)
-		if errors.Is(err, host.ErrNotFound) && f.Protocol == host.TCP {
-			s, err = set.find(ctx, f)
-		}
-		if !errors.Is(err, host.ErrNotFound) {
-			return s, err
-		}
-	}
-	if f.Protocol != host.TCP {
 		return host.Socket{}, host.ErrNotFound
+	}
+	s, err := among(func(f host.Flow) (host.Socket, error) { return h.find(ctx, f) })
+	if f.Protocol != host.TCP || !errors.Is(err, host.ErrNotFound) {
+		return s, err
+	}
+	beyond := func(f host.Flow) (host.Socket, error) { return set.find(ctx, f) }
+	if s, err = among(beyond); !errors.Is(err, host.ErrNotFound) {
+		return s, err
+	}
+	if s, err = h.findHidden(ctx, set, f); err == nil {
+		return s, nil
+	}
+	// It may be newer than the lists.
+	if err := set.renew(ctx); err != nil {
+		return host.Socket{}, err
+	}
+	if s, err = among(beyond); !errors.Is(err, host.ErrNotFound) {
+		return s, err
 	}
 	return h.findHidden(ctx, set, f)
 }

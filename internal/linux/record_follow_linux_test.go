@@ -68,7 +68,7 @@ const (
 )
 
 // track has the kernel make an entry, as its rules would: it translates the source or the destination itself.
-func track(t *testing.T, n netspace, p packet, translate uint16, to netip.AddrPort, zone []byte, original bool) {
+func track(t testing.TB, n netspace, p packet, translate uint16, to netip.AddrPort, zone []byte, original bool) {
 	t.Helper()
 	b := nfGenMsg(p.src.Addr())
 	tuple := tupleAttribute(ctaTupleOrig, p)

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -15,22 +17,16 @@ import (
 // maxSpaces bounds the network namespaces that one look asks.
 const maxSpaces = 1024
 
-// spacesAge is how old the list of network namespaces may be.
+// spacesAge is how old the list of network namespaces may be where all that is looked for is in it.
 const spacesAge = time.Second
 
 // spaces lists the network namespaces in which processes live or which have a name, each with a path by which
-// it can be opened. It reads one link a process, at most once in spacesAge.
-func (h *Host) spaces() (map[uint64]string, error) {
-	h.spacesMu.Lock()
-	defer h.spacesMu.Unlock()
-	if time.Since(h.spacesRead) < spacesAge {
-		return h.spacesSeen, nil
-	}
-	seen, err := listSpaces()
+// it can be opened, as they are after a time. It reads one link a process.
+func (h *Host) spaces(ctx context.Context, since time.Time) (map[uint64]string, error) {
+	seen, err := h.seen.since(ctx, since, listSpaces)
 	if err != nil {
-		return nil, fmt.Errorf("list network namespaces: %w", err)
+		return seen, fmt.Errorf("list network namespaces: %w", err)
 	}
-	h.spacesSeen, h.spacesRead = seen, time.Now()
 	return seen, nil
 }
 
@@ -70,16 +66,26 @@ func listSpaces() (map[uint64]string, error) {
 	return seen, nil
 }
 
+// since says from when what others have read of all namespaces has to be.
+func (s *spaceSet) since() time.Time {
+	if s.renewed.IsZero() {
+		return s.begun.Add(-spacesAge)
+	}
+	return s.renewed
+}
+
 // A spaceSet is the network namespaces that one look meets: the daemon's own, and others that it has opened.
 type spaceSet struct {
-	h      *Host
-	home   *namespace
-	others map[uint64]*namespace
-	listed bool
+	h       *Host
+	begun   time.Time
+	home    *namespace
+	others  map[uint64]*namespace
+	listed  bool
+	renewed time.Time // zero until then
 }
 
 func (h *Host) newSpaces() *spaceSet {
-	return &spaceSet{h: h, home: &namespace{inode: h.netns, diag: h.diag, conntrack: h.conntrack, rtnetlink: h.rtnetlink},
+	return &spaceSet{h: h, begun: time.Now(), home: &namespace{inode: h.netns, diag: h.diag, conntrack: h.conntrack, rtnetlink: h.rtnetlink},
 		others: map[uint64]*namespace{}}
 }
 
@@ -112,20 +118,47 @@ func (s *spaceSet) of(inode uint64) *namespace {
 
 // all opens every namespace there is and returns those beside the daemon's own. Those that may not be opened
 // are left out: whose they are is not told without privilege.
-func (s *spaceSet) all() (map[uint64]*namespace, error) {
+func (s *spaceSet) all(ctx context.Context) (map[uint64]*namespace, error) {
 	if s.listed {
 		return s.others, nil
 	}
-	paths, err := s.h.spaces()
-	if err != nil {
+	// An older list will do: what is missing there is looked for again.
+	if err := s.open(ctx, s.begun.Add(-spacesAge)); err != nil && !errors.Is(err, errSparing) {
 		return nil, err
 	}
+	s.listed = true
+	return s.others, nil
+}
+
+// renew is for where something is missing: it opens those that were made since others asked, once a look.
+func (s *spaceSet) renew(ctx context.Context) error {
+	if !s.renewed.IsZero() {
+		return nil
+	}
+	err := s.open(ctx, s.begun)
+	s.listed, s.renewed = true, time.Now()
+	if err != nil {
+		return err
+	}
+	for _, n := range append(slices.Collect(maps.Values(s.others)), s.home) {
+		n.byNSID, n.hops, n.routes, n.links, n.allLinks = nil, nil, nil, nil, false
+	}
+	return nil
+}
+
+// open opens all namespaces that there are after a time.
+func (s *spaceSet) open(ctx context.Context, since time.Time) error {
+	paths, err := s.h.spaces(ctx, since)
+	return errors.Join(s.openPaths(paths), err)
+}
+
+func (s *spaceSet) openPaths(paths map[uint64]string) error {
 	for inode, path := range paths {
 		if s.of(inode) != nil {
 			continue
 		}
 		if len(s.others) >= maxSpaces {
-			return nil, fmt.Errorf("bound: %d network namespaces", maxSpaces)
+			return fmt.Errorf("bound: %d network namespaces", maxSpaces)
 		}
 		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
@@ -138,8 +171,22 @@ func (s *spaceSet) all() (map[uint64]*namespace, error) {
 		}
 		s.add(inode, fd)
 	}
-	s.listed = true
-	return s.others, nil
+	return nil
+}
+
+// everywhere is all namespaces that there are now, for what is read of all of them at once.
+func (h *Host) everywhere() (*spaceSet, error) {
+	paths, err := listSpaces()
+	if err != nil {
+		return nil, fmt.Errorf("list network namespaces: %w", err)
+	}
+	s := h.newSpaces()
+	s.listed, s.renewed = true, s.begun
+	if err := s.openPaths(paths); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
 }
 
 // beyond returns the namespace that another one calls by a number; nil where none is known.
@@ -150,32 +197,48 @@ func (s *spaceSet) beyond(ctx context.Context, n *namespace, nsid int32) (*names
 	if nsid < 0 {
 		return nil, nil
 	}
-	if n.byNSID == nil {
-		others, err := s.all()
-		if err != nil {
-			return nil, err
-		}
-		n.byNSID = map[int32]*namespace{}
-		self, err := unix.Open("/proc/self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return nil, err
-		}
-		defer unix.Close(self)
-		ask := func(o *namespace, fd int) error {
-			id, err := n.rtnetlink.nsid(ctx, fd)
-			if err == nil && id >= 0 {
-				n.byNSID[id] = o
-			}
-			return err
-		}
-		errs := ask(s.home, self)
-		for _, o := range others {
-			errs = errors.Join(errs, ask(o, o.diag.nsfd))
-		}
-		if errs != nil {
-			n.byNSID = nil
-			return nil, errs
-		}
+	if err := s.number(ctx, n); err != nil {
+		return nil, err
 	}
-	return n.byNSID[nsid], nil
+	if o := n.byNSID[nsid]; o != nil || !s.renewed.IsZero() {
+		return o, nil
+	}
+	// It may be newer than the list.
+	if err := s.renew(ctx); err != nil {
+		return nil, err
+	}
+	err := s.number(ctx, n)
+	return n.byNSID[nsid], err
+}
+
+// number asks a namespace which number it gives to each other.
+func (s *spaceSet) number(ctx context.Context, n *namespace) error {
+	if n.byNSID != nil {
+		return nil
+	}
+	others, err := s.all(ctx)
+	if err != nil {
+		return err
+	}
+	self, err := unix.Open("/proc/self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(self)
+	numbers := map[int32]*namespace{}
+	ask := func(o *namespace, fd int) error {
+		id, err := n.rtnetlink.nsid(ctx, fd)
+		if err == nil && id >= 0 {
+			numbers[id] = o
+		}
+		return err
+	}
+	errs := ask(s.home, self)
+	for _, o := range others {
+		errs = errors.Join(errs, ask(o, o.diag.nsfd))
+	}
+	if errs == nil {
+		n.byNSID = numbers
+	}
+	return errs
 }

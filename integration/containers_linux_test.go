@@ -10,6 +10,7 @@ import (
 
 	"github.com/stopd/stopd/host"
 	"github.com/stopd/stopd/internal/netlab"
+	"github.com/stopd/stopd/internal/netlab/site"
 	"github.com/stopd/stopd/report"
 	"github.com/stopd/stopd/trace"
 )
@@ -45,10 +46,13 @@ func (s *stage) root(argv ...string) {
 }
 
 // cleanly runs a command of root on b when the stage has ended.
-func (s *stage) cleanly(argv ...string) {
+func (s *stage) cleanly(argv ...string) { s.cleanlyOn(s.b, argv...) }
+
+// cleanlyOn is cleanly on another site.
+func (s *stage) cleanlyOn(at *site.Site, argv ...string) {
 	ctx, cancel := context.WithTimeout(context.Background(), stageLimit)
 	defer cancel()
-	if _, err := s.b.Host.Run(ctx, argv[0], argv[1:]...); err != nil {
+	if _, err := at.Host.Run(ctx, argv[0], argv[1:]...); err != nil {
 		s.t.Error(err)
 	}
 }
@@ -146,18 +150,15 @@ const (
 // returned, is the intruder's; the other publishes a service with clients, where the rules say so.
 func (s *stage) containers(rules string) space {
 	s.t.Helper()
+	return s.containersOn(s.bridged, rules)
+}
+
+// containersOn is containers on whichever link.
+func (s *stage) containersOn(link func(mine, web space), rules string) space {
+	s.t.Helper()
 	s.t.Cleanup(s.hangUp)
 	mine, web := s.space("mine"), s.space("web")
-	s.root("ip", "link", "add", "ctr0", "type", "bridge")
-	s.t.Cleanup(func() { s.cleanly("ip", "link", "delete", "ctr0") })
-	s.root("ip", "address", "add", "10.0.0.1/24", "dev", "ctr0")
-	s.root("ip", "address", "add", "fd00::1/64", "dev", "ctr0", "nodad")
-	s.root("ip", "link", "set", "ctr0", "up")
-	s.joined(space{}, "vmine", mine, insideAddr+"/24", insideIPv6+"/64")
-	s.joined(space{}, "vweb", web, "10.0.0.3/24")
-	for _, v := range []string{"vmine", "vweb"} {
-		s.root("ip", "link", "set", v, "master", "ctr0", "up")
-	}
+	link(mine, web)
 	mine.run("ip", "route", "add", "default", "via", "10.0.0.1")
 	mine.run("ip", "route", "add", "default", "via", "fd00::1")
 	web.run("ip", "route", "add", "default", "via", "10.0.0.1")
@@ -375,6 +376,9 @@ func TestContainerReport(t *testing.T) {
 	}
 	if hasGap(r.Report.Gaps, "namespace") {
 		t.Errorf("gaps are %v", r.Report.Gaps)
+	}
+	if !slices.Contains(r.Report.Tool.Sources, "conntrack") {
+		t.Errorf("sources are %v", r.Report.Tool.Sources)
 	}
 }
 

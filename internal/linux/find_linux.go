@@ -59,7 +59,7 @@ func (h *Host) findHidden(ctx context.Context, set *spaceSet, f host.Flow) (host
 	} else if len(others) == 0 {
 		return host.Socket{}, host.ErrNotFound
 	}
-	all, err := h.elsewhere.since(ctx, set.since(), func() (elsewhere, error) { return h.listElsewhere(ctx) })
+	all, err := h.elsewhere.since(ctx, set.since(), h.listElsewhere)
 	if err != nil {
 		return host.Socket{}, err
 	}

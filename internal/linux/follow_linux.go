@@ -313,7 +313,7 @@ type stackedLink struct {
 // stacked returns the links upon others of all namespaces. What a link has upon it the kernel does not tell where that is in
 // another namespace, and to list all links takes long where there are many containers: one list serves all who ask in a while.
 func (s *spaceSet) stacked(ctx context.Context) ([]stackedLink, error) {
-	all, err := s.h.stacked.since(ctx, s.since(), func() ([]stackedLink, error) { return s.h.listStacked(ctx) })
+	all, err := s.h.stacked.since(ctx, s.since(), s.h.listStacked)
 	if errors.Is(err, errSparing) {
 		err = nil // the last list has to do
 	}

@@ -23,7 +23,7 @@ const spacesAge = time.Second
 // spaces lists the network namespaces in which processes live or which have a name, each with a path by which
 // it can be opened, as they are after a time. It reads one link a process.
 func (h *Host) spaces(ctx context.Context, since time.Time) (map[uint64]string, error) {
-	seen, err := h.seen.since(ctx, since, listSpaces)
+	seen, err := h.seen.since(ctx, since, func(context.Context) (map[uint64]string, error) { return listSpaces() })
 	if err != nil {
 		return seen, fmt.Errorf("list network namespaces: %w", err)
 	}

@@ -35,7 +35,7 @@ var errSparing = errors.New("bound: it was asked for too often, and takes long")
 
 // since returns what was read in a reading that began after a time. Who asks in between two readings waits for the next;
 // where that begins too late, the error is errSparing, and the last one is returned.
-func (s *sparing[T]) since(ctx context.Context, t time.Time, read func() (T, error)) (T, error) {
+func (s *sparing[T]) since(ctx context.Context, t time.Time, read func(context.Context) (T, error)) (T, error) {
 	until := time.Now().Add(sparingWait)
 	for {
 		s.mu.Lock()
@@ -51,7 +51,7 @@ func (s *sparing[T]) since(ctx context.Context, t time.Time, read func() (T, err
 			return last.v, last.err
 		case mine:
 			now := readOnce[T]{begun: time.Now()}
-			now.v, now.err = read()
+			now.v, now.err = read(context.WithoutCancel(ctx)) // others wait for it as well
 			now.took = time.Since(now.begun)
 			s.mu.Lock()
 			s.last, reading, s.reading = now, s.reading, nil

@@ -14,7 +14,7 @@ func TestSparing(t *testing.T) {
 		var s sparing[int]
 		reads := 0
 		takes := 3 * time.Millisecond
-		read := func() (int, error) {
+		read := func(context.Context) (int, error) {
 			reads++
 			time.Sleep(takes)
 			return reads, nil
@@ -62,7 +62,19 @@ func TestSparingEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s sparing[int]
 		failed := errors.New("refused")
-		read := func() (int, error) { time.Sleep(10 * time.Millisecond); return 0, failed }
+		read := func(context.Context) (int, error) { time.Sleep(10 * time.Millisecond); return 0, failed }
+		if _, err := s.since(t.Context(), time.Now(), read); !errors.Is(err, failed) {
+			t.Error(err)
+		}
+		// Who comes first may leave: others wait for what is read.
+		read = func(ctx context.Context) (int, error) { return 7, ctx.Err() }
+		gone, leave := context.WithCancel(t.Context())
+		time.Sleep(time.Second)
+		leave()
+		if v, err := s.since(gone, time.Now(), read); v != 7 || err != nil {
+			t.Error(v, err)
+		}
+		read = func(context.Context) (int, error) { time.Sleep(10 * time.Millisecond); return 0, failed }
 		if _, err := s.since(t.Context(), time.Now(), read); !errors.Is(err, failed) {
 			t.Error(err)
 		}

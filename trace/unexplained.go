@@ -1,6 +1,9 @@
 package trace
 
 import (
+	"fmt"
+	"slices"
+
 	"github.com/stopd/stopd/host"
 )
 
@@ -24,9 +27,22 @@ func (t *tracer) unexplained() {
 			continue
 		}
 		for _, d := range n.Descriptors {
-			// As mosh has them.
-			if d.Kind == host.UDP && !d.Remote.IsValid() && d.Local.Port() != 0 && !d.Local.Addr().IsLoopback() {
+			switch {
+			case d.Kind == host.UDP && d.Local.Port() != 0 && !d.Remote.IsValid(), // as mosh has them
+				d.Kind == host.Unix && d.Type == "dgram" && d.Path != "" && d.Peer == "":
 				t.gap(n.PID, "senders to "+describe(d), "the system does not keep who sends to a socket that is not connected")
+			case d.Kind == host.UDP && d.Remote.IsValid() && !t.own(d.Remote.Addr()) && d.Peer == "":
+				t.gap(n.PID, "other end of "+describe(d), fmt.Sprintf("it speaks with %s by UDP: hosts are asked about TCP connections alone", d.Remote))
+			}
+		}
+	}
+	for _, c := range t.channels {
+		for _, r := range c.Ends {
+			if b := t.byPID[r.PID]; b != nil && c.Followed && t.commanded[b] && slices.ContainsFunc(c.Ends, func(w End) bool {
+				a := t.byPID[w.PID]
+				return a != nil && a != b && w.Mode.Writes() && r.Mode.Reads() && t.unmeant(c, w, r, a, b)
+			}) {
+				t.note(b, "writers to "+describe(b.end(r.object)), "not considered: others' processes read it as well, and what each of them was told is not kept")
 			}
 		}
 	}

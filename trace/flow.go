@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/stopd/stopd/host"
@@ -12,7 +13,9 @@ import (
 // client could be taken to speak with another, are apart.
 type ways struct {
 	fed, commanded, reached, served map[*node]bool
-	apart                           [][2]*node
+	// firm holds those that were met otherwise than as somebody's service: what they accepted is theirs alone.
+	firm  map[*node]bool
+	apart [][2]*node
 }
 
 // A step is a way from one process to another, which may leave and enter services (see service).
@@ -51,15 +54,16 @@ func (t *tracer) flow(weak bool) ways {
 		}
 	}
 	w := ways{served: map[*node]bool{}}
-	w.fed, _, _ = t.reach(owners, weak, func(n *node) []step { return into[n] })
-	reached, r, _ := t.reach(owners, weak, func(n *node) []step { return from[n] })
-	commanded, c, apart := t.reach(owners, weak, func(n *node) []step {
+	w.fed, _, _, _ = t.reach(owners, weak, func(n *node) []step { return into[n] })
+	reached, r, met, _ := t.reach(owners, weak, func(n *node) []step { return from[n] })
+	commanded, c, firm, apart := t.reach(owners, weak, func(n *node) []step {
 		if n.parent != nil {
 			return append([]step{{to: n.parent, beside: true}}, into[n]...)
 		}
 		return into[n]
 	})
-	w.reached, w.commanded, w.apart = reached, commanded, apart
+	maps.Copy(firm, met)
+	w.reached, w.commanded, w.firm, w.apart = reached, commanded, firm, apart
 	for n := range commanded {
 		w.served[n] = c[n] && (r[n] || !reached[n])
 	}
@@ -121,7 +125,7 @@ func (n *node) descends(from *node) bool {
 }
 
 // reach returns what can be reached from the given processes by steps of next, themselves included, which of that is
-// only somebody else's service, and services with clients that were kept apart.
+// only somebody else's service, which was met otherwise than as a service, and services with clients that were kept apart.
 //
 // A service speaks with each of its clients, and they do not speak with each other through it: a database or a
 // message bus that serves an intruder's process serves everybody. Only what a user runs for themselves can be
@@ -129,7 +133,7 @@ func (n *node) descends(from *node) bool {
 // is a login, and only where cross says so. A terminal
 // keeps apart those who hold its slave side, whoever holds its master. And a parent may have started its child, and
 // a display shares memory, for itself or for one of its clients: which, nothing tells.
-func (t *tracer) reach(start []*node, cross bool, next func(*node) []step) (seen, served map[*node]bool, apart [][2]*node) {
+func (t *tracer) reach(start []*node, cross bool, next func(*node) []step) (seen, served, firm map[*node]bool, apart [][2]*node) {
 	type place struct {
 		n        *node
 		service  string      // entered by it
@@ -143,7 +147,7 @@ func (t *tracer) reach(start []*node, cross bool, next func(*node) []step) (seen
 		todo = append(todo, place{n: n})
 	}
 	been := map[place]bool{}
-	seen, served = map[*node]bool{}, map[*node]bool{}
+	seen, served, firm = map[*node]bool{}, map[*node]bool{}, map[*node]bool{}
 	for len(todo) > 0 {
 		at := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
@@ -152,6 +156,7 @@ func (t *tracer) reach(start []*node, cross bool, next func(*node) []step) (seen
 		}
 		served[at.n] = at.foreign && (served[at.n] || !seen[at.n])
 		been[at], seen[at.n] = true, true
+		firm[at.n] = firm[at.n] || at.service != clients
 		for _, s := range next(at.n) {
 			same := t.sameUser(at.n.Process.Process, s.to.Process.Process)
 			own := same && at.n.Cgroup == s.to.Cgroup
@@ -167,5 +172,5 @@ func (t *tracer) reach(start []*node, cross bool, next func(*node) []step) (seen
 		}
 	}
 	apart = slices.DeleteFunc(apart, func(a [2]*node) bool { return seen[a[1]] })
-	return seen, served, apart
+	return seen, served, firm, apart
 }

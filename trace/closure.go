@@ -76,6 +76,7 @@ type tracer struct {
 	// commanded is whose commands can have come to the asked socket.
 	commanded map[*node]bool
 	apart     [][2]*node // see ways
+	loose     bool       // nothing explains the asked socket but what a service accepted whose client it is
 	names     []User
 	gaps      []host.Gap
 

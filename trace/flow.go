@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/stopd/stopd/host"
@@ -12,7 +13,9 @@ import (
 // client could be taken to speak with another, are apart.
 type ways struct {
 	fed, commanded, reached, served map[*node]bool
-	apart                           [][2]*node
+	// firm holds those that were met otherwise than as somebody's service: what they accepted is theirs alone.
+	firm  map[*node]bool
+	apart [][2]*node
 }
 
 // A step is a way from one process to another, which may leave and enter services (see service).
@@ -36,7 +39,7 @@ func (t *tracer) flow(weak bool) ways {
 		for _, w := range c.Ends {
 			for _, r := range c.Ends {
 				a, b := t.byPID[w.PID], t.byPID[r.PID]
-				if a == nil || b == nil || a == b || a.isInit() || b.isInit() || !c.tells(w, r, a, b) {
+				if a == nil || b == nil || a == b || a.isInit() || b.isInit() || !t.tells(c, w, r, a, b) {
 					continue
 				}
 				into[b] = append(into[b], newStep(c, b, r.object, a, w.object))
@@ -51,15 +54,16 @@ func (t *tracer) flow(weak bool) ways {
 		}
 	}
 	w := ways{served: map[*node]bool{}}
-	w.fed, _, _ = reach(owners, weak, func(n *node) []step { return into[n] })
-	reached, r, _ := reach(owners, weak, func(n *node) []step { return from[n] })
-	commanded, c, apart := reach(owners, weak, func(n *node) []step {
+	w.fed, _, _, _ = t.reach(owners, weak, func(n *node) []step { return into[n] })
+	reached, r, met, _ := t.reach(owners, weak, func(n *node) []step { return from[n] })
+	commanded, c, firm, apart := t.reach(owners, weak, func(n *node) []step {
 		if n.parent != nil {
 			return append([]step{{to: n.parent, beside: true}}, into[n]...)
 		}
 		return into[n]
 	})
-	w.reached, w.commanded, w.apart = reached, commanded, apart
+	maps.Copy(firm, met)
+	w.reached, w.commanded, w.firm, w.apart = reached, commanded, firm, apart
 	for n := range commanded {
 		w.served[n] = c[n] && (r[n] || !reached[n])
 	}
@@ -81,21 +85,47 @@ func newStep(c *Channel, a *node, leave host.Object, b *node, enter host.Object)
 }
 
 // tells reports whether a process a can tell a process b something through two ends of a channel.
-func (c *Channel) tells(w, r End, a, b *node) bool {
+func (t *tracer) tells(c *Channel, w, r End, a, b *node) bool {
 	if !w.Mode.Writes() || !r.Mode.Reads() {
 		return false
 	}
 	if slices.ContainsFunc(c.Ends, func(e End) bool { return e.object != c.Ends[0].object }) {
 		return w.object != r.object
 	}
-	// Who opens a FIFO for reading and writing often only wants to write without waiting, and a reader not to see
-	// the end: where somebody else reads it, they are not taken to hear what other users write to it.
-	return r.Mode != host.ReadWrite || c.Kind.Keeps() || sameUser(a.Process.Process, b.Process.Process) ||
-		!slices.ContainsFunc(c.Ends, func(e End) bool { return e.PID != w.PID && e.PID != r.PID && e.Mode.Reads() })
+	return !t.unmeant(c, w, r, a, b)
+}
+
+// unmeant reports whether what a user writes to a FIFO or queue is not taken to be meant for another user's process
+// that reads it. What one reader takes the others do not get, and who took what is not kept: where a service reads as
+// well, the writers mean the service. Who inherited the reader's end, or left it to the reader, is no other reader.
+// And who opens a FIFO for reading and writing often only wants to write without waiting, and a reader not to see
+// the end.
+func (t *tracer) unmeant(c *Channel, w, r End, a, b *node) bool {
+	if c.Kind.Keeps() || t.sameUser(a.Process.Process, b.Process.Process) {
+		return false
+	}
+	return slices.ContainsFunc(c.Ends, func(e End) bool {
+		if e.PID == w.PID || e.PID == r.PID || !e.Mode.Reads() {
+			return false
+		}
+		n := t.byPID[e.PID]
+		return r.Mode == host.ReadWrite || c.Kind != host.Pipe && n != nil && !n.isInit() &&
+			!t.sameUser(n.Process.Process, b.Process.Process) && !n.descends(b) && !b.descends(n)
+	})
+}
+
+// descends reports whether a process is another or a descendant of it.
+func (n *node) descends(from *node) bool {
+	for a := range n.ancestry() {
+		if a == from {
+			return true
+		}
+	}
+	return false
 }
 
 // reach returns what can be reached from the given processes by steps of next, themselves included, which of that is
-// only somebody else's service, and services with clients that were kept apart.
+// only somebody else's service, which was met otherwise than as a service, and services with clients that were kept apart.
 //
 // A service speaks with each of its clients, and they do not speak with each other through it: a database or a
 // message bus that serves an intruder's process serves everybody. Only what a user runs for themselves can be
@@ -103,7 +133,7 @@ func (c *Channel) tells(w, r End, a, b *node) bool {
 // is a login, and only where cross says so. A terminal
 // keeps apart those who hold its slave side, whoever holds its master. And a parent may have started its child, and
 // a display shares memory, for itself or for one of its clients: which, nothing tells.
-func reach(start []*node, cross bool, next func(*node) []step) (seen, served map[*node]bool, apart [][2]*node) {
+func (t *tracer) reach(start []*node, cross bool, next func(*node) []step) (seen, served, firm map[*node]bool, apart [][2]*node) {
 	type place struct {
 		n        *node
 		service  string      // entered by it
@@ -117,7 +147,7 @@ func reach(start []*node, cross bool, next func(*node) []step) (seen, served map
 		todo = append(todo, place{n: n})
 	}
 	been := map[place]bool{}
-	seen, served = map[*node]bool{}, map[*node]bool{}
+	seen, served, firm = map[*node]bool{}, map[*node]bool{}, map[*node]bool{}
 	for len(todo) > 0 {
 		at := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
@@ -126,8 +156,9 @@ func reach(start []*node, cross bool, next func(*node) []step) (seen, served map
 		}
 		served[at.n] = at.foreign && (served[at.n] || !seen[at.n])
 		been[at], seen[at.n] = true, true
+		firm[at.n] = firm[at.n] || at.service != clients
 		for _, s := range next(at.n) {
-			same := sameUser(at.n.Process.Process, s.to.Process.Process)
+			same := t.sameUser(at.n.Process.Process, s.to.Process.Process)
 			own := same && at.n.Cgroup == s.to.Cgroup
 			if s.leave != "" && (s.leave == at.service || s.leave == string(at.terminal) || at.beside) && !(cross && own && at.own) {
 				apart = append(apart, [2]*node{at.n, s.to})
@@ -141,5 +172,5 @@ func reach(start []*node, cross bool, next func(*node) []step) (seen, served map
 		}
 	}
 	apart = slices.DeleteFunc(apart, func(a [2]*node) bool { return seen[a[1]] })
-	return seen, served, apart
+	return seen, served, firm, apart
 }

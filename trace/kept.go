@@ -57,5 +57,5 @@ func (t *tracer) oneOfOurs(n *node, far []host.Holder) bool {
 // be read is a gap as soon as it is added.
 func (t *tracer) ours(n *node, pid int) bool {
 	p, err := t.snap.Process(t.ctx, pid)
-	return err != nil || sameUser(n.Process.Process, p)
+	return err != nil || t.sameUser(n.Process.Process, p)
 }

@@ -145,14 +145,7 @@ func (t *tracer) confirm(s *session) {
 
 // leadsTo reports whether a process is of the session, or an ancestor of one that is.
 func (s *session) leadsTo(n *node) bool {
-	return slices.ContainsFunc(s.members, func(m *node) bool {
-		for a := range m.ancestry() {
-			if a == n {
-				return true
-			}
-		}
-		return false
-	})
+	return slices.ContainsFunc(s.members, func(m *node) bool { return m.descends(n) })
 }
 
 // ancestry returns a process and its ancestors, as far as they are in the closure. A host that shows its processes

@@ -17,9 +17,10 @@ func (t *tracer) previous() {
 		t.commanded[n] = !w.served[n]
 	}
 	commanded := w.commanded
-	t.connections(w, false)
+	firm := t.connections(w, false)
 	t.reverse()
-	if !t.explained() {
+	t.loose = !firm && t.explained()
+	if !firm {
 		w = t.flow(true)
 		t.connections(w, true)
 	}
@@ -29,8 +30,9 @@ func (t *tracer) previous() {
 
 // connections makes candidates of the connections of whoever can have commanded the asked socket, or been reached
 // from it. Of what was found only in weak ways, connections that this host opened are none: of two weak hints
-// nothing follows.
-func (t *tracer) connections(w ways, weak bool) {
+// nothing follows. It returns whether one of them explains where the commands come from. What a service accepted does not,
+// where the asked socket is its client's: whoever is at the service's other local clients can have spoken as well.
+func (t *tracer) connections(w ways, weak bool) (firm bool) {
 	for _, n := range t.nodes {
 		if !w.commanded[n] && !w.reached[n] {
 			continue
@@ -52,6 +54,7 @@ func (t *tracer) connections(w ways, weak bool) {
 				t.note(n, "connections", fmt.Sprintf("not considered: it has accepted those of more than %d hosts, and which of them is meant cannot be told", t.opt.Hub))
 				continue
 			}
+			firm = firm || d.Direction != host.Outbound && (!accepted || w.firm[n])
 			reason := ReasonInbound
 			switch d.Direction {
 			case host.Outbound:
@@ -66,6 +69,7 @@ func (t *tracer) connections(w ways, weak bool) {
 			t.candidateBy(d, n.PID, reason)
 		}
 	}
+	return firm
 }
 
 // reverse makes the asked connection a candidate where another joined one leads out to the same host: this is how a

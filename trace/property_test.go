@@ -264,6 +264,11 @@ func checkAny(t *testing.T, seed uint64) {
 	if d := cmp.Diff(r, run(t, h), cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}), cmp.AllowUnexported(Channel{}, End{})); d != "" {
 		t.Fatalf("seed %d: two runs differ:\n%s", seed, d)
 	}
+	snap, err := h.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	look := &tracer{ctx: t.Context(), snap: snap}
 	byPID := map[int]Process{}
 	for i, p := range r.Processes {
 		if p.Index != i+1 {
@@ -289,7 +294,7 @@ func checkAny(t *testing.T, seed uint64) {
 			if c.Kind == host.TTY {
 				t.Errorf("seed %d: process %d was found through the terminal %+v", seed, p.PID, c)
 			}
-			if (c.Kind.Keeps() || c.Kind == host.PTrace) && !sameUser(p.Process, r.Processes[*p.Via.From-1].Process) {
+			if (c.Kind.Keeps() || c.Kind == host.PTrace) && !look.sameUser(p.Process, r.Processes[*p.Via.From-1].Process) {
 				t.Errorf("seed %d: process %d of another user was found through channel %+v", seed, p.PID, c)
 			}
 		}

@@ -155,10 +155,18 @@ func (n *node) accepts(d host.Descriptor) bool {
 }
 
 // sameUser reports whether two processes are one user's, as far as is known. Of what root runs only those in
-// one control group are: a system's services have their own each, as have logins.
-func sameUser(a, b host.Process) bool {
+// one control group are: a system's services have their own each, as have logins. Where all are in the group of the
+// first process, nobody has sorted them; then those of one session are, which daemons have their own each as well.
+func (t *tracer) sameUser(a, b host.Process) bool {
 	if a.EUID == nil || b.EUID == nil {
 		return true
 	}
-	return *a.EUID == *b.EUID && (*a.EUID != 0 || a.Cgroup == b.Cgroup)
+	if *a.EUID != *b.EUID || *a.EUID != 0 {
+		return *a.EUID == *b.EUID
+	}
+	if a.Cgroup != b.Cgroup {
+		return false
+	}
+	first, err := t.snap.Process(t.ctx, 1)
+	return err == nil && first.Cgroup != a.Cgroup || a.Session == nil || b.Session == nil || *a.Session == *b.Session
 }

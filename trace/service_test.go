@@ -2,6 +2,7 @@ package trace
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -151,7 +152,10 @@ func TestFIFOReadWrite(t *testing.T) {
 		{"beside its reader", []host.Process{bob, as(1000, process(70, 1, asked(), rw)), as(101, process(40, 1, r))}, none},
 		{"beside one that reads and writes as well", []host.Process{bob, as(1000, process(70, 1, asked(), rw)), as(101, process(40, 1, rw))}, none},
 		{"as the only reader", []host.Process{bob, as(1000, process(70, 1, asked(), rw))}, []string{other + " inbound"}},
-		{"for reading alone", []host.Process{bob, as(1000, process(70, 1, asked(), r)), as(101, process(40, 1, r))}, []string{other + " inbound"}},
+		{"for reading alone, beside a service", []host.Process{bob, as(1000, process(70, 1, asked(), r)), as(101, process(40, 1, r))}, none},
+		{"for reading alone, beside a service that listens to the user as well", []host.Process{bob, as(1000, process(61, 1, in(8888, attacker), w)),
+			as(1000, process(70, 1, asked(), r)), as(101, process(40, 1, r))}, []string{attacker + " inbound"}},
+		{"by two users' processes, of which one left it to the other", []host.Process{bob, process(40, 1, r), as(1000, process(70, 40, asked(), r))}, []string{other + " inbound"}},
 		{"by the user who writes", []host.Process{as(1000, process(60, 1, in(8888, attacker), w)), as(1000, process(70, 1, asked(), rw)), as(101, process(40, 1, rw))},
 			[]string{attacker + " inbound"}},
 	}
@@ -170,6 +174,7 @@ func TestOrigin(t *testing.T) {
 	c1, s1 := unix("one", "/run/service")
 	c2, s2 := unix("two", "/run/service")
 	const (
+		unkept = ": the system does not keep who sends to a socket that is not connected"
 		origin = " origin: the first process started or adopted it, and on whose request is not kept"
 		apart  = " what its clients say to each other: not considered: the service and these clients are not of one user and control group, and what it passes on is not kept"
 	)
@@ -185,6 +190,17 @@ func TestOrigin(t *testing.T) {
 			[]string{"70" + origin, "60" + apart}},
 		{"a client of one's own service that is another user's", []host.Process{as(1000, process(70, 1, asked(), c1)), as(1000, process(60, 1, s1, s2)), as(1001, process(71, 1, in(8888, other), c2))},
 			[]string{"70" + origin, "60" + apart}},
+		{"datagrams that anybody may have sent", []host.Process{as(1000, process(70, 1, asked(), heard(host.UDP, loopback, "u"),
+			host.Descriptor{Kind: host.Unix, Type: "dgram", Object: "d", Path: "/tmp/d"}))},
+			[]string{"70 senders to descriptor 1" + unkept, "70 senders to descriptor 2" + unkept, "70" + origin}},
+		{"another host by UDP", []host.Process{as(1000, process(70, 1, asked(), pipe("p", host.Read))), as(1000, process(60, 1, pipe("p", host.Write),
+			host.Descriptor{Kind: host.UDP, Object: "u", Local: netip.AddrPortFrom(own, 53), Remote: netip.MustParseAddrPort(attacker)}))},
+			[]string{"60 other end of descriptor 1: it speaks with " + attacker + " by UDP: hosts are asked about TCP connections alone", "70" + origin}},
+		{"a FIFO that a service reads as well", []host.Process{as(1001, process(60, 1, in(22, other), fifo("f", host.Write))), as(101, process(40, 1, fifo("f", host.Read))),
+			as(1000, process(70, 1, asked(), fifo("f", host.Read)))},
+			[]string{"70 writers to descriptor 1: not considered: others' processes read it as well, and what each of them was told is not kept", "70" + origin}},
+		{"one's own service, with a client on another host and another user's here", []host.Process{as(1000, process(70, 1, asked(), c1)),
+			as(1000, process(60, 1, s1, s2, listen(8080), in(8080, third))), as(1001, process(71, 1, in(8888, other), c2))}, []string{"60" + apart}},
 		{"a service without other clients", []host.Process{as(1000, process(70, 1, asked(), c1)), as(105, process(60, 1, s1))}, []string{"70" + origin}},
 	}
 	for _, tt := range tests {
@@ -199,6 +215,17 @@ func TestOrigin(t *testing.T) {
 			}
 		})
 	}
+}
+
+// began puts a process into a session.
+func began(session int, p host.Process) host.Process {
+	p.Session = &session
+	return p
+}
+
+// heard is a socket that is not connected.
+func heard(kind host.Kind, at netip.Addr, object string) host.Descriptor {
+	return host.Descriptor{Kind: kind, Object: host.Object(object), Local: netip.AddrPortFrom(at, 5000)}
 }
 
 // within puts a process into a control group.
@@ -224,6 +251,8 @@ func TestServiceKeepsClientsApart(t *testing.T) {
 		{"a database on a UNIX socket", []host.Process{as(1000, process(70, 1, asked(), c1)), as(1001, process(71, 1, in(80, other), c2)), as(105, process(60, 1, s1, s2))}, none},
 		{"a database on a port", []host.Process{as(1000, process(70, 1, asked(), t1)), as(1001, process(71, 1, in(80, other), t2)), as(105, process(60, 1, u1, u2))}, none},
 		{"a database on both", []host.Process{as(1000, process(70, 1, asked(), c1)), as(1001, process(71, 1, in(80, other), t2)), as(105, process(60, 1, s1, u2))}, none},
+		{"one's own service, with a client on another host and one here", []host.Process{as(1000, process(70, 1, asked(), c1)),
+			as(1000, process(60, 1, s1, s2, listen(8080), in(8080, other))), as(1000, process(71, 1, in(8888, attacker), c2))}, []string{other + " inbound", attacker + " inbound"}},
 		{"clients of a service on other hosts", []host.Process{as(1000, process(70, 1, asked(), t1)), as(105, process(60, 1, u1, listen(8080), in(8080, other), in(8080, third)))}, none},
 		{"clients of a user's own service on other hosts", []host.Process{as(1000, process(70, 1, asked(), t1)), as(1000, process(60, 1, u1, listen(8080), in(8080, attacker)))}, []string{attacker + " inbound"}},
 		{"root's service", []host.Process{within("/session-3", process(70, 1, asked(), c1)), within("/session-4", process(71, 1, in(80, other), c2)),

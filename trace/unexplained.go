@@ -1,6 +1,9 @@
 package trace
 
 import (
+	"fmt"
+	"slices"
+
 	"github.com/stopd/stopd/host"
 )
 
@@ -16,17 +19,40 @@ func (t *tracer) explained() bool {
 
 // unexplained notes, where nothing explains where the commands come from, which ways the system keeps no trace of.
 func (t *tracer) unexplained() {
-	if t.explained() {
+	if !t.explained() {
+		t.unkept()
+	}
+	if t.explained() && !t.loose {
 		return
 	}
+	for _, a := range t.apart {
+		t.note(a[0], "what its clients say to each other", "not considered: the service and these clients are not of one user and control group, and what it passes on is not kept")
+	}
+}
+
+// unkept notes the ways in that leave no trace.
+func (t *tracer) unkept() {
 	for _, n := range t.nodes {
 		if !t.commanded[n] {
 			continue
 		}
 		for _, d := range n.Descriptors {
-			// As mosh has them.
-			if d.Kind == host.UDP && !d.Remote.IsValid() && d.Local.Port() != 0 && !d.Local.Addr().IsLoopback() {
+			switch {
+			case d.Kind == host.UDP && d.Local.Port() != 0 && !d.Remote.IsValid(), // as mosh has them
+				d.Kind == host.Unix && d.Type == "dgram" && d.Path != "" && d.Peer == "":
 				t.gap(n.PID, "senders to "+describe(d), "the system does not keep who sends to a socket that is not connected")
+			case d.Kind == host.UDP && d.Remote.IsValid() && !t.own(d.Remote.Addr()) && d.Peer == "":
+				t.gap(n.PID, "other end of "+describe(d), fmt.Sprintf("it speaks with %s by UDP: hosts are asked about TCP connections alone", d.Remote))
+			}
+		}
+	}
+	for _, c := range t.channels {
+		for _, r := range c.Ends {
+			if b := t.byPID[r.PID]; b != nil && c.Followed && t.commanded[b] && slices.ContainsFunc(c.Ends, func(w End) bool {
+				a := t.byPID[w.PID]
+				return a != nil && a != b && w.Mode.Writes() && r.Mode.Reads() && t.unmeant(c, w, r, a, b)
+			}) {
+				t.note(b, "writers to "+describe(b.end(r.object)), "not considered: others' processes read it as well, and what each of them was told is not kept")
 			}
 		}
 	}
@@ -43,8 +69,5 @@ func (t *tracer) unexplained() {
 		if n.parent != nil && n.parent.isInit() {
 			t.note(n, "origin", "the first process started or adopted it, and on whose request is not kept")
 		}
-	}
-	for _, a := range t.apart {
-		t.note(a[0], "what its clients say to each other", "not considered: the service and these clients are not of one user and control group, and what it passes on is not kept")
 	}
 }

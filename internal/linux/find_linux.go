@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"os"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -19,16 +20,34 @@ func (s *spaceSet) find(ctx context.Context, f host.Flow) (host.Socket, error) {
 		return host.Socket{}, host.ErrNotFound
 	}
 	e, err := s.follow(ctx, s.home, packet{src: f.Remote, dst: f.Local})
+	if err == nil && e.forwarded(f.Local) && s.renewed.IsZero() {
+		// It may be a container that is newer than the lists.
+		if err = s.renew(ctx); err == nil {
+			e, err = s.follow(ctx, s.home, packet{src: f.Remote, dst: f.Local})
+		}
+	}
 	if err != nil {
 		return host.Socket{}, err
 	}
 	switch {
 	case !e.found && e.blind != nil && !errors.Is(e.blind, unix.EPERM):
 		return host.Socket{}, e.blind
+	case e.forwarded(f.Local):
+		return host.Socket{}, &host.ForwardedError{Ends: host.Ends{Local: e.src, Remote: e.dst}, NetNS: e.ns.inode}
 	case !e.found:
 		return host.Socket{}, host.ErrNotFound
 	}
 	return s.settled(ctx, e.ns, host.Flow{Protocol: host.TCP, Local: e.dst, Remote: e.src}, f)
+}
+
+// forwarded reports whether what comes to an end of a connection goes on, translated, to another machine that opened
+// the connection. Where the daemon may not see the namespaces of others' processes, that could be a container of this host.
+func (e end) forwarded(local netip.AddrPort) bool {
+	if e.found || e.inside || !e.replies || !e.tracked || e.blind != nil || e.dst == local {
+		return false
+	}
+	_, err := os.Readlink("/proc/1/ns/net")
+	return err == nil
 }
 
 // settled returns a socket of a namespace, which others know by the ends of another flow.

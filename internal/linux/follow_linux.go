@@ -25,6 +25,9 @@ type end struct {
 	inside bool
 	// tracked is true where every namespace that they were routed through knew of the connection.
 	tracked bool
+	// replies is true where the namespace that they came to knows them as the answers to a connection that was opened
+	// from where they go on to.
+	replies bool
 	// blind says why connection tracking could not be asked everywhere; what leaves the host may then be
 	// translated otherwise.
 	blind error
@@ -44,6 +47,7 @@ func (s *spaceSet) follow(ctx context.Context, n *namespace, p packet) (end, err
 			e.blind = err
 		}
 		if ok {
+			e.replies = e.replies || step == 0 && e.packet == entry.reply
 			e.packet, _ = entry.translate(e.packet)
 		}
 		if e.socket, err = e.ns.diag.findNear(ctx, host.Flow{Protocol: host.TCP, Local: e.dst, Remote: e.src}); err == nil {

@@ -331,8 +331,15 @@ func (s *Store) closeFiles() error {
 	return errors.Join(append(errs, s.lock.Close())...)
 }
 
-// resolve gives the path of dir that the lock and the socket are named after: the same one by
-// whatever symbolic links dir is reached.
+// LogKeyPath gives where the key is that signs the log of the store in dir: beside it, as the lock and the socket are,
+// and not in it.
+func LogKeyPath(dir string) (string, error) {
+	dir, err := resolve(dir)
+	return filepath.Join(filepath.Dir(dir), "log.key"), err
+}
+
+// resolve gives the path of dir that lies beside its lock, its socket and its log's key: the same one by whatever
+// symbolic links dir is reached.
 func resolve(dir string) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {

@@ -76,7 +76,7 @@ func auditPolicy(store, config, policy string) (dir string, p translog.Policy, e
 	if store == "" {
 		store = cfg.Store
 	}
-	key, err := translog.ReadKey(daemon.LogKey(store))
+	key, err := daemon.LogKey(store)
 	if err != nil {
 		return "", p, fmt.Errorf("%w; of a copy of a store, give -policy", err)
 	}

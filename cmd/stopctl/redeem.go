@@ -118,7 +118,7 @@ func explained(ctx context.Context, store string, t stop.Token, err error) error
 
 // logKeyOf is the key that signs a store's log: none where it cannot be read, and then the next daemon signs.
 func logKeyOf(store string) *translog.Key {
-	key, err := translog.ReadKey(daemon.LogKey(store))
+	key, err := daemon.LogKey(store)
 	if err != nil {
 		return nil
 	}

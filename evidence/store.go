@@ -234,6 +234,9 @@ func openStore(ctx context.Context, dir string, c Config, create bool) (_ *Store
 		s.now = time.Now
 	}
 	s.alarms.logger = s.logger
+	if c.LogKey == nil {
+		s.logger.Warn("the key of the store's log is missing: records are neither held against the log nor entered", "store", dir)
+	}
 	defer func() {
 		if err != nil {
 			s.closeFiles()

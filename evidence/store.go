@@ -31,6 +31,7 @@ type Store struct {
 	recipients []age.Recipient
 	retention  time.Duration
 	full       int64 // size from which a segment is closed
+	most       int64 // bytes that the store may have; 0 is no bound
 	logger     *slog.Logger
 	now        func() time.Time
 	dir        string
@@ -209,6 +210,7 @@ func openStore(ctx context.Context, dir string, c Config, create bool) (_ *Store
 		recipients: c.Recipients,
 		retention:  c.Retention,
 		full:       c.SegmentBytes,
+		most:       c.MaxBytes,
 		logger:     c.Logger,
 		now:        c.Now,
 		dir:        dir,
@@ -369,23 +371,4 @@ func takeLock(dir string) (*os.File, error) {
 		return nil, fmt.Errorf("lock %q: %w", f.Name(), err)
 	}
 	return f, nil
-}
-
-// refuseVolatile refuses a store that would not survive a reboot. Where dir is missing, its nearest
-// parent tells.
-func refuseVolatile(dir string) error {
-	for {
-		fs, err := volatileFileSystem(dir)
-		if errors.Is(err, os.ErrNotExist) && filepath.Dir(dir) != dir {
-			dir = filepath.Dir(dir)
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("check file system of %q: %w", dir, err)
-		}
-		if fs != "" {
-			return fmt.Errorf("check file system of %q: %s does not survive a reboot", dir, fs)
-		}
-		return nil
-	}
 }

@@ -18,6 +18,7 @@ type disk struct {
 	rename   func(from, to string) error
 	remove   func(path string) error
 	syncDir  func(dir string) error
+	left     func(dir string) (int64, error) // bytes that may still be written
 }
 
 var systemDisk = disk{
@@ -30,6 +31,10 @@ var systemDisk = disk{
 	rename:   os.Rename,
 	remove:   os.Remove,
 	syncDir:  syncDir,
+	left: func(dir string) (int64, error) {
+		fs, err := fileSystemOf(dir)
+		return fs.left, err
+	},
 }
 
 // tempSuffix is that of files whose making did not end. They mean nothing.

@@ -59,7 +59,7 @@ func (s *Store) Hold(ctx context.Context, r Redemption) error {
 			return fmt.Errorf("%d tokens are held", maxHolds)
 		}
 		if !st.hold(l, from, to.Add(heldBehind)) {
-			return ErrAsBefore
+			return fmt.Errorf("%w: it is held already", ErrAsBefore)
 		}
 		return nil
 	})
@@ -77,7 +77,7 @@ func (s *Store) Release(ctx context.Context, r Redemption) error {
 	}
 	err := s.recordHold(ctx, typeRelease, r, nil, func(st *state) error {
 		if !st.release(locate(reportLabel, r.Token)) {
-			return ErrAsBefore
+			return fmt.Errorf("%w: it is not held", ErrAsBefore)
 		}
 		return nil
 	})

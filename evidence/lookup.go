@@ -54,6 +54,11 @@ func (s *Store) collect(t stop.Token) ([]byte, error) {
 			if err == nil && (r.locator != want || !r.kind.located()) {
 				err = altered(in.path, off)
 			}
+			if err == nil {
+				var unproven error
+				unproven, err = s.inLog(r)
+				note(unproven)
+			}
 			seen++
 			if err != nil {
 				if err := note(err); err != nil {

@@ -90,4 +90,13 @@ func TestOpenRefuses(t *testing.T) {
 		s.Close()
 		t.Errorf("Open through a symbolic link: %v, want %v", err, ErrLocked)
 	}
+	beside, err := filepath.EvalSymlinks(filepath.Dir(held.dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{held.dir, link} {
+		if got, err := LogKeyPath(dir); err != nil || got != filepath.Join(beside, "log.key") {
+			t.Errorf("LogKeyPath(%q) = %q, %v", dir, got, err)
+		}
+	}
 }

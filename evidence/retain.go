@@ -27,8 +27,13 @@ func (s *Store) rotate(now time.Time) {
 	}
 	table, err := s.disk.newFile(tablePath(s.dir, o.number), o.table())
 	if err != nil {
-		// The next start makes it. Until then there is none to find the segment's records by.
 		next.file.Close()
+		// Where there is no room the open segment goes on, once the new one is gone for good.
+		if noRoom(err) && errors.Join(s.disk.remove(next.path), s.disk.syncDir(s.dir)) == nil {
+			s.alarms.full(err)
+			return
+		}
+		// The next start makes it. Until then there is none to find the segment's records by.
 		s.fail(fmt.Errorf("close segment: %w", err))
 		return
 	}

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -203,5 +205,51 @@ func TestFullStore(t *testing.T) {
 	keep(t, s, "after")
 	if n := strings.Count(log.String(), "takes evidence again"); n != 1 {
 		t.Errorf("that there is room is said %d times", n)
+	}
+}
+
+// Where the file system has less room than the store may have, that is the bound: evidence leaves enough of it that what is
+// there can be redeemed.
+func TestRoomOfTheFileSystem(t *testing.T) {
+	const size = 1 << 20
+	id := newIdentity(t)
+	d := *quick()
+	var others atomic.Int64 // what other programs have on it
+	d.left = func(dir string) (int64, error) {
+		left := size - others.Load()
+		paths, err := filepath.Glob(filepath.Join(dir, "0*"))
+		for _, path := range paths {
+			info, err := os.Stat(path)
+			if err != nil {
+				return 0, err
+			}
+			left -= info.Size()
+		}
+		return left, err
+	}
+	s := openTest(t, Config{MaxBytes: 1 << 30, SegmentBytes: 64 << 10, disk: &d}, id)
+	var kept []stop.Token
+	var last error
+	for i := range 10_000 {
+		token, err := s.Keep(t.Context(), fmt.Appendf(nil, "report %d", i), from(fmt.Sprintf("%d.%d.0.1", 10+i/256, i%256)))
+		if errors.Is(err, ErrFull) {
+			last = err
+			break
+		}
+		if err == nil {
+			kept = append(kept, token)
+		}
+	}
+	if n := s.bytes(); !errors.Is(last, ErrFull) || n > size-size/reserve || n < size/2 {
+		t.Errorf("%d reports, %d bytes of %d, %v", len(kept), n, size, last)
+	}
+	for _, token := range kept[:5] {
+		if e, err := Unseal(export(t, s, token), id); err != nil || e.Token != token {
+			t.Errorf("redeem from a full disk: %v", err)
+		}
+	}
+	others.Store(size / 2)
+	if _, err := s.Keep(t.Context(), []byte("one more"), from("192.0.2.1")); !errors.Is(err, ErrFull) {
+		t.Errorf("where others fill the disk: %v", err)
 	}
 }

@@ -58,7 +58,7 @@ func decodeSegmentHeader(b []byte) (segment, error) {
 // checkVersion checks the magic and version that b begins with.
 func checkVersion(b []byte, magic string) error {
 	if len(b) < len(magic)+4 || !bytes.HasPrefix(b, []byte(magic)) {
-		return ErrAltered
+		return fmt.Errorf("%w: it does not begin with %q", ErrAltered, magic)
 	}
 	if v := binary.BigEndian.Uint32(b[len(magic):]); v != version {
 		return fmt.Errorf("%w: %d, this program knows %d", ErrVersion, v, version)

@@ -31,6 +31,7 @@ type Store struct {
 	recipients []age.Recipient
 	retention  time.Duration
 	full       int64 // size from which a segment is closed
+	most       int64 // bytes that the store may have; 0 is no bound
 	logger     *slog.Logger
 	now        func() time.Time
 	dir        string
@@ -209,6 +210,7 @@ func openStore(ctx context.Context, dir string, c Config, create bool) (_ *Store
 		recipients: c.Recipients,
 		retention:  c.Retention,
 		full:       c.SegmentBytes,
+		most:       c.MaxBytes,
 		logger:     c.Logger,
 		now:        c.Now,
 		dir:        dir,
@@ -234,6 +236,9 @@ func openStore(ctx context.Context, dir string, c Config, create bool) (_ *Store
 		s.now = time.Now
 	}
 	s.alarms.logger = s.logger
+	if c.LogKey == nil {
+		s.logger.Warn("the key of the store's log is missing: records are neither held against the log nor entered", "store", dir)
+	}
 	defer func() {
 		if err != nil {
 			s.closeFiles()
@@ -331,8 +336,15 @@ func (s *Store) closeFiles() error {
 	return errors.Join(append(errs, s.lock.Close())...)
 }
 
-// resolve gives the path of dir that the lock and the socket are named after: the same one by
-// whatever symbolic links dir is reached.
+// LogKeyPath gives where the key is that signs the log of the store in dir: beside it, as the lock and the socket are,
+// and not in it.
+func LogKeyPath(dir string) (string, error) {
+	dir, err := resolve(dir)
+	return filepath.Join(filepath.Dir(dir), "log.key"), err
+}
+
+// resolve gives the path of dir that lies beside its lock, its socket and its log's key: the same one by whatever
+// symbolic links dir is reached.
 func resolve(dir string) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -359,23 +371,4 @@ func takeLock(dir string) (*os.File, error) {
 		return nil, fmt.Errorf("lock %q: %w", f.Name(), err)
 	}
 	return f, nil
-}
-
-// refuseVolatile refuses a store that would not survive a reboot. Where dir is missing, its nearest
-// parent tells.
-func refuseVolatile(dir string) error {
-	for {
-		fs, err := volatileFileSystem(dir)
-		if errors.Is(err, os.ErrNotExist) && filepath.Dir(dir) != dir {
-			dir = filepath.Dir(dir)
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("check file system of %q: %w", dir, err)
-		}
-		if fs != "" {
-			return fmt.Errorf("check file system of %q: %s does not survive a reboot", dir, fs)
-		}
-		return nil
-	}
 }

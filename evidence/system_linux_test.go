@@ -15,8 +15,8 @@ import (
 
 func TestVolatileRefused(t *testing.T) {
 	const tmpfs = "/dev/shm"
-	if fs, err := volatileFileSystem(tmpfs); err != nil || fs != "tmpfs" {
-		t.Skipf("%s is no tmpfs here (%q, %v), and mounting one takes root", tmpfs, fs, err)
+	if fs, err := fileSystemOf(tmpfs); err != nil || fs.volatile != "tmpfs" || fs.left <= 0 {
+		t.Skipf("%s is no tmpfs here (%q, %v), and mounting one takes root", tmpfs, fs.volatile, err)
 	}
 	parent, err := os.MkdirTemp(tmpfs, "stopd-test-")
 	if err != nil {

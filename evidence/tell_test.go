@@ -158,3 +158,39 @@ func TestDiskFull(t *testing.T) {
 	found(t, s, append(before, after...), id)
 	entries(t, s.dir)
 }
+
+// A disk on which a new segment fits and the table of the one before does not is full, too, and no broken one.
+func TestDiskFullForATable(t *testing.T) {
+	id := newIdentity(t)
+	d := *quick()
+	create := d.create
+	full, refused := true, 0
+	d.create = func(path string) (*os.File, error) {
+		if full && strings.Contains(path, tableSuffix) {
+			refused++
+			return nil, &os.PathError{Op: "open", Path: path, Err: syscall.ENOSPC}
+		}
+		return create(path)
+	}
+	s := openTest(t, Config{SegmentBytes: 4 << 10, disk: &d}, id)
+	several := func(name string) (tokens []stop.Token) {
+		for i := range 12 {
+			token := keep(t, s, fmt.Sprintf("%s %d", name, i))
+			keepTraceback(t, s, token, "nobody")
+			tokens = append(tokens, token)
+		}
+		return tokens
+	}
+	before := several("before")
+	if n, err := segments(s.dir); err != nil || refused == 0 || len(n) != 1 {
+		t.Errorf("%d tables did not fit, segments are %d, %v", refused, n, err)
+	}
+	s.inBetween(t.Context(), func() { full = false })
+	after := several("after")
+	if n, err := segments(s.dir); err != nil || len(n) < 2 {
+		t.Errorf("segments are %d, %v", n, err)
+	}
+	closeStore(t, s)
+	s = openAt(t, s.dir, Config{}, id)
+	found(t, s, append(before, after...), id)
+}

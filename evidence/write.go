@@ -109,6 +109,7 @@ func (s *Store) commit(group []*entering) {
 	}
 	c := &commit{now: now, b: s.buffer[:0], state: s.state.clone()}
 	s.room.used = s.bytes()
+	s.room.bound = s.bound()
 	for _, e := range group {
 		if err := s.add(c, e); err != nil {
 			e.done <- err
@@ -280,6 +281,22 @@ func (s *Store) failure() error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.failed
+}
+
+// bound is how large the store may become: as large as was set, and no larger than the file system lets it. Of that, too,
+// a part is kept for what administrators do: evidence that fills the disk could not be redeemed.
+func (s *Store) bound() int64 {
+	if s.most == 0 {
+		return 0
+	}
+	left, err := s.disk.left(s.dir)
+	if err != nil {
+		return s.most // a write tells
+	}
+	if have := s.bytes(); left < s.most-have {
+		return have + left
+	}
+	return s.most
 }
 
 // bytes is the size of all segments and their tables.

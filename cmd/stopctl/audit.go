@@ -22,7 +22,7 @@ const askTimeout = 15 * time.Second
 
 func setupAudit(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 	store := fs.String("store", "", "the store `directory` (default that of the configuration)")
-	config := fs.String("config", "", "the daemon's configuration `file`, for the witnesses (default stopd.toml beside the store, or "+defaultConfig+")")
+	config := fs.String("config", "", "the daemon's configuration `file`, for the witnesses"+whichConfig)
 	policy := fs.String("policy", "", "a `file` with the keys of the log and its witnesses, and their quorum (c2sp.org/tlog-policy), instead of the host's own")
 	return func(ctx context.Context, std stdio, _ []string) error {
 		dir, p, err := auditPolicy(*store, *config, *policy)
@@ -48,7 +48,7 @@ func setupAudit(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 		}
 		summary(std.err, a, p, silent)
 		if n := len(a.Findings) + a.More; n > 0 {
-			return &exitError{exitAltered, fmt.Errorf("%d findings", n)}
+			return &exitError{exitAltered, errors.New(count(n, "finding"))}
 		}
 		return nil
 	}
@@ -69,14 +69,14 @@ func auditPolicy(store, config, policy string) (dir string, p translog.Policy, e
 		}
 		return store, p, nil
 	}
-	cfg, err := auditConfig(store, config)
+	cfg, err := configOf(store, config)
 	if err != nil {
 		return "", p, err
 	}
 	if store == "" {
 		store = cfg.Store
 	}
-	key, err := translog.ReadKey(daemon.LogKey(store))
+	key, err := daemon.LogKey(store)
 	if err != nil {
 		return "", p, fmt.Errorf("%w; of a copy of a store, give -policy", err)
 	}
@@ -84,9 +84,12 @@ func auditPolicy(store, config, policy string) (dir string, p translog.Policy, e
 	return store, p, err
 }
 
-// auditConfig reads the configuration that goes with a store: one that is named, the one beside the store, or the
-// host's, if it is of that store. Without any there are no witnesses.
-func auditConfig(store, config string) (daemon.Config, error) {
+// whichConfig is the help of -config where [configOf] reads it.
+const whichConfig = " (default stopd.toml beside the store, or " + defaultConfig + ")"
+
+// configOf reads the configuration that goes with a store: one that is named, the one beside the store, or the
+// host's, if it is of that store. Without any it has the defaults: no recipients, no witnesses.
+func configOf(store, config string) (daemon.Config, error) {
 	if config != "" || store == "" {
 		if config == "" {
 			config = defaultConfig
@@ -119,13 +122,21 @@ func same(a, b string) bool {
 	return err == nil && os.SameFile(x, y)
 }
 
+// count says how many there are of something.
+func count[N int | int64 | uint64](n N, of string) string {
+	if n == 1 {
+		return "1 " + of
+	}
+	return fmt.Sprintf("%d %ss", n, of)
+}
+
 // summary says what was looked at, and what it is worth.
 func summary(w io.Writer, a *evidence.Audited, p translog.Policy, silent []*translog.WitnessError) {
 	writing := ""
 	if a.Writing {
 		writing = ", being written"
 	}
-	fmt.Fprintf(w, "store: %d records in %d segments, %d expired%s\n", a.Records, a.Segments, a.Expired, writing)
+	fmt.Fprintf(w, "store: %s in %s, %d expired%s\n", count(a.Records, "record"), count(a.Segments, "segment"), a.Expired, writing)
 	head := a.Log.Head
 	if head.Origin == "" {
 		fmt.Fprintln(w, "log: no checkpoint that is of use")
@@ -133,7 +144,7 @@ func summary(w io.Writer, a *evidence.Audited, p translog.Policy, silent []*tran
 	}
 	fmt.Fprintf(w, "log: %s, %d leaves, root %s\n", head.Origin, head.N, head.Hash)
 	if n := int64(a.Next) - head.N; n > 0 && a.Writing {
-		fmt.Fprintf(w, "not under a checkpoint yet: %d records\n", n)
+		fmt.Fprintf(w, "not under a checkpoint yet: %s\n", count(n, "record"))
 	}
 	if !p.Witnessed() {
 		fmt.Fprintln(w, "nobody outside vouches for it: who has the log's key can have written all of it anew; only reports that others hold speak against that")

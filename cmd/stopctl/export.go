@@ -8,7 +8,6 @@ import (
 
 	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/evidence"
-	"github.com/stopd/stopd/internal/daemon"
 )
 
 func setupExport(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
@@ -51,7 +50,7 @@ type act struct {
 // actFlags declares the flags of an act, and returns what reads them.
 func actFlags(fs *flag.FlagSet, whoAsks string) func(std stdio, token string) (act, error) {
 	store := fs.String("store", "", "the store `directory` (default that of the configuration)")
-	config := fs.String("config", defaultConfig, "the daemon's configuration `file`")
+	config := fs.String("config", "", "the daemon's configuration `file`"+whichConfig)
 	by := fs.String("by", "", whoAsks)
 	reason := fs.String("reason", "", "why")
 	return func(std stdio, token string) (act, error) {
@@ -63,8 +62,12 @@ func actFlags(fs *flag.FlagSet, whoAsks string) func(std stdio, token string) (a
 			return act{}, &exitError{exitUsage, err}
 		}
 		a := act{store: *store, who: evidence.Redemption{Token: t, By: *by, Reason: *reason}, config: evidence.Config{Logger: warnings(std)}}
-		cfg, err := daemon.Load(*config)
-		if err == nil {
+		cfg, err := configOf(a.store, *config)
+		switch {
+		case err != nil:
+		case len(cfg.Recipients) == 0:
+			err = errors.New("no configuration goes with the store: -config is needed where no stopd runs")
+		default:
 			a.config.Recipients, err = cfg.AgeRecipients()
 		}
 		a.configErr = err

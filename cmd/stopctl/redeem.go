@@ -54,6 +54,9 @@ func setupRedeem(fs *flag.FlagSet) func(context.Context, stdio, []string) error 
 			if sealed, err = os.ReadFile(args[0]); err != nil {
 				return fmt.Errorf("read sealed report: %w", err)
 			}
+			if len(sealed) == 0 {
+				return fmt.Errorf("read sealed report: %s is empty: the export failed", args[0])
+			}
 		} else if sealed, damage = takeOut(ctx, std, *store, args[0], *around, *by, *reason, ids); sealed == nil {
 			return coded(damage)
 		}
@@ -101,7 +104,13 @@ func takeOut(ctx context.Context, std stdio, store, token, around, by, reason st
 			return nil, err
 		}
 	}
-	sealed, err := evidence.Export(ctx, store, evidence.Redemption{Token: t, By: by, Reason: reason}, evidence.Config{Recipients: recipientsOf(ids), LogKey: logKeyOf(store), Logger: warnings(std)})
+	c := evidence.Config{Recipients: recipientsOf(ids), LogKey: logKeyOf(store), Logger: warnings(std)}
+	if cfg, err := configOf(store, ""); err == nil && len(cfg.Recipients) > 0 {
+		if c.Recipients, err = cfg.AgeRecipients(); err != nil {
+			return nil, err
+		}
+	}
+	sealed, err := evidence.Export(ctx, store, evidence.Redemption{Token: t, By: by, Reason: reason}, c)
 	return sealed, explained(ctx, store, t, err)
 }
 
@@ -118,7 +127,7 @@ func explained(ctx context.Context, store string, t stop.Token, err error) error
 
 // logKeyOf is the key that signs a store's log: none where it cannot be read, and then the next daemon signs.
 func logKeyOf(store string) *translog.Key {
-	key, err := translog.ReadKey(daemon.LogKey(store))
+	key, err := daemon.LogKey(store)
 	if err != nil {
 		return nil
 	}
@@ -157,7 +166,7 @@ func complete(store, prefix, around string, ids []age.Identity) (stop.Token, err
 }
 
 // recipientsOf returns the public keys of identities, to which the record of a redemption is sealed where
-// no daemon runs that would do it.
+// no daemon runs that would do it, and no configuration goes with the store.
 func recipientsOf(ids []age.Identity) []age.Recipient {
 	var rs []age.Recipient
 	for _, id := range ids {

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"filippo.io/age"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -78,7 +79,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "readenv": readenv, "freeport": freeport, "answers": answers, "alter": alter, "mode": mode, "oneline": oneline,
+			"exits": exits, "readenv": readenv, "freeport": freeport, "answers": answers, "alter": alter, "mode": mode, "oneline": oneline, "opens": opens,
 		},
 	})
 }
@@ -147,6 +148,24 @@ func alter(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	b[len(b)/2] ^= 1
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o600))
+}
+
+// opens KEY FILE checks that a private key opens every age file within a file.
+func opens(ts *testscript.TestScript, _ bool, args []string) {
+	text, err := os.ReadFile(ts.MkAbs(args[0]))
+	ts.Check(err)
+	ids, err := age.ParseIdentities(bytes.NewReader(text))
+	ts.Check(err)
+	b, err := os.ReadFile(ts.MkAbs(args[1]))
+	ts.Check(err)
+	parts := bytes.Split(b, []byte("age-encryption.org/v1\n"))
+	if len(parts) < 2 {
+		ts.Fatalf("no age file in %s", args[1])
+	}
+	for _, p := range parts[1:] {
+		_, err := age.Decrypt(bytes.NewReader(append([]byte("age-encryption.org/v1\n"), p...)), ids...)
+		ts.Check(err)
+	}
 }
 
 // mode MODE FILE... checks the permissions of files.

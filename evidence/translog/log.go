@@ -21,6 +21,9 @@ import (
 // ErrAltered says that the log on disk is not one that this program leaves behind.
 var ErrAltered = errors.New("log altered")
 
+// ErrUnproven says that the tiles on disk do not make the tree of the checkpoint.
+var ErrUnproven = errors.New("log proves nothing")
+
 // A Log is written by one program at a time; the caller sees to that. Its methods may be called at once.
 type Log struct {
 	dir string
@@ -177,6 +180,26 @@ func (l *Log) Head() Signed {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.head
+}
+
+// Check proves that leaf n of the newest checkpoint is this one: where it is another the error is [ErrAltered], where the
+// tiles prove nothing [ErrUnproven]. Of leaves that no checkpoint covers yet it says nothing.
+func (l *Log) Check(n int64, leaf Leaf) error {
+	tree := l.Head().Tree
+	if n >= tree.N {
+		return nil
+	}
+	p, err := Inclusion(l.dir, tree, n)
+	if cause := (*fs.PathError)(nil); errors.As(err, &cause) && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("check leaf: %w", err) // the disk's failure says nothing of the log
+	}
+	if err != nil {
+		return fmt.Errorf("check leaf: %w: %w", ErrUnproven, err)
+	}
+	if err := tlog.CheckRecord(p, tree.N, tree.Hash, n, tlog.RecordHash(leaf.Append(nil))); err != nil {
+		return fmt.Errorf("check leaf %d: %w: it is another", n, ErrAltered)
+	}
+	return nil
 }
 
 // Append appends leaves of records that are durable, since a checkpoint may cover them at once. They are kept

@@ -138,6 +138,12 @@ func TestRoots(t *testing.T) {
 				t.Errorf("consistency of %d with %d: %v", size, old, err)
 			}
 		}
+		if err := l.Check(size-1, leafOf(size-1)); err != nil {
+			t.Errorf("leaf %d: %v", size-1, err)
+		}
+		if err := l.Check(size-1, leafOf(size)); !errors.Is(err, ErrAltered) {
+			t.Errorf("leaf %d for leaf %d: %v, want %v", size, size-1, err, ErrAltered)
+		}
 		p, err := Inclusion(l.dir, at, size-1)
 		if err != nil {
 			t.Fatal(err)

@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -97,7 +96,7 @@ func open(cfg Config, log *slog.Logger) (*daemon, error) {
 	if err := evidence.Check(cfg.Store, c); err != nil {
 		return nil, err
 	}
-	key, err := translog.ReadKey(LogKey(cfg.Store))
+	key, err := LogKey(cfg.Store)
 	if err != nil {
 		return nil, err
 	}
@@ -297,9 +296,13 @@ func serverConfig(c Config, log *slog.Logger) *server.Config {
 	}
 }
 
-// LogKey is where the key is that signs the log of a store: beside it, not in it.
-func LogKey(store string) string {
-	return filepath.Join(filepath.Dir(filepath.Clean(store)), "log.key")
+// LogKey reads the key that signs the log of a store.
+func LogKey(store string) (translog.Key, error) {
+	path, err := evidence.LogKeyPath(store)
+	if err != nil {
+		return translog.Key{}, fmt.Errorf("find log key: %w", err)
+	}
+	return translog.ReadKey(path)
 }
 
 // A keeper gives reports to the store, and does not wait for it for ever.

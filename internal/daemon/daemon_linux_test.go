@@ -65,7 +65,7 @@ func newSite(t *testing.T) *site {
 	s.write(t)
 	key, err := translog.GenerateKey("host.example")
 	if err == nil {
-		err = os.WriteFile(LogKey(s.cfg.Store), key, 0o600)
+		err = os.WriteFile(filepath.Join(dir, "log.key"), key, 0o600)
 	}
 	if err != nil {
 		t.Fatal(err)

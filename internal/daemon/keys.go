@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"filippo.io/age"
+
+	"github.com/stopd/stopd/evidence"
 )
 
 // warnOfKeys says which files hold an administrator's private key. As long as it lies on the host, reports are no
@@ -25,6 +27,9 @@ func warnOfKeys(config string, cfg Config, log *slog.Logger) {
 // the store, where the daemon was started, and at home.
 func keyPlaces(config string, cfg Config) []string {
 	dirs := []string{filepath.Dir(config), filepath.Dir(filepath.Clean(cfg.Store)), "."}
+	if logKey, err := evidence.LogKeyPath(cfg.Store); err == nil {
+		dirs = append(dirs, filepath.Dir(logKey)) // where a symbolic link leads to
+	}
 	if home, err := os.UserHomeDir(); err == nil {
 		dirs = append(dirs, home)
 	}

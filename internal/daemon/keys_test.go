@@ -48,4 +48,11 @@ func TestPrivateKeysOnTheHost(t *testing.T) {
 	if places := keyPlaces(filepath.Join(dir, "stopd.toml"), Config{Store: filepath.Join(dir, "store")}); places[0] != dir || slices.Index(places[1:], dir) >= 0 {
 		t.Errorf("places are %q", places)
 	}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(filepath.Join(dir, "store"), link); err != nil {
+		t.Fatal(err)
+	}
+	if places := keyPlaces("/etc/stopd/stopd.toml", Config{Store: link}); !slices.Contains(places, filepath.Dir(link)) || !slices.Contains(places, dir) {
+		t.Errorf("places of a store behind a symbolic link are %q", places)
+	}
 }

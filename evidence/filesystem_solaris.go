@@ -2,10 +2,10 @@ package evidence
 
 import "golang.org/x/sys/unix"
 
-func volatileFileSystem(path string) (string, error) {
+func fileSystemOf(path string) (fileSystem, error) {
 	var st unix.Statvfs_t
 	if err := unix.Statvfs(path, &st); err != nil {
-		return "", err
+		return fileSystem{}, err
 	}
 	name := make([]byte, 0, len(st.Basetype))
 	for _, c := range st.Basetype {
@@ -14,8 +14,9 @@ func volatileFileSystem(path string) (string, error) {
 		}
 		name = append(name, byte(c))
 	}
+	fs := fileSystem{left: roomOf(st.Bavail, st.Frsize)}
 	if string(name) == "tmpfs" {
-		return "tmpfs", nil
+		fs.volatile = "tmpfs"
 	}
-	return "", nil
+	return fs, nil
 }

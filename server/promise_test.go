@@ -1,0 +1,145 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stopd/stopd"
+)
+
+// Every token of a recursive question has one trace-back record, whatever it stands for, and all come the same time
+// after their replies: nobody who sees the store grow can tell them apart.
+func TestEveryRecursiveTokenHasOneRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		type keeping struct {
+			token stop.Token
+			at    time.Time
+		}
+		var mu sync.Mutex
+		var kept []keeping
+		f := &fake{previous: func() []stop.Previous { return []stop.Previous{candidate("192.0.2.7:616", "192.0.2.1:22")} }}
+		f.find = func(q stop.Question) error {
+			if q.Request.Local == 9 {
+				return stop.ErrNoUser
+			}
+			return nil
+		}
+		cfg := testConfig()
+		cfg.Errors = ErrorsToken
+		s := New(recorder{f, func(token stop.Token) {
+			mu.Lock()
+			defer mu.Unlock()
+			kept = append(kept, keeping{token, time.Now()})
+		}}, cfg)
+		replied := map[stop.Token]time.Time{}
+		for _, q := range []struct{ from, ports, rest string }{
+			{"127.0.0.9", "1 , 2", "SV_REC : 7"},             // a report
+			{"127.0.0.9", "1 , 2", "SV_REC : 7"},             // a duplicate
+			{"127.0.0.9", "1 , 2", "SV_REC : 8"},             // followed already
+			{"127.0.0.9", "1 , 3", "ID_REC : 7"},             // a name
+			{"127.0.0.9", "9 , 2", "SV_REC : 7"},             // no connection
+			{"127.0.0.9", "9 , 2", "ID_REC : 7"},             //
+			{"127.0.0.8", "1 , 2", "SV_REC : 7 : 192.0.2.9"}, // may not ask on behalf of others
+			{"127.0.0.2", "9 , 2", "SV_REC : 7 : 192.0.2.9"}, // on behalf, no connection
+			{"127.0.0.9", "70000 , 2", "SV_REC : 7"},         // no port
+		} {
+			token := tokenIn(t, q.ports, once(t, s, q.from, q.ports+" : "+q.rest))
+			replied[token] = time.Now()
+			time.Sleep(time.Second)
+		}
+		for _, line := range []string{"1 , 2", "1 , 2 : SV", "9 , 2"} {
+			once(t, s, "127.0.0.9", line)
+		}
+		s.under.Wait()
+		s.promises.writing.Wait()
+		if len(kept) != len(replied) {
+			t.Errorf("%d records of %d tokens", len(kept), len(replied))
+		}
+		for _, k := range kept {
+			at, ok := replied[k.token]
+			if got := k.at.Sub(at); !ok || got != recordAfter(cfg) {
+				t.Errorf("a record %s after the reply, of a token that was sent: %t", got, ok)
+			}
+			delete(replied, k.token)
+		}
+		if len(s.promises.bySource) != 0 || s.promises.taken != 0 || len(s.promises.open) != 0 {
+			t.Errorf("left over: %+v", &s.promises)
+		}
+	})
+}
+
+// A recorder tells when trace-backs are kept.
+type recorder struct {
+	*fake
+	kept func(stop.Token)
+}
+
+func (r recorder) KeepTraceback(_ context.Context, t stop.Token, _ []stop.Traceback) error {
+	r.kept(t)
+	return nil
+}
+
+// However many promises one source has taken, another still gets one.
+func TestPromisesAreShared(t *testing.T) {
+	ps := &promises{limit: 1000, bySource: map[netip.Prefix]int{}, open: map[*promise]bool{}}
+	takeAll := func(a string) (n int) {
+		for ps.take(source(netip.MustParseAddr(a))) {
+			n++
+		}
+		return n
+	}
+	for i := range 20 {
+		if n := takeAll(fmt.Sprintf("192.0.2.%d", i)); n == 0 || n > 1000/promiseShare {
+			t.Errorf("source %d has %d", i, n)
+		}
+	}
+	for i := range 1000 {
+		takeAll(fmt.Sprintf("2001:db8:0:%x::1", i))
+	}
+	if ps.taken > ps.limit {
+		t.Errorf("%d of %d are taken", ps.taken, ps.limit)
+	}
+}
+
+// Where there is no room, nothing is kept and nobody is asked, and the reply is a token all the same.
+func TestNoRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		full := func(stop.Question) error { return fmt.Errorf("store full: %w", stop.ErrNoRoom) }
+		f := &fake{examine: full, decline: func(q stop.Question, _ string) error { return full(q) },
+			previous: func() []stop.Previous { return []stop.Previous{candidate("192.0.2.7:616", "127.0.0.1:22")} }}
+		s := New(f, testConfig())
+		for _, line := range []string{"SV_REC : 7", "SV_REC : 7", "SV", "ID_REC : 7", "SV_REC : 7 : 192.0.2.9"} {
+			tokenIn(t, "1 , 2", once(t, s, "127.0.0.9", "1 , 2 : "+line))
+		}
+		s.under.Wait()
+		s.promises.writing.Wait()
+		if n := s.Counters.NoRoom.Load(); n != 5 || f.kept != nil || s.Counters.Asked.Load() != 0 {
+			t.Errorf("%d without room, %d records, %d asked", n, len(f.kept), s.Counters.Asked.Load())
+		}
+		// It was not answered, so the next is no duplicate.
+		f.examine = nil
+		tokenIn(t, "1 , 2", once(t, s, "127.0.0.9", "1 , 2 : SV_REC : 7"))
+		if n := s.Counters.Duplicates.Load(); n != 0 {
+			t.Errorf("%d duplicates", n)
+		}
+		s.Wait(t.Context())
+	})
+}
+
+func TestKeepFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{keepErr: func([]stop.Traceback) error { return errors.New("disk broke") }}
+		s := New(f, testConfig())
+		tokenIn(t, "1 , 2", once(t, s, "127.0.0.9", "1 , 2 : SV_REC : 7"))
+		s.Wait(t.Context())
+		if n := s.Counters.Failed.Load(); n != 1 {
+			t.Errorf("%d failures counted", n)
+		}
+	})
+}

@@ -123,6 +123,9 @@ type controlListener struct {
 	once sync.Once
 }
 
+// File is a copy of its descriptor, for another process to listen on.
+func (l *controlListener) File() (*os.File, error) { return l.Listener.(*net.UnixListener).File() }
+
 // Close removes the socket once, and before it ends Accept: after that the next daemon may have the
 // lock, and a socket of that name be its.
 func (l *controlListener) Close() (err error) {

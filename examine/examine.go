@@ -35,8 +35,8 @@ type Examiner struct {
 	// Name and Version say in each report what wrote it; Sources say where it looked.
 	Name, Version string
 	Sources       func() []string
-	// PID is the daemon's own, which a trace does not follow into; 0 for none.
-	PID int
+	// PIDs are the daemon's own processes, which a trace does not follow into.
+	PIDs []int
 	// Deadline bounds one trace. What is not found by then is a gap.
 	Deadline time.Duration
 	Trace    trace.Options
@@ -245,7 +245,7 @@ func (x *Examiner) trace(ctx context.Context, q stop.Question, s host.Socket, r 
 		return fmt.Errorf("look at the host: %w", err)
 	}
 	defer snap.Close()
-	t := trace.Run(ctx, snap, trace.Question{Socket: s, Host: r.Host, OnBehalf: q.OnBehalf(), Daemon: x.PID}, x.Trace)
+	t := trace.Run(ctx, snap, trace.Question{Socket: s, Host: r.Host, OnBehalf: q.OnBehalf(), Daemon: x.PIDs}, x.Trace)
 	r.Connection.Owners = t.Owners
 	if r.Connection.Owners == nil {
 		r.Connection.Owners = []int{}

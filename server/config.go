@@ -44,8 +44,14 @@ type Config struct {
 	OnBehalf  []netip.Prefix
 	Limits    Limits
 	Traceback TracebackConfig
-	Logger    *slog.Logger
+	// Ask asks a previous host; nil is by a [stop.Client]. It is a seam between processes: whoever accepts strangers
+	// must not connect.
+	Ask    Ask `json:"-"`
+	Logger *slog.Logger
 }
+
+// An Ask asks a host from a source, within a time, as [stop.Client.Ask] does.
+type Ask func(ctx context.Context, source netip.Addr, timeout time.Duration, to netip.AddrPort, r stop.Request) (stop.Answer, error)
 
 // Limits bound the work. All are positive.
 type Limits struct {

@@ -188,10 +188,15 @@ func (s *Server) ask(ctx context.Context, cfg *Config, q stop.Question, mine *pr
 
 // askOne asks one previous host, from this host's own end of the connection with it, and completes its record.
 func (s *Server) askOne(ctx context.Context, cfg *Config, q stop.Question, r stop.Traceback, left time.Duration) stop.Traceback {
-	c := stop.Client{Source: r.Previous.Local.Addr(), Timeout: left}
+	ask := cfg.Ask
+	if ask == nil {
+		ask = func(ctx context.Context, source netip.Addr, timeout time.Duration, to netip.AddrPort, r stop.Request) (stop.Answer, error) {
+			return (&stop.Client{Source: source, Timeout: timeout}).Ask(ctx, to, r)
+		}
+	}
 	to := netip.AddrPortFrom(r.Previous.Remote.Addr(), cfg.Traceback.Port)
 	r.Sent = time.Now().UTC()
-	a, err := c.Ask(ctx, to, requestTo(q, stop.Previous{Ends: r.Previous}))
+	a, err := ask(ctx, r.Previous.Local.Addr(), left, to, requestTo(q, stop.Previous{Ends: r.Previous}))
 	r.Answered = time.Now().UTC()
 	if errors.Is(err, syscall.EADDRNOTAVAIL) {
 		return stop.Traceback{Previous: r.Previous, SelectedBy: r.SelectedBy, Kind: "none", Error: "not asked: " + stop.Printable(err.Error())}

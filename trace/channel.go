@@ -57,7 +57,7 @@ func (t *tracer) join(n *node, d host.Descriptor, peer host.Object) {
 		return
 	}
 	for _, h := range far {
-		if h.PID == n.PID || h.PID <= 1 || h.PID == t.q.Daemon || (d.Kind.Keeps() || d.Kind == host.PTrace) && !t.ours(n, h.PID) {
+		if h.PID == n.PID || h.PID <= 1 || slices.Contains(t.q.Daemon, h.PID) || (d.Kind.Keeps() || d.Kind == host.PTrace) && !t.ours(n, h.PID) {
 			continue
 		}
 		var chain []*node // those that are new
@@ -146,7 +146,7 @@ func (t *tracer) stop(n *node, d host.Descriptor, peer host.Object, far []host.H
 		switch {
 		case h.PID == n.PID:
 			continue
-		case h.PID == t.q.Daemon:
+		case slices.Contains(t.q.Daemon, h.PID):
 			selves++
 		case h.PID <= 1 && (seen == nil || seen.isInit()):
 			inits++

@@ -31,9 +31,9 @@ type Question struct {
 	Host host.Facts
 	// OnBehalf is true where the asker is not the other end of the connection.
 	OnBehalf bool
-	// Daemon is the process that asks the question, 0 for none. It talks to all who ask it and passes
-	// nothing on, so it is never followed into.
-	Daemon int
+	// Daemon are the processes that ask the question. They talk to all who ask them and pass nothing on, so they
+	// are never followed into.
+	Daemon []int
 }
 
 // Run traces a socket over a snapshot. It always returns a result: what could not be seen, or was left

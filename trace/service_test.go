@@ -321,7 +321,7 @@ func TestDaemonItself(t *testing.T) {
 	h := recording(process(70, 1, asked(), c), process(60, 1, s, listen(113), in(113, other)), initProcess)
 	for daemon, want := range map[int][]string{60: none, 0: {other + " inbound"}} {
 		q := question()
-		q.Daemon = daemon
+		q.Daemon = []int{daemon}
 		got := summarize(runSnapshot(t, h, q), summary{Previous: want})
 		if d := cmp.Diff(want, got.Previous); d != "" {
 			t.Errorf("daemon %d (-want +got):\n%s", daemon, d)

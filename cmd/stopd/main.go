@@ -12,7 +12,12 @@ import (
 	"github.com/stopd/stopd/internal/daemon"
 )
 
-func main() { os.Exit(run(os.Args[1:])) }
+func main() {
+	if status, is := daemon.RunRole(); is { // this program once more, started by itself
+		os.Exit(status)
+	}
+	os.Exit(run(os.Args[1:]))
+}
 
 func run(args []string) int {
 	fs := flag.NewFlagSet("stopd", flag.ContinueOnError)

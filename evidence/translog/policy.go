@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -44,6 +45,8 @@ func (w Witness) Name() string { return w.key.Name() }
 // A Policy says whose signatures a checkpoint needs. It comes from elsewhere than the log that it is held against.
 type Policy struct {
 	Witnesses []Witness
+	// Transport takes requests to witnesses there and back; nil is the system's network.
+	Transport http.RoundTripper
 	log       note.Verifier
 	check     torchwood.Policy
 }
@@ -62,7 +65,7 @@ func NewPolicy(log note.Verifier, witnesses []Witness, quorum int) (Policy, erro
 	}
 	check := torchwood.ThresholdPolicy(3, torchwood.OriginPolicy(log.Name()), torchwood.SingleVerifierPolicy(log),
 		torchwood.ThresholdPolicy(quorum, all...))
-	return Policy{witnesses, log, check}, nil
+	return Policy{Witnesses: witnesses, log: log, check: check}, nil
 }
 
 // CheckQuorum says why there is no quorum of these witnesses.

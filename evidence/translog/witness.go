@@ -37,15 +37,18 @@ type conflictError struct{ size int64 }
 
 func (e *conflictError) Error() string { return fmt.Sprintf("the witness is at size %d", e.size) }
 
-// witnessClient goes where it is told and nowhere else.
-var witnessClient = &http.Client{
-	Timeout:       witnessTimeout,
-	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+// WitnessClient goes where it is told and nowhere else. Its requests go by the transport, where that is not nil.
+func WitnessClient(by http.RoundTripper) *http.Client {
+	return &http.Client{
+		Transport:     by,
+		Timeout:       witnessTimeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 }
 
 // add asks a witness to cosign a checkpoint, with the proof that it continues the one of the old size. It
 // returns the cosignature.
-func (w Witness) add(ctx context.Context, head Signed, old int64, proof tlog.TreeProof) (note.Signature, error) {
+func (w Witness) add(ctx context.Context, by http.RoundTripper, head Signed, old int64, proof tlog.TreeProof) (note.Signature, error) {
 	if len(proof) > maxProof {
 		return note.Signature{}, fmt.Errorf("a proof of %d hashes", len(proof))
 	}
@@ -55,7 +58,7 @@ func (w Witness) add(ctx context.Context, head Signed, old int64, proof tlog.Tre
 	}
 	r.Header.Set("Content-Type", "text/plain; charset=utf-8")
 	r.Header.Set("User-Agent", "stopd")
-	answer, err := witnessClient.Do(r)
+	answer, err := WitnessClient(by).Do(r)
 	if err != nil {
 		return note.Signature{}, err
 	}
@@ -120,6 +123,7 @@ func (w Witness) parseCosignatures(lines []byte, head Signed) (note.Signature, e
 // A question is what a log asks one witness.
 type question struct {
 	witness Witness
+	by      http.RoundTripper
 	dir     string
 	head    Signed
 	old     int64 // the size that the witness is believed to be at
@@ -136,7 +140,7 @@ func (q question) ask(ctx context.Context) (note.Signature, error) {
 		if err != nil {
 			return note.Signature{}, err
 		}
-		sig, err := q.witness.add(ctx, q.head, q.old, proof)
+		sig, err := q.witness.add(ctx, q.by, q.head, q.old, proof)
 		var conflict *conflictError
 		if !errors.As(err, &conflict) || try == maxTries {
 			return sig, err
@@ -164,7 +168,7 @@ func (l *Log) Cosign(ctx context.Context, p Policy) (failed []*WitnessError, err
 	var asking sync.WaitGroup
 	for i, w := range p.Witnesses {
 		asking.Go(func() {
-			sigs[i], errs[i] = question{w, l.dir, head, l.at(w)}.ask(ctx)
+			sigs[i], errs[i] = question{w, p.Transport, l.dir, head, l.at(w)}.ask(ctx)
 			if errs[i] == nil {
 				l.mu.Lock()
 				l.witnessed[w.key.String()] = head.N
@@ -228,7 +232,7 @@ func askNow(ctx context.Context, dir string, p Policy, w Witness) error {
 		if err != nil {
 			return err
 		}
-		if _, err = (question{w, dir, head, head.N}).ask(ctx); !errors.Is(err, ErrRolledBack) || head.N == last {
+		if _, err = (question{w, p.Transport, dir, head, head.N}).ask(ctx); !errors.Is(err, ErrRolledBack) || head.N == last {
 			return err
 		}
 		last = head.N

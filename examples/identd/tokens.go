@@ -24,7 +24,7 @@ func serveTokens(ctx context.Context, l net.Listener, h openedHost, dir string) 
 		return err
 	}
 	x := &examine.Examiner{Host: h, UserName: h.UserName, Keeper: directory(dir), Name: "identd", Version: "1", Sources: func() []string { return []string{"netlink", "proc"} },
-		PID: os.Getpid(), Deadline: time.Second, Trace: trace.Defaults, Save: examine.AllGroups}
+		PIDs: []int{os.Getpid()}, Deadline: time.Second, Trace: trace.Defaults, Save: examine.AllGroups}
 	s := server.New(x, &server.Config{
 		Errors: server.ErrorsStandard,
 		Limits: server.Limits{Connections: 256, ConnectionsPerSource: 32, RequestsPerConn: 100, Idle: 30 * time.Second, Lookups: 16,

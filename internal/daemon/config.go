@@ -107,6 +107,9 @@ func (d *Duration) UnmarshalText(b []byte) error {
 	return nil
 }
 
+// MarshalText writes it as it is parsed.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
 // Defaults returns the configuration of a file that sets nothing but the recipients.
 func Defaults() Config {
 	return Config{

@@ -2,20 +2,17 @@ package daemon
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/signal"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
-	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/evidence"
 	"github.com/stopd/stopd/evidence/translog"
 	"github.com/stopd/stopd/examine"
@@ -48,87 +45,43 @@ func Run(ctx context.Context, path string, log *slog.Logger) error {
 		return err
 	}
 	keepMemory(log)
-	d, err := open(cfg, log)
-	if err != nil {
-		return err
-	}
-	defer d.close()
-	ls, err := listeners(cfg)
-	if err != nil {
+	s := &supervisor{log: log, path: path, cfg: cfg, now: cfg}
+	defer s.close()
+	if err := s.start(); err != nil {
 		return err
 	}
 	warnOfKeys(path, cfg, log)
-	d.recordConfig(path)
-	for _, l := range ls {
+	s.recordConfig()
+	for _, l := range s.listeners {
 		log.Info("listening", "address", l.Addr().String())
 	}
-	return d.serve(ctx, ls, func() {
-		for {
-			select {
-			case <-hup:
-				d.reload(path)
-			case <-ctx.Done():
-				return
-			}
-		}
-	})
+	if err := notify("READY=1"); err != nil {
+		log.Warn("tell the service manager", "error", err)
+	}
+	return s.supervise(ctx, hup)
 }
 
-// A daemon is the parts of stopd, in one process.
-type daemon struct {
-	log      *slog.Logger
-	sys      system
-	store    *evidence.Store
-	keeper   *keeper
-	answerer *answerer
-	server   *server.Server
-	ctl      net.Listener
-	policy   translog.Policy
-	cfg      Config         // as at the start
-	later    sync.WaitGroup // what the start does not wait for
-}
-
-func open(cfg Config, log *slog.Logger) (*daemon, error) {
+// openStore opens the store and its log, whose witnesses are asked by a transport.
+func openStore(cfg Config, by http.RoundTripper, log *slog.Logger) (*evidence.Store, translog.Policy, error) {
 	c, err := storeConfig(cfg, log)
 	if err != nil {
-		return nil, err
+		return nil, translog.Policy{}, err
 	}
 	if err := evidence.Check(cfg.Store, c); err != nil {
-		return nil, err
+		return nil, translog.Policy{}, err
 	}
 	key, err := LogKey(cfg.Store)
 	if err != nil {
-		return nil, err
+		return nil, translog.Policy{}, err
 	}
 	c.LogKey = &key
 	policy, err := cfg.LogPolicy(key)
 	if err != nil {
-		return nil, err
+		return nil, translog.Policy{}, err
 	}
-	sys, err := openSystem()
-	if err != nil {
-		return nil, err
-	}
+	policy.Transport = by
 	store, err := evidence.Open(cfg.Store, c)
-	if err != nil {
-		sys.close()
-		return nil, err
-	}
-	ctl, err := evidence.ListenControl(cfg.Store)
-	if err != nil {
-		store.Close()
-		sys.close()
-		return nil, err
-	}
-	d := &daemon{log: log, sys: sys, store: store, keeper: &keeper{store}, answerer: &answerer{}, ctl: ctl, policy: policy, cfg: cfg}
-	d.answerer.now.Store(examiner(cfg, sys, d.keeper))
-	d.server = server.New(d.answerer, serverConfig(cfg, log))
-	d.later.Go(func() {
-		if err := sys.accelerate(); err != nil {
-			log.Info("descriptors are read by /proc alone", "cause", err)
-		}
-	})
-	return d, nil
+	return store, policy, err
 }
 
 func storeConfig(cfg Config, log *slog.Logger) (evidence.Config, error) {
@@ -140,151 +93,27 @@ func storeConfig(cfg Config, log *slog.Logger) (evidence.Config, error) {
 		AllowVolatile: cfg.Volatile, Logger: log}, nil
 }
 
-func (d *daemon) close() {
-	d.later.Wait()
-	d.ctl.Close() // it is closed already, unless the daemon never came to answer
-	if err := errors.Join(d.store.Close(), d.sys.close()); err != nil {
-		d.log.Error("close", "error", err)
-	}
-}
-
-// serve answers until the context ends, then finishes what is under way.
-func (d *daemon) serve(ctx context.Context, ls []net.Listener, background func()) error {
-	// The control socket goes on while the last requests finish, and so do the log and its witnesses.
-	ctlCtx, endCtl := context.WithCancel(context.Background())
-	ctlDone := make(chan error, 1)
-	go func() { ctlDone <- d.store.ServeControl(ctlCtx, d.ctl) }()
-	logDone := make(chan struct{})
-	go func() { d.store.Log().Run(ctlCtx, translog.DefaultSchedule, d.policy, d.log); close(logDone) }()
-	done := make(chan error, len(ls))
-	for _, l := range ls {
-		go func() { done <- d.server.Serve(ctx, l) }()
-	}
-	go background()
-	if err := notify("READY=1"); err != nil {
-		d.log.Warn("tell the service manager", "error", err)
-	}
-	var err error
-	for range ls {
-		if e := <-done; e != nil && err == nil {
-			err = fmt.Errorf("accept connections: %w", e)
-		}
-	}
-	d.log.Info("stopping")
-	if e := notify("STOPPING=1"); e != nil {
-		d.log.Warn("tell the service manager", "error", e)
-	}
-	finish, cancel := context.WithTimeout(context.Background(), finishTimeout)
-	defer cancel()
-	if e := d.server.Wait(finish); e != nil {
-		d.log.Warn("stopped before all trace-backs had ended")
-	}
-	d.count()
-	endCtl()
-	<-logDone
-	err = errors.Join(err, <-ctlDone)
-	d.vouch()
-	return err
-}
-
-// vouch signs the log as it is at the end, and shows it to the witnesses once more.
-func (d *daemon) vouch() {
-	if err := d.store.Log().Checkpoint(); err != nil {
-		return // the store's Close tries again, and says so
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), vouchTimeout)
-	defer cancel()
-	failed, err := d.store.Log().Cosign(ctx, d.policy)
-	if err != nil {
-		d.log.Error("cosignatures cannot be kept", "error", err)
-	}
-	for _, f := range failed {
-		d.log.Warn("a witness did not cosign the last checkpoint", "witness", f.Witness.Name(), "error", f.Err)
-	}
-}
-
-// count logs what was counted since the start, on one line.
-func (d *daemon) count() {
-	d.log.Info("counted since the start", slog.Any("", &d.server.Counters)) // a group without a name is inlined
-}
-
-// reload replaces the configuration. A bad one is refused and the old one stays; so does what cannot be
-// changed while the daemon runs.
-func (d *daemon) reload(path string) {
-	d.count()
-	cfg, err := Load(path)
-	if err != nil {
-		d.log.Error("reload refused", "error", err)
-		return
-	}
-	if fmt.Sprint(cfg.atStart()) != fmt.Sprint(d.cfg.atStart()) {
-		d.log.Warn("listen, store, volatile, recipients, quorum, witness and limits.store_bytes, retention, lookups and table, and traceback.parallel, change with a restart only")
-	}
-	d.server.Configure(serverConfig(cfg, d.log))
-	d.answerer.now.Store(examiner(cfg, d.sys, d.keeper))
-	d.recordConfig(path)
-	d.log.Info("configuration reloaded")
-}
-
-// recordConfig puts on record which configuration holds from now on, by the SHA-256 of its file.
-func (d *daemon) recordConfig(path string) {
-	b, err := os.ReadFile(path)
-	if err == nil {
-		ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
-		defer cancel()
-		err = d.store.RecordConfig(ctx, sha256.Sum256(b))
-	}
-	if err != nil {
-		d.log.Error("record the configuration", "error", err)
-	}
-}
-
 // atStart returns what cannot change while the daemon runs.
 func (c Config) atStart() []any {
 	return []any{c.Listen, c.Store, c.Volatile, c.Recipients, c.Quorum, c.Witnesses, c.Limits.StoreBytes, c.Limits.Retention, c.Limits.Lookups, c.Limits.Table, c.Traceback.Parallel}
 }
 
-// examiner makes an examiner; without a keeper it can only look.
-func examiner(cfg Config, sys system, k *keeper) *examine.Examiner {
+// examiner makes an examiner, which can only look as long as it has no keeper.
+func examiner(cfg Config, sys system, pids []int) *examine.Examiner {
 	s := cfg.Save
-	x := &examine.Examiner{
-		Host: sys.Host, Name: "stopd", Version: Version, Sources: sys.sources, PID: os.Getpid(), UserName: sys.userName,
+	return &examine.Examiner{
+		Host: sys.Host, Name: "stopd", Version: Version, Sources: sys.sources, PIDs: pids, UserName: sys.userName,
 		Deadline: cfg.Limits.Deadline.Duration,
 		Trace:    trace.Options{Hub: cfg.Limits.Hub, Processes: cfg.Limits.Processes, Descriptors: cfg.Limits.Descriptors, Bytes: cfg.Limits.Bytes},
 		Save: examine.Groups{Arguments: s.Arguments, Host: s.Host, CWD: s.CWD, ExeHash: s.ExeHash, Login: s.Login,
 			Files: s.Files, Users: s.Users, Environ: s.Environment},
 	}
-	if k != nil {
-		x.Keeper, x.Checkpoint = k, k.checkpoint
-	}
-	return x
 }
 
-// An answerer is the examiner of the configuration that holds now.
-type answerer struct {
-	now atomic.Pointer[examine.Examiner]
-}
-
-func (a *answerer) Find(ctx context.Context, q stop.Question) (stop.Connection, error) {
-	return a.now.Load().Find(ctx, q)
-}
-
-func (a *answerer) Examine(ctx context.Context, q stop.Question) (stop.Finding, error) {
-	return a.now.Load().Examine(ctx, q)
-}
-
-func (a *answerer) Decline(ctx context.Context, q stop.Question, why string, sameAs stop.Token) (stop.Token, error) {
-	return a.now.Load().Decline(ctx, q, why, sameAs)
-}
-
-func (a *answerer) KeepTraceback(ctx context.Context, t stop.Token, ts []stop.Traceback) error {
-	return a.now.Load().KeepTraceback(ctx, t, ts)
-}
-
-func serverConfig(c Config, log *slog.Logger) *server.Config {
+func serverConfig(c Config) *server.Config {
 	l, t := c.Limits, c.Traceback
 	return &server.Config{
-		Errors: c.Reply.Errors, OnBehalf: c.OnBehalf, Logger: log,
+		Errors: c.Reply.Errors, OnBehalf: c.OnBehalf,
 		Limits: server.Limits{
 			Connections: l.Connections, ConnectionsPerSource: l.ConnectionsPerSource, RequestsPerConn: l.RequestsPerConn,
 			Idle: l.Idle.Duration, Lookups: l.Lookups, PerSourcePerSecond: float64(l.PerSourcePerSecond), Burst: l.Burst,
@@ -303,26 +132,6 @@ func LogKey(store string) (translog.Key, error) {
 		return translog.Key{}, fmt.Errorf("find log key: %w", err)
 	}
 	return translog.ReadKey(path)
-}
-
-// A keeper gives reports to the store, and does not wait for it for ever.
-type keeper struct {
-	store *evidence.Store
-}
-
-func (k *keeper) Keep(ctx context.Context, report []byte, p stop.Payer) (stop.Token, error) {
-	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
-	defer cancel()
-	return k.store.Keep(ctx, report, p)
-}
-
-// checkpoint is the digest of the log's last checkpoint.
-func (k *keeper) checkpoint() string { return k.store.Log().LastDigest() }
-
-func (k *keeper) KeepTraceback(ctx context.Context, t stop.Token, record []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
-	defer cancel()
-	return k.store.KeepTraceback(ctx, t, record)
 }
 
 // Record records this host, for replaying.

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -80,6 +79,17 @@ func (s *site) write(t *testing.T) {
 	}
 }
 
+// start starts a daemon, whose processes are this program once more.
+func (s *site) start(t *testing.T) *supervisor {
+	t.Helper()
+	d := &supervisor{log: s.logger(), path: s.config, cfg: s.cfg, now: s.cfg}
+	t.Cleanup(d.close)
+	if err := d.start(); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
 func (s *site) logger() *slog.Logger { return slog.New(slog.NewTextHandler(&s.log, nil)) }
 
 // redeem opens what a token stands for.
@@ -122,19 +132,8 @@ func connection(t *testing.T) (local, remote netip.AddrPort) {
 
 func TestDaemon(t *testing.T) {
 	s := newSite(t)
-	d, err := open(s.cfg, s.logger())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.close()
-	ls, err := listeners(s.cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stopNow := context.WithCancel(t.Context())
-	served := make(chan error, 1)
-	go func() { served <- d.serve(ctx, ls, func() {}) }()
-	to := netip.MustParseAddrPort(ls[0].Addr().String())
+	d := s.start(t)
+	to := netip.MustParseAddrPort(d.listeners[0].Addr().String())
 	local, remote := connection(t)
 	ask := func(typ stop.Type) stop.Answer {
 		a, err := (&stop.Client{}).Ask(t.Context(), to, stop.Request{Local: uint64(local.Port()), Remote: uint64(remote.Port()), Type: typ})
@@ -155,7 +154,7 @@ func TestDaemon(t *testing.T) {
 	s.cfg.Save.Arguments, s.cfg.Save.Host, s.cfg.Reply.Errors = "off", false, "unknown"
 	s.cfg.Limits.Table, s.cfg.Listen = 7, []string{"127.0.0.1:1"}
 	s.write(t)
-	d.reload(s.config)
+	d.reload()
 	r = s.redeem(t, ask(stop.SV).Token)
 	if len(r.Processes) == 0 || len(r.Processes[0].Args) != 0 || r.Host.Name != "" {
 		t.Errorf("after the reload the report is %+v", r)
@@ -172,7 +171,7 @@ func TestDaemon(t *testing.T) {
 	if err := os.WriteFile(s.config, []byte("[reply]\nerrors = \"standard\"\nlisen = 1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d.reload(s.config)
+	d.reload()
 	if got := s.log.String(); !strings.Contains(got, "reload refused") || !strings.Contains(got, "line 3, column 1: unknown key") {
 		t.Errorf("the log has %q", got)
 	}
@@ -180,10 +179,7 @@ func TestDaemon(t *testing.T) {
 		t.Errorf("after a bad reload an error is %q", a.Line)
 	}
 
-	stopNow()
-	if err := <-served; err != nil {
-		t.Error(err)
-	}
+	d.stop()
 	if _, err := os.Stat(s.cfg.Store + ".sock"); !os.IsNotExist(err) {
 		t.Errorf("the control socket is still there: %v", err)
 	}
@@ -233,19 +229,24 @@ func TestFullStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	k := &keeper{store}
+	k := &keeperPart{process: &process{log: s.logger()}, store: store}
+	keep := func() error {
+		b, err := formatKept([]byte("one report"), stop.Payer{})
+		if err == nil {
+			_, err = k.serves(t.Context(), callKeep, b)
+		}
+		return err
+	}
 	for range 3 {
-		if _, err := k.Keep(t.Context(), []byte("one report"), stop.Payer{}); !errors.Is(err, stop.ErrNoRoom) {
+		if err := keep(); !errors.Is(err, stop.ErrNoRoom) {
 			t.Errorf("Keep: %v", err)
 		}
 	}
 	if n := strings.Count(s.log.String(), "the store is full"); n != 1 {
 		t.Errorf("said %d times", n)
 	}
-	ended, cancel := context.WithCancel(t.Context())
-	cancel()
 	store.Close()
-	if _, err := k.Keep(ended, nil, stop.Payer{}); err == nil {
+	if err := keep(); err == nil {
 		t.Error("a store that is closed keeps")
 	}
 }
@@ -340,7 +341,7 @@ func TestCheck(t *testing.T) {
 	for name, cfg := range map[string]Config{"recipients that do not mix": mixed, "a directory that is no store": other} {
 		b.Reset()
 		err := Check(cfg, &b)
-		if _, openErr := open(cfg, s.logger()); openErr == nil {
+		if _, _, openErr := openStore(cfg, nil, s.logger()); openErr == nil {
 			t.Errorf("%s: the daemon starts", name)
 		}
 		if err == nil || b.Len() > 0 {

@@ -23,7 +23,7 @@ func Explain(ctx context.Context, cfg Config, l, r netip.AddrPort) (string, erro
 		return "", err
 	}
 	defer sys.close()
-	x := examiner(cfg, sys, nil)
+	x := examiner(cfg, sys, []int{os.Getpid()})
 	flows := []host.Flow{{Protocol: host.TCP, Local: l, Remote: r}}
 	if !r.Addr().IsValid() {
 		if flows, err = sys.connections(ctx, l, r.Port()); err != nil {

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"context"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -22,20 +21,8 @@ func TestLogGrowthTellsNothing(t *testing.T) {
 	s.cfg.Traceback.Timeout = Duration{100 * time.Millisecond}
 	s.cfg.Limits.PerSourcePerSecond, s.cfg.Limits.Burst = 10000, 10000
 	s.cfg.Limits.PerUserPerSecond, s.cfg.Limits.UserBurst = 10000, 10000
-	d, err := open(s.cfg, s.logger())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.close()
-	ls, err := listeners(s.cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stopNow := context.WithCancel(t.Context())
-	served := make(chan error, 1)
-	go func() { served <- d.serve(ctx, ls, func() {}) }()
-	defer func() { stopNow(); <-served }()
-	to := netip.MustParseAddrPort(ls[0].Addr().String())
+	store, address := s.inProcess(t)
+	to := netip.MustParseAddrPort(address)
 
 	// records are those that are sealed: a batch's own comes with the first in a second, whatever it is.
 	records := func() (all []evidence.Entry) {
@@ -55,20 +42,20 @@ func TestLogGrowthTellsNothing(t *testing.T) {
 	apart := map[string][]float64{} // seconds between the records of a question
 	ask := func(kind string, r stop.Request) {
 		t.Helper()
-		before, size := len(records()), d.store.Log().Size()
+		before, size := len(records()), store.Log().Size()
 		a, err := (&stop.Client{}).Ask(t.Context(), to, r)
 		if err != nil || a.Token == (stop.Token{}) {
 			t.Fatalf("%s: %q, %v", kind, a.Line, err)
 		}
 		var got []evidence.Entry
-		for len(got) < 2 || d.store.Log().Size()-size < 2 {
+		for len(got) < 2 || store.Log().Size()-size < 2 {
 			time.Sleep(5 * time.Millisecond)
 			got = records()[before:]
 		}
 		if got[0].Type != "report" || got[1].Type != "traceback" {
 			t.Fatalf("%s: it added %+v", kind, got)
 		}
-		if grew := d.store.Log().Size() - size; grew < 2 || grew > 4 {
+		if grew := store.Log().Size() - size; grew < 2 || grew > 4 {
 			t.Errorf("%s: the log grew by %d", kind, grew)
 		}
 		apart[kind] = append(apart[kind], got[1].Time.Sub(got[0].Time).Seconds())

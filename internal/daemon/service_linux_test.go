@@ -13,8 +13,11 @@ import (
 	"time"
 )
 
-// TestMain is also the daemon that a service manager passes sockets to.
+// TestMain is also the daemon that a service manager passes sockets to, and each of the daemon's processes.
 func TestMain(m *testing.M) {
+	if status, is := RunRole(); is {
+		os.Exit(status)
+	}
 	if os.Getenv("STOPD_TEST_PASSED") != "" {
 		ls, err := passed()
 		for _, l := range ls {

@@ -1,0 +1,174 @@
+//go:build unix
+
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// The ends of the links between roles, for each role in the order of joins.
+type ends map[role][]*os.File
+
+func (e ends) close() {
+	for _, files := range e {
+		for _, f := range files {
+			f.Close()
+		}
+	}
+}
+
+// joinAll makes the links between roles.
+func joinAll() (ends, error) {
+	e := ends{}
+	for _, j := range joins {
+		a, b, err := socketPair()
+		if err != nil {
+			e.close()
+			return nil, err
+		}
+		e[j[0]], e[j[1]] = append(e[j[0]], a), append(e[j[1]], b)
+	}
+	return e, nil
+}
+
+func socketPair() (a, b *os.File, err error) {
+	syscall.ForkLock.RLock()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err == nil {
+		unix.CloseOnExec(fds[0])
+		unix.CloseOnExec(fds[1])
+	}
+	syscall.ForkLock.RUnlock()
+	if err != nil {
+		return nil, nil, fmt.Errorf("join processes: %w", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "link"), os.NewFile(uintptr(fds[1]), "link"), nil
+}
+
+// launch starts this program once more, in a role. It does nothing until it is told.
+func (s *supervisor) launch(r role, e ends, listeners []*os.File) (_ *child, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("start the %s: %w", r, err)
+		}
+	}()
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	files := append([]*os.File{theirs}, e[r]...)
+	c := &child{role: r, ended: make(chan struct{})}
+	switch r {
+	case keeper:
+		mine, its, err := socketPair()
+		if err != nil {
+			return nil, err
+		}
+		defer its.Close()
+		c.extra, files = mine, append(files, its)
+	case front, tracer:
+		empty, err := emptyDirectory()
+		if err != nil {
+			return nil, err
+		}
+		defer empty.Close()
+		files = append(append(files, empty), listeners...)
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	cmd := &exec.Cmd{Path: self, Args: []string{"stopd", string(r)}, Stdin: null, Stdout: null, Stderr: os.Stderr, ExtraFiles: files,
+		Env: append(inheritable(), roleVariable+"="+string(r))}
+	if err := startRestricted(cmd, r, s.cfg); err != nil {
+		return nil, err
+	}
+	c.process = cmd.Process
+	go func() {
+		cmd.Wait()
+		close(c.ended)
+	}()
+	conn, err := net.FileConn(ours)
+	ours.Close()
+	if err != nil {
+		c.process.Kill()
+		return nil, err
+	}
+	c.control = newLink(conn, s.said(r))
+	return c, nil
+}
+
+// inheritable is what of the environment a role may need.
+func inheritable() (env []string) {
+	for _, name := range []string{"PATH", "GORACE", "GOCOVERDIR", "GOTRACEBACK", "GODEBUG"} {
+		if v, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+v)
+		}
+	}
+	return env
+}
+
+// emptyDirectory is a directory that nobody can put anything into: it is removed already.
+func emptyDirectory() (*os.File, error) {
+	dir, err := os.MkdirTemp("", "stopd-")
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(dir)
+	return f, errors.Join(err, os.Remove(dir))
+}
+
+// fileOf is the descriptor of a listener.
+func fileOf(l net.Listener) (*os.File, error) {
+	f, ok := l.(interface{ File() (*os.File, error) })
+	if !ok {
+		return nil, fmt.Errorf("%T has no descriptor", l)
+	}
+	return f.File()
+}
+
+// sendListener passes a listener to who has the other end of a socket pair.
+func sendListener(to *os.File, l net.Listener) error {
+	f, err := fileOf(l)
+	if err != nil {
+		return fmt.Errorf("pass listener: %w", err)
+	}
+	defer f.Close()
+	if err := unix.Sendmsg(int(to.Fd()), []byte{0}, unix.UnixRights(int(f.Fd())), nil, 0); err != nil {
+		return fmt.Errorf("pass listener: %w", err)
+	}
+	return nil
+}
+
+// receiveListener is the listener that sendListener passes; nil where its sender is gone.
+func receiveListener(from *os.File) (net.Listener, error) {
+	defer from.Close()
+	oob := make([]byte, unix.CmsgSpace(4))
+	n, oobn, _, _, err := unix.Recvmsg(int(from.Fd()), make([]byte, 1), oob, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("receive listener: %w", err)
+	}
+	if n == 0 {
+		return nil, nil
+	}
+	ms, err := unix.ParseSocketControlMessage(oob[:oobn])
+	if err != nil || len(ms) != 1 {
+		return nil, fmt.Errorf("receive listener: %d messages, %v", len(ms), err)
+	}
+	fds, err := unix.ParseUnixRights(&ms[0])
+	if err != nil || len(fds) != 1 {
+		return nil, fmt.Errorf("receive listener: %d descriptors, %v", len(fds), err)
+	}
+	f := os.NewFile(uintptr(fds[0]), "listener")
+	defer f.Close()
+	return net.FileListener(f)
+}

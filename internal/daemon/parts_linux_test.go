@@ -1,0 +1,47 @@
+package daemon
+
+import (
+	"net"
+	"os"
+	"testing"
+
+	"github.com/stopd/stopd/evidence"
+)
+
+// inProcess runs the parts of a daemon within this process, where its store can be looked at. It returns the store and
+// the address that is answered on.
+func (s *site) inProcess(t *testing.T) (*evidence.Store, string) {
+	t.Helper()
+	ps := map[role]*process{}
+	for _, r := range roles {
+		ps[r] = &process{role: r, log: s.logger(), joints: map[role]*link{}}
+	}
+	for _, j := range joins {
+		a, b := net.Pipe()
+		ps[j[0]].joints[j[1]], ps[j[1]].joints[j[0]] = newLink(a, ps[j[0]].serveOther), newLink(b, ps[j[1]].serveOther)
+	}
+	l, err := net.Listen("tcp", s.cfg.Listen[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	file, err := fileOf(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := &keeperPart{process: ps[keeper]}
+	parts := map[role]part{keeper: k, tracer: &tracerPart{}, collector: &collectorPart{keeper: &farKeeper{ps[collector].joints[keeper]}, log: s.logger()},
+		front: &frontPart{process: ps[front], listeners: []*os.File{file}}}
+	for _, r := range roles {
+		made := parts[r]
+		if err := made.start(started{Config: s.cfg, Front: serverConfig(s.cfg), PIDs: []int{os.Getpid()}}); err != nil {
+			t.Fatal(err)
+		}
+		ps[r].part.Store(&made)
+	}
+	t.Cleanup(func() {
+		parts[front].stop()
+		k.stop()
+	})
+	return k.store, l.Addr().String()
+}

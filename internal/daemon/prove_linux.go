@@ -1,0 +1,87 @@
+package daemon
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// A trial is what a process is to try.
+type trial struct {
+	File  string // which it might read
+	Dir   string // which it might make a file in
+	Store string // a directory, which only the keeper is to make files in
+	PID   int    // which it might send a signal to
+}
+
+// prove tries what a role might do if a stranger had it in his hands, harms nothing, and says what went well.
+func prove(t trial) []string {
+	var can []string
+	try := func(what string, fd int, err error) {
+		if err == nil {
+			can = append(can, what)
+			if fd >= 0 {
+				unix.Close(fd)
+			}
+		}
+	}
+	fd, err := unix.Open(t.File, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	try("read files", fd, err)
+	for what, dir := range map[string]string{"write files": t.Dir, "write the store": t.Store} {
+		path := fmt.Sprintf("%s/stopd-trial.%d", dir, unix.Getpid())
+		fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o600)
+		try(what, fd, err)
+		if err == nil {
+			unix.Unlink(path)
+		}
+	}
+	for what, family := range map[string]int{"make sockets of the network": unix.AF_INET, "make UNIX sockets": unix.AF_UNIX, "make netlink sockets": unix.AF_NETLINK, "make raw sockets": unix.AF_PACKET} {
+		kind := unix.SOCK_STREAM
+		if family == unix.AF_NETLINK || family == unix.AF_PACKET {
+			kind = unix.SOCK_RAW
+		}
+		fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC, 0)
+		try(what, fd, err)
+	}
+	p, err := os.StartProcess(t.File, []string{"true"}, &os.ProcAttr{}) // no program: it fails later than by permission
+	if err == nil {
+		p.Wait()
+	}
+	if err == nil || !strings.Contains(err.Error(), unix.EPERM.Error()) {
+		can = append(can, "run programs")
+	}
+	try("signal other processes", -1, unix.Kill(t.PID, 0))
+	if unix.Geteuid() == 0 {
+		can = append(can, "act as root")
+	}
+	header, data := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, [2]unix.CapUserData{}
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		can = append(can, fmt.Sprintf("use capabilities that cannot be told (%v)", err))
+	} else if all := uint64(data[0].Permitted) | uint64(data[1].Permitted)<<32; all != 0 {
+		can = append(can, "use "+strings.Join(names(all), ", "))
+	}
+	return can
+}
+
+var capabilityNames = map[int]string{
+	unix.CAP_SYS_PTRACE: "CAP_SYS_PTRACE", unix.CAP_DAC_READ_SEARCH: "CAP_DAC_READ_SEARCH", unix.CAP_NET_ADMIN: "CAP_NET_ADMIN",
+	unix.CAP_SYS_ADMIN: "CAP_SYS_ADMIN", unix.CAP_BPF: "CAP_BPF", unix.CAP_PERFMON: "CAP_PERFMON",
+	unix.CAP_DAC_OVERRIDE: "CAP_DAC_OVERRIDE", unix.CAP_FOWNER: "CAP_FOWNER", unix.CAP_IPC_LOCK: "CAP_IPC_LOCK",
+}
+
+// names are those of a set of capabilities.
+func names(set uint64) (names []string) {
+	for c := range 64 {
+		if set&(1<<c) == 0 {
+			continue
+		}
+		name, ok := capabilityNames[c]
+		if !ok {
+			name = fmt.Sprintf("capability %d", c)
+		}
+		names = append(names, name)
+	}
+	return names
+}

@@ -1,0 +1,358 @@
+package daemon
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"github.com/stopd/stopd/evidence"
+)
+
+// A supervisor starts the other processes, and them all anew where one ends. It reads the configuration and opens
+// the listeners, and no stranger's word comes to it.
+type supervisor struct {
+	log  *slog.Logger
+	path string
+	cfg  Config // as at the start
+
+	now       Config // as last read
+	listeners []net.Listener
+	control   net.Listener
+	running   *group
+	warned    bool // of what could not be given up
+}
+
+// A group is one run of the processes. They are started together and end together.
+type group struct {
+	processes map[role]*child
+	died      chan error // has room for all
+}
+
+// A child is one process.
+type child struct {
+	role    role
+	process *os.Process
+	control *link
+	extra   *os.File // our end of what else the keeper was given
+	ended   chan struct{}
+}
+
+// Bounds of starting anew: more often, and the daemon ends.
+const (
+	maxRestarts   = 5
+	restartWindow = time.Minute
+)
+
+// startTime is how long a process may take to start: the keeper reads what a crash left behind.
+const startTime = 10 * time.Minute
+
+// start starts the processes. On failure none is left.
+func (s *supervisor) start() (err error) {
+	g := &group{processes: map[role]*child{}, died: make(chan error, len(roles))}
+	defer func() {
+		if err != nil {
+			g.end(endTime)
+		}
+	}()
+	ends, err := joinAll()
+	if err != nil {
+		return err
+	}
+	defer ends.close()
+	launched := make(chan error, len(roles))
+	made := make(chan *child, len(roles))
+	early := []role{keeper, tracer, collector}
+	for _, r := range early {
+		go func() {
+			c, err := s.launch(r, ends, nil)
+			if c != nil {
+				made <- c
+			}
+			launched <- err
+		}()
+	}
+	for range early {
+		err = errors.Join(err, <-launched)
+	}
+	for len(made) > 0 {
+		c := <-made
+		g.processes[c.role] = c
+	}
+	if err != nil {
+		return err
+	}
+	// The store first: where it cannot be opened, no port is.
+	if err := s.begin(g, keeper, started{Config: Config{Store: s.cfg.Store, Volatile: s.cfg.Volatile, Recipients: s.cfg.Recipients,
+		Quorum: s.cfg.Quorum, Witnesses: s.cfg.Witnesses, Limits: Limits{StoreBytes: s.cfg.Limits.StoreBytes, Retention: s.cfg.Limits.Retention}}}); err != nil {
+		return err
+	}
+	if s.control == nil {
+		if s.control, err = evidence.ListenControl(s.cfg.Store); err != nil {
+			return err
+		}
+	}
+	if err := sendListener(g.processes[keeper].extra, s.control); err != nil {
+		return err
+	}
+	if s.listeners == nil {
+		if s.listeners, err = listeners(s.cfg); err != nil {
+			return err
+		}
+	}
+	var files []*os.File
+	for _, l := range s.listeners {
+		f, err := fileOf(l)
+		if err != nil {
+			return fmt.Errorf("pass listener: %w", err)
+		}
+		defer f.Close()
+		files = append(files, f)
+	}
+	c, err := s.launch(front, ends, files)
+	if err != nil {
+		return err
+	}
+	g.processes[front] = c
+	ends.close() // so that a link ends with the process at its other end
+	pids := g.pids()
+	if err := s.begin(g, tracer, started{Config: Config{Witnesses: s.cfg.Witnesses}}); err != nil {
+		return err
+	}
+	if err := s.begin(g, collector, started{Config: collected(s.now), PIDs: pids}); err != nil {
+		return err
+	}
+	if err := s.begin(g, front, started{Front: serverConfig(s.now), Extra: len(files)}); err != nil {
+		return err
+	}
+	for _, c := range g.processes {
+		go func() {
+			<-c.ended
+			g.died <- fmt.Errorf("the %s ended", c.role)
+		}()
+	}
+	s.running, s.warned = g, true
+	return nil
+}
+
+// collected is what the collector has to know of a configuration.
+func collected(c Config) Config {
+	return Config{Limits: Limits{Deadline: c.Limits.Deadline, Processes: c.Limits.Processes, Descriptors: c.Limits.Descriptors,
+		Bytes: c.Limits.Bytes, Hub: c.Limits.Hub}, Save: c.Save}
+}
+
+// pids are all processes of the daemon.
+func (g *group) pids() []int {
+	pids := []int{os.Getpid()}
+	for _, c := range g.processes {
+		pids = append(pids, c.process.Pid)
+	}
+	return pids
+}
+
+// begin tells a process what it is to do, and waits until it does.
+func (s *supervisor) begin(g *group, r role, what started) error {
+	c := g.processes[r]
+	if r == front || r == tracer {
+		what.UID, what.Root = unprivileged(), true
+		what.Extra++ // the empty directory
+	}
+	if r == keeper {
+		what.Extra = 1
+	}
+	if r == tracer && len(what.Config.Witnesses) > 0 {
+		what.Root = false // names and certificates are in files
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), startTime)
+	defer cancel()
+	left, err := ask[[]string](ctx, c.control, callStart, what)
+	if errors.Is(err, errLink) {
+		return fmt.Errorf("start the %s: it ended", r)
+	}
+	if err != nil {
+		return err
+	}
+	if !s.warned {
+		for _, what := range left {
+			s.log.Warn("a process keeps more than it needs", "process", string(r), "cause", what)
+		}
+	}
+	return nil
+}
+
+// said is what a process calls: it logs.
+func (s *supervisor) said(r role) func(ctx context.Context, c call, b []byte) ([]byte, error) {
+	return func(ctx context.Context, c call, b []byte) ([]byte, error) {
+		if c != callLog {
+			return nil, errCall(c)
+		}
+		return serve(ctx, c, b, func(ctx context.Context, l logged) (none, error) {
+			var attrs []slog.Attr
+			for _, a := range l.Attrs {
+				attrs = append(attrs, slog.String(a[0], a[1]))
+			}
+			s.log.LogAttrs(ctx, l.Level, l.Message, attrs...)
+			return none{}, nil
+		})
+	}
+}
+
+// supervise waits for what is to be done.
+func (s *supervisor) supervise(ctx context.Context, hup <-chan os.Signal) error {
+	var restarts []time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			s.stop()
+			return nil
+		case <-hup:
+			s.reload()
+		case err := <-s.running.died:
+			if ctx.Err() != nil {
+				s.stop()
+				return nil
+			}
+			s.running.end(endTime)
+			now := time.Now()
+			restarts = append(restarts, now)
+			if n := len(restarts) - maxRestarts; n > 0 && now.Sub(restarts[n-1]) < restartWindow {
+				return fmt.Errorf("%w, %d times within %s", err, maxRestarts+1, restartWindow)
+			}
+			s.log.Error("a process of the daemon ended: all are started anew", "error", err)
+			if err := s.start(); err != nil {
+				return fmt.Errorf("start anew: %w", err)
+			}
+		}
+	}
+}
+
+// stop ends the processes in turn, each when nobody needs it any more.
+func (s *supervisor) stop() {
+	s.log.Info("stopping")
+	if err := notify("STOPPING=1"); err != nil {
+		s.log.Warn("tell the service manager", "error", err)
+	}
+	for _, l := range s.listeners {
+		l.Close()
+	}
+	g := s.running
+	ctx, cancel := context.WithTimeout(context.Background(), finishTimeout+endTime)
+	defer cancel()
+	s.counted(g.processes[front].control.call(ctx, callStop, nil))
+	s.closeControl()
+	ctx, cancel = context.WithTimeout(context.Background(), finishTimeout)
+	defer cancel()
+	if _, err := g.processes[keeper].control.call(ctx, callStop, nil); err != nil {
+		s.log.Error("close the store", "error", err)
+	}
+	g.end(endTime)
+	s.running = nil
+}
+
+// close ends what is left after a failure.
+func (s *supervisor) close() {
+	if s.running != nil {
+		s.running.end(endTime)
+	}
+	for _, l := range s.listeners {
+		l.Close()
+	}
+	s.closeControl()
+}
+
+func (s *supervisor) closeControl() {
+	if s.control != nil {
+		if err := s.control.Close(); err != nil {
+			s.log.Error("close", "error", err)
+		}
+		s.control = nil
+	}
+}
+
+// endTime is how long a process may take to end when nobody needs it any more.
+const endTime = 5 * time.Second
+
+// end has the processes end, and ends those that do not.
+func (g *group) end(within time.Duration) {
+	for _, c := range g.processes {
+		c.control.close()
+		if c.extra != nil {
+			c.extra.Close()
+		}
+	}
+	late := time.NewTimer(within)
+	defer late.Stop()
+	for _, c := range g.processes {
+		select {
+		case <-c.ended:
+		case <-late.C:
+			for _, c := range g.processes {
+				c.process.Kill()
+			}
+			<-c.ended
+		}
+	}
+}
+
+// counted logs what the front counted since its start, on one line.
+func (s *supervisor) counted(b []byte, err error) {
+	var counted [][2]string
+	if err == nil {
+		err = json.Unmarshal(b, &counted)
+	}
+	if err != nil {
+		s.log.Error("ask for the counters", "error", err)
+		return
+	}
+	var attrs []slog.Attr
+	for _, c := range counted {
+		attrs = append(attrs, slog.String(c[0], c[1]))
+	}
+	s.log.LogAttrs(context.Background(), slog.LevelInfo, "counted since the start", attrs...)
+}
+
+// reload replaces the configuration. A bad one is refused and the old one stays; so does what cannot be
+// changed while the daemon runs.
+func (s *supervisor) reload() {
+	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
+	defer cancel()
+	at := s.running.processes[front].control
+	s.counted(at.call(ctx, callCounted, nil))
+	cfg, err := Load(s.path)
+	if err != nil {
+		s.log.Error("reload refused", "error", err)
+		return
+	}
+	if fmt.Sprint(cfg.atStart()) != fmt.Sprint(s.cfg.atStart()) {
+		s.log.Warn("listen, store, volatile, recipients, quorum, witness and limits.store_bytes, retention, lookups and table, and traceback.parallel, change with a restart only")
+	}
+	_, err = ask[none](ctx, at, callReload, started{Front: serverConfig(cfg)})
+	if err == nil {
+		_, err = ask[none](ctx, s.running.processes[collector].control, callReload, started{Config: collected(cfg), PIDs: s.running.pids()})
+	}
+	if err != nil {
+		s.log.Error("reload", "error", err)
+		return
+	}
+	s.now = cfg
+	s.recordConfig()
+	s.log.Info("configuration reloaded")
+}
+
+// recordConfig puts on record which configuration holds from now on, by the SHA-256 of its file.
+func (s *supervisor) recordConfig() {
+	b, err := os.ReadFile(s.path)
+	if err == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
+		defer cancel()
+		_, err = ask[none](ctx, s.running.processes[keeper].control, callRecordConfig, sha256.Sum256(b))
+	}
+	if err != nil {
+		s.log.Error("record the configuration", "error", err)
+	}
+}

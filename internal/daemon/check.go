@@ -3,9 +3,11 @@ package daemon
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/stopd/stopd/evidence"
 )
@@ -37,7 +39,54 @@ func Check(cfg Config, w io.Writer) error {
 	for _, a := range abilities() {
 		fmt.Fprintln(w, a)
 	}
+	return checkProcesses(cfg, w)
+}
+
+// checkProcesses starts each process as the daemon would, has it try what a stranger would, and says what it can.
+func checkProcesses(cfg Config, w io.Writer) error {
+	if len(tried) == 0 {
+		return nil
+	}
+	dir, err := os.MkdirTemp("", "stopd-check-")
+	if err != nil {
+		return fmt.Errorf("try processes: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	cfg.Store = filepath.Join(dir, "store")
+	s := &supervisor{log: slog.New(slog.NewTextHandler(io.Discard, nil)), cfg: cfg}
+	fmt.Fprintf(w, "tried in each process: %s\n", strings.Join(tried, ", "))
+	for _, r := range []role{front, tracer, collector, keeper} {
+		can, err := s.try(r)
+		switch {
+		case err != nil:
+			return err
+		case len(can) == 0:
+			can = []string{"none of it"}
+		}
+		fmt.Fprintf(w, "%s can: %s\n", r, strings.Join(can, ", "))
+	}
 	return nil
+}
+
+// try starts a process as the daemon would, but for what it is to do, and returns what it can.
+func (s *supervisor) try(r role) ([]string, error) {
+	e, err := joinAll()
+	if err != nil {
+		return nil, err
+	}
+	defer e.close()
+	c, err := s.launch(r, e, nil)
+	if err != nil {
+		return nil, err
+	}
+	g := &group{processes: map[role]*child{r: c}}
+	defer g.end(endTime)
+	return s.tell(c, started{Trial: new(s.trial())})
+}
+
+// trial is what is tried.
+func (s *supervisor) trial() trial {
+	return trial{File: "/etc/passwd", Dir: "/var/tmp", Store: s.cfg.Store, PID: os.Getpid()}
 }
 
 // vouching says who would notice that the store was changed.

@@ -17,6 +17,6 @@ func startRestricted(cmd *exec.Cmd, _ role, _ Config) error { return cmd.Start()
 
 func confine(_ role, _ started, _ *[]*os.File) []string { return nil }
 
-type trial struct{}
+var tried []string // nothing
 
 func prove(trial) []string { return nil }

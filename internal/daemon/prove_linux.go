@@ -3,18 +3,15 @@ package daemon
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// A trial is what a process is to try.
-type trial struct {
-	File  string // which it might read
-	Dir   string // which it might make a file in
-	Store string // a directory, which only the keeper is to make files in
-	PID   int    // which it might send a signal to
-}
+// tried is what prove tries.
+var tried = []string{"read files", "write files", "write the store", "make sockets of the network", "make UNIX sockets", "make netlink sockets",
+	"make raw sockets", "run programs", "signal other processes", "act as root", "use capabilities"}
 
 // prove tries what a role might do if a stranger had it in his hands, harms nothing, and says what went well.
 func prove(t trial) []string {
@@ -62,6 +59,7 @@ func prove(t trial) []string {
 	} else if all := uint64(data[0].Permitted) | uint64(data[1].Permitted)<<32; all != 0 {
 		can = append(can, "use "+strings.Join(names(all), ", "))
 	}
+	slices.Sort(can)
 	return can
 }
 

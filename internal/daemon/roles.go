@@ -57,6 +57,15 @@ type started struct {
 	Config Config
 	Front  *server.Config `json:",omitempty"`
 	PIDs   []int          // of all processes of the daemon
+	Trial  *trial         `json:",omitempty"` // to be tried instead of starting
+}
+
+// A trial is what a process is to try.
+type trial struct {
+	File  string // which it might read
+	Dir   string // which it might make a file in
+	Store string // a directory, which only the keeper is to make files in
+	PID   int    // which it might send a signal to
 }
 
 // A part is what a role is made of.
@@ -191,6 +200,9 @@ func (p *process) begin(_ context.Context, s started) ([]string, error) {
 		keepMemory(p.log)
 	}
 	left := confine(p.role, s, &extra)
+	if s.Trial != nil {
+		return prove(*s.Trial), nil
+	}
 	var made part
 	switch p.role {
 	case front:

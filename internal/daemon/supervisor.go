@@ -88,8 +88,7 @@ func (s *supervisor) start() (err error) {
 		return err
 	}
 	// The store first: where it cannot be opened, no port is.
-	if err := s.begin(g, keeper, started{Config: Config{Store: s.cfg.Store, Volatile: s.cfg.Volatile, Recipients: s.cfg.Recipients,
-		Quorum: s.cfg.Quorum, Witnesses: s.cfg.Witnesses, Limits: Limits{StoreBytes: s.cfg.Limits.StoreBytes, Retention: s.cfg.Limits.Retention}}}); err != nil {
+	if err := s.begin(g, keeper, started{Config: kept(s.cfg)}); err != nil {
 		return err
 	}
 	if s.control == nil {
@@ -140,6 +139,12 @@ func (s *supervisor) start() (err error) {
 	return nil
 }
 
+// kept is what the keeper has to know of a configuration.
+func kept(c Config) Config {
+	return Config{Store: c.Store, Volatile: c.Volatile, Recipients: c.Recipients, Quorum: c.Quorum, Witnesses: c.Witnesses,
+		Limits: Limits{StoreBytes: c.Limits.StoreBytes, Retention: c.Limits.Retention}}
+}
+
 // collected is what the collector has to know of a configuration.
 func collected(c Config) Config {
 	return Config{Limits: Limits{Deadline: c.Limits.Deadline, Processes: c.Limits.Processes, Descriptors: c.Limits.Descriptors,
@@ -157,23 +162,7 @@ func (g *group) pids() []int {
 
 // begin tells a process what it is to do, and waits until it does.
 func (s *supervisor) begin(g *group, r role, what started) error {
-	c := g.processes[r]
-	if r == front || r == tracer {
-		what.UID, what.Root = unprivileged(), true
-		what.Extra++ // the empty directory
-	}
-	if r == keeper {
-		what.Extra = 1
-	}
-	if r == tracer && len(what.Config.Witnesses) > 0 {
-		what.Root = false // names and certificates are in files
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), startTime)
-	defer cancel()
-	left, err := ask[[]string](ctx, c.control, callStart, what)
-	if errors.Is(err, errLink) {
-		return fmt.Errorf("start the %s: it ended", r)
-	}
+	left, err := s.tell(g.processes[r], what)
 	if err != nil {
 		return err
 	}
@@ -183,6 +172,26 @@ func (s *supervisor) begin(g *group, r role, what started) error {
 		}
 	}
 	return nil
+}
+
+// tell has a process give up what it does not need and start. It returns what could not be given up or, of a trial,
+// what it can do.
+func (s *supervisor) tell(c *child, what started) ([]string, error) {
+	switch c.role {
+	case front, tracer:
+		what.UID = unprivileged()
+		what.Root = c.role == front || len(s.cfg.Witnesses) == 0 // their names and certificates are in files
+		what.Extra++                                             // the empty directory
+	case keeper:
+		what.Extra = 1
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), startTime)
+	defer cancel()
+	said, err := ask[[]string](ctx, c.control, callStart, what)
+	if errors.Is(err, errLink) {
+		return nil, fmt.Errorf("start the %s: it ended", c.role)
+	}
+	return said, err
 }
 
 // said is what a process calls: it logs.

@@ -1,0 +1,193 @@
+package daemon
+
+import (
+	"bytes"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stopd/stopd"
+)
+
+// What each process can still do of what it tries, started by root or not.
+var can = map[bool]map[role][]string{
+	true: {
+		front:  nil,
+		tracer: {"make sockets of the network"},
+		keeper: {"act as root", "use CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_IPC_LOCK", "write the store"},
+		collector: {"act as root", "make UNIX sockets", "make netlink sockets", "read files", "run programs", "signal other processes",
+			"use CAP_DAC_READ_SEARCH, CAP_NET_ADMIN, CAP_IPC_LOCK, CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF"},
+	},
+	false: {
+		front:     nil,
+		tracer:    {"make sockets of the network"},
+		keeper:    {"write the store"},
+		collector: {"make UNIX sockets", "make netlink sockets", "read files", "run programs", "signal other processes"},
+	},
+}
+
+// Each process of a daemon that answers tries what it must not be able to do.
+func TestConfined(t *testing.T) {
+	if landlockVersion() < 1 {
+		t.Skip("this kernel has no Landlock")
+	}
+	s := newSite(t)
+	d := s.start(t)
+	for r, want := range can[os.Geteuid() == 0] {
+		got, err := ask[[]string](t.Context(), d.running.processes[r].control, callProve, d.trial())
+		if d := cmp.Diff(want, got); err != nil || d != "" {
+			t.Errorf("the %s (-want +got): %v\n%s", r, err, d)
+		}
+	}
+	if strings.Contains(s.log.String(), "keeps more than it needs") {
+		t.Errorf("the log has %q", s.log.String())
+	}
+	// This process, which gave up nothing, can: the trial tells the two apart.
+	if got := prove(d.trial()); len(got) < 7 {
+		t.Errorf("the test itself can only %q", got)
+	}
+	for _, c := range d.running.processes {
+		status, err := os.ReadFile("/proc/" + strconv.Itoa(c.process.Pid) + "/status")
+		if err != nil || !bytes.HasPrefix(status, []byte("Name:\tstopd\n")) || !bytes.Contains(status, []byte("NoNewPrivs:\t1\n")) {
+			t.Errorf("the %s: %v, %s", c.role, err, status)
+		}
+	}
+}
+
+// Without root the check shows what the processes of a user can.
+func TestConfinedWithoutRoot(t *testing.T) {
+	if os.Geteuid() != 0 || landlockVersion() < 1 {
+		t.Skip("needs root, to become somebody else, and Landlock")
+	}
+	s := newSite(t)
+	program := s.dir + "/stopd"
+	if out, err := exec.Command("go", "build", "-o", program, "../../cmd/stopd").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	if err := os.Chmod(s.dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(s.config, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, "-config", s.config, "-check")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for r, want := range can[false] {
+		if want == nil {
+			want = []string{"none of it"}
+		}
+		if line := string(r) + " can: " + strings.Join(want, ", ") + "\n"; !strings.Contains(string(out), line) {
+			t.Errorf("no %q in %s", line, out)
+		}
+	}
+}
+
+// Whichever process dies, all are started anew, on the same port and store; nothing that had a token is lost. One that
+// dies again and again ends the daemon.
+func TestStartedAnew(t *testing.T) {
+	s := newSite(t)
+	d := s.start(t)
+	ended := make(chan error, 1)
+	go func() { ended <- d.supervise(t.Context(), nil) }()
+	to := netip.MustParseAddrPort(d.listeners[0].Addr().String())
+	local, remote := connection(t)
+	var tokens []stop.Token
+	token := func() {
+		t.Helper()
+		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			a, err := (&stop.Client{}).Ask(t.Context(), to, stop.Request{Local: uint64(local.Port()), Remote: uint64(remote.Port()), Type: stop.SV})
+			if err == nil && a.Kind == stop.KindToken {
+				tokens = append(tokens, a.Token)
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("no answer: %v, %v; %s", a.Line, err, s.log.String())
+			}
+		}
+	}
+	kill := func(r role, times int) {
+		t.Helper()
+		pids := childrenOf(t, r)
+		if len(pids) != 1 {
+			t.Fatalf("%s is %v", r, pids)
+		}
+		if err := syscall.Kill(pids[0], syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(30 * time.Second); strings.Count(s.log.String(), "are started anew") < times; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("the %s is not started anew: %s", r, s.log.String())
+			}
+		}
+	}
+	token()
+	for i, r := range roles {
+		kill(r, i+1)
+		token()
+	}
+	for _, tok := range tokens {
+		s.redeem(t, tok)
+	}
+	// A signal to one of them is not for it.
+	before := s.log.String()
+	for _, r := range roles {
+		for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
+			if err := syscall.Kill(childrenOf(t, r)[0], sig); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	token()
+	if s.log.String() != before {
+		t.Errorf("a signal to one process did something: %s", s.log.String()[len(before):])
+	}
+	for range maxRestarts + 1 - len(roles) {
+		for len(childrenOf(t, front)) == 0 {
+			time.Sleep(10 * time.Millisecond)
+		}
+		syscall.Kill(childrenOf(t, front)[0], syscall.SIGKILL)
+		select {
+		case err := <-ended:
+			if err == nil || !strings.Contains(err.Error(), "the front ended") {
+				t.Errorf("it ended with %v", err)
+			}
+			return
+		case <-time.After(3 * time.Second):
+		}
+	}
+	t.Errorf("it goes on for ever: %s", s.log.String())
+}
+
+// childrenOf are the processes of a role that this process started.
+func childrenOf(t *testing.T, r role) (pids []int) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		stat, _ := os.ReadFile("/proc/" + e.Name() + "/stat")
+		_, rest, _ := strings.Cut(string(stat), ") ")
+		fields := strings.Fields(rest)
+		line, _ := os.ReadFile("/proc/" + e.Name() + "/cmdline")
+		if len(fields) > 1 && fields[0] != "Z" && fields[1] == strconv.Itoa(os.Getpid()) && string(line) == "stopd\x00"+string(r)+"\x00" {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}

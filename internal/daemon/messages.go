@@ -25,8 +25,24 @@ import (
 // An answerer is the collector, as the front sees it.
 type answerer struct{ *link }
 
+// A question is a stop.Question as it crosses: there the names of the request's fields are hidden by others.
+type question struct {
+	Request       stop.Request
+	Time          time.Time
+	Requester     netip.Addr
+	Local, Remote netip.AddrPort
+}
+
+func questionOf(q stop.Question) question {
+	return question{q.Request, q.Time, q.Requester, q.Local, q.Remote}
+}
+
+func (q question) question() stop.Question {
+	return stop.Question{Request: q.Request, Time: q.Time, Requester: q.Requester, Local: q.Local, Remote: q.Remote}
+}
+
 type declined struct {
-	Question stop.Question
+	Question question
 	Why      string
 	SameAs   stop.Token
 }
@@ -37,15 +53,15 @@ type tracebacks struct {
 }
 
 func (a answerer) Find(ctx context.Context, q stop.Question) (stop.Connection, error) {
-	return ask[stop.Connection](ctx, a.link, callFind, q)
+	return ask[stop.Connection](ctx, a.link, callFind, questionOf(q))
 }
 
 func (a answerer) Examine(ctx context.Context, q stop.Question) (stop.Finding, error) {
-	return ask[stop.Finding](ctx, a.link, callExamine, q)
+	return ask[stop.Finding](ctx, a.link, callExamine, questionOf(q))
 }
 
 func (a answerer) Decline(ctx context.Context, q stop.Question, why string, sameAs stop.Token) (stop.Token, error) {
-	return ask[stop.Token](ctx, a.link, callDecline, declined{q, why, sameAs})
+	return ask[stop.Token](ctx, a.link, callDecline, declined{questionOf(q), why, sameAs})
 }
 
 func (a answerer) KeepTraceback(ctx context.Context, t stop.Token, ts []stop.Traceback) error {
@@ -58,12 +74,12 @@ func serveAnswerer(x func() *examine.Examiner) func(context.Context, call, []byt
 	return func(ctx context.Context, c call, b []byte) ([]byte, error) {
 		switch c {
 		case callFind:
-			return serve(ctx, c, b, func(ctx context.Context, q stop.Question) (stop.Connection, error) { return x().Find(ctx, q) })
+			return serve(ctx, c, b, func(ctx context.Context, q question) (stop.Connection, error) { return x().Find(ctx, q.question()) })
 		case callExamine:
-			return serve(ctx, c, b, func(ctx context.Context, q stop.Question) (stop.Finding, error) { return x().Examine(ctx, q) })
+			return serve(ctx, c, b, func(ctx context.Context, q question) (stop.Finding, error) { return x().Examine(ctx, q.question()) })
 		case callDecline:
 			return serve(ctx, c, b, func(ctx context.Context, d declined) (stop.Token, error) {
-				return x().Decline(ctx, d.Question, d.Why, d.SameAs)
+				return x().Decline(ctx, d.Question.question(), d.Why, d.SameAs)
 			})
 		case callTraceback:
 			return serve(ctx, c, b, func(ctx context.Context, t tracebacks) (none, error) {

@@ -1,3 +1,5 @@
+//go:build amd64 || arm64
+
 package daemon
 
 import "golang.org/x/sys/unix"
@@ -66,6 +68,12 @@ func (f *filter) reads() {
 	f.allow(olderReads...)
 }
 
+// Requests of ptrace(2) that not every architecture has; the numbers are nothing else there.
+const (
+	ptraceSetRegs   = 13
+	ptraceSetFPRegs = 15
+)
+
 // collectorCalls refuses what reading a host never needs: sockets of networks, files that are written, and others'
 // processes that are changed. Programs that the collector runs, getent and journalctl, are refused it as well.
 func collectorCalls() *filter {
@@ -77,7 +85,7 @@ func collectorCalls() *filter {
 	}
 	f.when(unix.SYS_OPENAT2, unknown) // its flags are in memory
 	f.when(unix.SYS_PTRACE, refused, argument{n: 0, mask: ^uint32(0), is: []uint32{unix.PTRACE_POKETEXT, unix.PTRACE_POKEDATA, unix.PTRACE_POKEUSR,
-		unix.PTRACE_SETREGS, unix.PTRACE_SETFPREGS, unix.PTRACE_SETREGSET, unix.PTRACE_SETSIGINFO, unix.PTRACE_SETOPTIONS}})
+		ptraceSetRegs, ptraceSetFPRegs, unix.PTRACE_SETREGSET, unix.PTRACE_SETSIGINFO, unix.PTRACE_SETOPTIONS}})
 	f.refuse(unix.SYS_IO_URING_SETUP, unix.SYS_PROCESS_VM_WRITEV, unix.SYS_OPEN_BY_HANDLE_AT, unix.SYS_UNLINKAT, unix.SYS_RENAMEAT,
 		unix.SYS_RENAMEAT2, unix.SYS_MKDIRAT, unix.SYS_LINKAT, unix.SYS_SYMLINKAT, unix.SYS_MKNODAT, unix.SYS_TRUNCATE, unix.SYS_FCHMOD,
 		unix.SYS_FCHMODAT, unix.SYS_FCHOWN, unix.SYS_FCHOWNAT, unix.SYS_UTIMENSAT, unix.SYS_SETXATTR, unix.SYS_LSETXATTR,

@@ -153,7 +153,7 @@ func sendListener(to *os.File, l net.Listener) error {
 func receiveListener(from *os.File) (net.Listener, error) {
 	defer from.Close()
 	oob := make([]byte, unix.CmsgSpace(4))
-	n, oobn, _, _, err := unix.Recvmsg(int(from.Fd()), make([]byte, 1), oob, unix.MSG_CMSG_CLOEXEC)
+	n, oobn, _, _, err := unix.Recvmsg(int(from.Fd()), make([]byte, 1), oob, 0)
 	if err != nil {
 		return nil, fmt.Errorf("receive listener: %w", err)
 	}
@@ -168,6 +168,7 @@ func receiveListener(from *os.File) (net.Listener, error) {
 	if err != nil || len(fds) != 1 {
 		return nil, fmt.Errorf("receive listener: %d descriptors, %v", len(fds), err)
 	}
+	unix.CloseOnExec(fds[0]) // the keeper executes nothing
 	f := os.NewFile(uintptr(fds[0]), "listener")
 	defer f.Close()
 	return net.FileListener(f)

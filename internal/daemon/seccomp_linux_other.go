@@ -2,16 +2,10 @@
 
 package daemon
 
-import "golang.org/x/sys/unix"
-
-const (
-	auditArch = 0 // no filter
-	x32       = 1 << 31
+import (
+	"errors"
+	"runtime"
 )
 
-var (
-	olderRuntime, olderReads, olderWrites, olderRefused []int
-
-	newfstatat = unix.SYS_FSTATAT
-	openCalls  = map[int]int{unix.SYS_OPENAT: 2}
-)
+// restrictCalls leaves a role all system calls.
+func restrictCalls(role) error { return errors.New("there is no filter for " + runtime.GOARCH) }

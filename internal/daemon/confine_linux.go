@@ -117,6 +117,9 @@ func confine(r role, s started, extra *[]*os.File) (left []string) {
 			left = append(left, fmt.Sprintf("%s: %v", what, err))
 		}
 	}
+	if r != collector {
+		failed("restrict files", restricted())
+	}
 	if r == front || r == tracer {
 		empty := (*extra)[0]
 		*extra = (*extra)[1:]
@@ -131,11 +134,18 @@ func confine(r role, s started, extra *[]*os.File) (left []string) {
 			failed("keep others from reading memory", err)
 		}
 	}
-	if r != collector && landlockVersion() == 0 {
-		failed("restrict files", errors.New("this kernel has no Landlock"))
-	}
 	failed("restrict system calls", restrictCalls(r))
 	return left
+}
+
+// restricted says why files are not restricted; nil where they are.
+func restricted() error {
+	fd, err := unix.Open("/", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	unix.Close(fd)
+	return errors.New("this kernel has no Landlock, or does not let it be used")
 }
 
 func changeRoot(dir *os.File) error {
@@ -150,7 +160,7 @@ func become(uid int) error {
 	if err := syscall.Setgroups(nil); err != nil {
 		return err
 	}
-	if err := syscall.Setresgid(uid, uid, uid); err != nil {
+	if err := syscall.Setresgid(fallbackUID, fallbackUID, fallbackUID); err != nil { // a group that has nothing
 		return err
 	}
 	return syscall.Setresuid(uid, uid, uid)

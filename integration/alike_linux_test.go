@@ -61,7 +61,7 @@ func difference(q stop.Question) (string, error) {
 		return "", err
 	}
 	defer h.Close()
-	x := examine.Examiner{Host: h, Name: "stopd", Sources: h.Sources, PID: os.Getpid(), Deadline: 5 * time.Second, Trace: trace.Defaults,
+	x := examine.Examiner{Host: h, Name: "stopd", Sources: h.Sources, PIDs: []int{os.Getpid()}, Deadline: 5 * time.Second, Trace: trace.Defaults,
 		Save: examine.AllGroups, UserName: h.UserName}
 	var looks [2]any
 	for i, sources := range [][]string{{"netlink", "proc"}, {"netlink", "proc", "bpf"}} {

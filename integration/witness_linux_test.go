@@ -10,8 +10,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -361,6 +363,38 @@ func (w *witnessed) stop(s os.Signal) string {
 	return w.log.String()
 }
 
+// crash kills all of the daemon's processes before any of them notices: the keeper would close the store.
+func (w *witnessed) crash() {
+	w.t.Helper()
+	if err := w.daemon.Process.Signal(syscall.SIGSTOP); err != nil {
+		w.t.Fatal(err)
+	}
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	killed := 0
+	for _, stat := range stats {
+		b, _ := os.ReadFile(stat) // it may be gone
+		_, rest, _ := strings.Cut(string(b), ") ")
+		if f := strings.Fields(rest); len(f) < 2 || f[1] != strconv.Itoa(w.daemon.Process.Pid) {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(stat)))
+		if err == nil {
+			err = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		killed++
+	}
+	if killed != 4 {
+		w.t.Errorf("the daemon had %d processes beside the first", killed)
+	}
+	w.stop(os.Kill)
+}
+
 // audit audits the store, and looks for texts in what it says.
 func (w *witnessed) audit(what string, code int, texts ...string) {
 	w.t.Helper()
@@ -400,7 +434,7 @@ func TestWitnessedDaemon(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.start()
-	w.stop(os.Kill)
+	w.crash()
 	w.audit("after a crash", 3, "uncovered: ", "crash or cut: start stopd to close it")
 	w.start()
 	w.witnesses[1].stop()

@@ -87,7 +87,11 @@ func (s *supervisor) start() (err error) {
 	if err != nil {
 		return err
 	}
-	// The store first: where it cannot be opened, no port is.
+	// The keeper asks witnesses by the tracer as soon as it has started.
+	if err := s.begin(g, tracer, started{Config: Config{Witnesses: s.cfg.Witnesses}}); err != nil {
+		return err
+	}
+	// Then the store: where it cannot be opened, no port is.
 	if err := s.begin(g, keeper, started{Config: kept(s.cfg)}); err != nil {
 		return err
 	}
@@ -120,9 +124,6 @@ func (s *supervisor) start() (err error) {
 	g.processes[front] = c
 	ends.close() // so that a link ends with the process at its other end
 	pids := g.pids()
-	if err := s.begin(g, tracer, started{Config: Config{Witnesses: s.cfg.Witnesses}}); err != nil {
-		return err
-	}
 	if err := s.begin(g, collector, started{Config: collected(s.now), PIDs: pids}); err != nil {
 		return err
 	}

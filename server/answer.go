@@ -35,7 +35,8 @@ type answer struct {
 	reply stop.Reply
 	// then is set where the reply's token is to have a trace-back record.
 	then *promise
-	// examined is set where the host was looked at: later questions of the session are duplicates then.
+	// examined is set where the host was looked at and that was saved: later questions of the session are
+	// duplicates then.
 	examined bool
 }
 
@@ -146,8 +147,7 @@ func (s *Server) recursive(ctx context.Context, cfg *Config, q stop.Question, f 
 		<-first.done
 		if first.token != (stop.Token{}) {
 			s.Counters.Duplicates.Add(1)
-			t, err := s.answerer.Decline(ctx, q, "duplicate", first.token)
-			return s.saved(cfg, q, t, err)
+			return s.decline(ctx, cfg, q, "duplicate", first.token)
 		}
 		// The first had no answer, so this one may take its place.
 	}
@@ -179,10 +179,11 @@ func (s *Server) examine(ctx context.Context, cfg *Config, q stop.Question, f fl
 	case err != nil:
 		s.connection.drop(f)
 	}
+	examined := err == nil
 	a, err := s.saved(cfg, q, found.Token, err)
+	a.examined = examined
 	if a.then != nil {
 		a.then.follow = func(ctx context.Context, room bool) { s.follow(ctx, cfg, q, f, found, a.then, room) }
-		a.examined = true
 	}
 	return a, err
 }
@@ -192,7 +193,7 @@ func (s *Server) examine(ctx context.Context, cfg *Config, q stop.Question, f fl
 func (s *Server) saved(cfg *Config, q stop.Question, t stop.Token, err error) (answer, error) {
 	if errors.Is(err, stop.ErrNoRoom) {
 		s.Counters.NoRoom.Add(1)
-		return s.over(cfg, q), nil
+		return s.turnAway(cfg, q), nil
 	}
 	if err != nil {
 		return answer{}, err
@@ -219,18 +220,31 @@ func (s *Server) refuse(ctx context.Context, cfg *Config, q stop.Question, word 
 		word = stop.UnknownError
 	}
 	s.Counters.Errors.Add(1)
+	s.wait(cfg, q.Type)
 	return answer{reply: stop.Reply{Local: q.Request.Local, Remote: q.Request.Remote, Error: word}}, nil
 }
 
 // decoy answers with a token that stands for nothing but the reason why.
 func (s *Server) decoy(ctx context.Context, cfg *Config, q stop.Question, why string) (answer, error) {
 	s.Counters.Decoys.Add(1)
-	t, err := s.answerer.Decline(ctx, q, why, stop.Token{})
+	return s.decline(ctx, cfg, q, why, stop.Token{})
+}
+
+// decline answers with a token that stands for why there was no examination.
+func (s *Server) decline(ctx context.Context, cfg *Config, q stop.Question, why string, sameAs stop.Token) (answer, error) {
+	s.wait(cfg, q.Type)
+	t, err := s.answerer.Decline(ctx, q, why, sameAs)
 	return s.saved(cfg, q, t, err)
 }
 
-// over answers at a bound, without any work: 32 random bytes that no record stands for, or UNKNOWN-ERROR.
+// over answers at a bound, without any work.
 func (s *Server) over(cfg *Config, q stop.Question) answer {
+	s.wait(cfg, q.Type)
+	return s.turnAway(cfg, q)
+}
+
+// turnAway answers with 32 random bytes that no record stands for, or UNKNOWN-ERROR.
+func (s *Server) turnAway(cfg *Config, q stop.Question) answer {
 	s.Counters.OverBound.Add(1)
 	if cfg.Limits.Over == OverError && cfg.Errors != ErrorsToken && !q.OnBehalf() {
 		return answer{reply: stop.Reply{Local: q.Request.Local, Remote: q.Request.Remote, Error: stop.UnknownError}}

@@ -11,8 +11,8 @@ import (
 )
 
 // A promise is the one trace-back record that the token of a recursive question will have, whatever the token
-// stands for: a report, a duplicate, nothing. All are written the same time after their replies, so that who
-// watches the store grow does not learn which question was followed.
+// stands for: a report, a duplicate, nothing. All are written the same time after what the token stands for, so that
+// who watches the store grow does not learn which question was followed.
 type promise struct {
 	token  stop.Token
 	source netip.Prefix
@@ -26,9 +26,11 @@ type promise struct {
 	deliver func()
 }
 
-// recordAfter is how long after its reply a trace-back is recorded: whoever was asked has answered by then, or
-// had the time to.
-func recordAfter(cfg *Config) time.Duration { return cfg.Traceback.Timeout + cfg.Traceback.Timeout/10 }
+// recordAfter is how long after the record of its token a trace-back is recorded: the reply has left and whoever was
+// asked has answered by then, or had the time to.
+func recordAfter(cfg *Config, t stop.Type) time.Duration {
+	return cfg.Traceback.Timeout + cfg.Traceback.Timeout/10 + cfg.Slots.of(t)
+}
 
 // set is what there is to record from now on.
 func (p *promise) set(records []stop.Traceback) {

@@ -63,7 +63,7 @@ func TestEveryRecursiveTokenHasOneRecord(t *testing.T) {
 		}
 		for _, k := range kept {
 			at, ok := replied[k.token]
-			if got := k.at.Sub(at); !ok || got != recordAfter(cfg) {
+			if got := k.at.Sub(at); !ok || got != recordAfter(cfg, stop.SVRec) {
 				t.Errorf("a record %s after the reply, of a token that was sent: %t", got, ok)
 			}
 			delete(replied, k.token)

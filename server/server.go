@@ -33,6 +33,7 @@ type Server struct {
 	waiting    chan struct{}  // trace-backs that have begun
 	under      sync.WaitGroup // trace-backs and connections
 	promises   promises
+	grid       grid
 
 	Counters Counters
 }
@@ -181,11 +182,12 @@ func (s *Server) reply(ctx context.Context, cfg *Config, nc net.Conn, line []byt
 		s.log.Error("answer request", "error", err)
 		return false // a reply that nothing durable stands for would be a lie
 	}
-	release(req.Type, began)
+	done := time.Now()
+	s.release(cfg, req.Type, began, a.examined)
 	nc.SetWriteDeadline(time.Now().Add(cfg.Limits.Idle))
 	_, err = nc.Write(a.reply.Line())
 	if a.then != nil {
-		s.begin(work, cfg, a.then)
+		s.begin(work, cfg, a.then, done.Add(recordAfter(cfg, req.Type)))
 	}
 	return err == nil
 }
@@ -205,10 +207,6 @@ func drain(nc net.Conn) {
 	nc.SetReadDeadline(time.Now().Add(drainTime))
 	io.CopyN(io.Discard, nc, drainBytes)
 }
-
-// release holds a reply back until it may leave. Every reply passes here, so that the time of none needs
-// to tell what its text hides.
-func release(stop.Type, time.Time) {}
 
 var errLine = errors.New("line too long")
 

@@ -17,10 +17,10 @@ import (
 // waitingPerSlot is how many trace-backs may have begun for each that may ask.
 const waitingPerSlot = 16
 
-// begin starts a trace-back after its reply, and has its record written later. Over the bound it is done without
-// asking anybody.
-func (s *Server) begin(ctx context.Context, cfg *Config, p *promise) {
-	s.promises.begin(p, recordAfter(cfg), func(records []stop.Traceback) { s.keep(ctx, p.token, records) })
+// begin starts a trace-back after its reply, and has its record written when that is due. Over the bound it is
+// done without asking anybody.
+func (s *Server) begin(ctx context.Context, cfg *Config, p *promise, due time.Time) {
+	s.promises.begin(p, time.Until(due), func(records []stop.Traceback) { s.keep(ctx, p.token, records) })
 	if p.follow == nil {
 		return
 	}

@@ -337,7 +337,7 @@ func TestTracebackBounds(t *testing.T) {
 			t.Errorf("they waited %s", got)
 		}
 		s.promises.writing.Wait()
-		if got := time.Since(start); got != recordAfter(cfg) {
+		if got := time.Since(start); got != recordAfter(cfg, stop.SVRec) {
 			t.Errorf("they were recorded after %s", got)
 		}
 		for _, token := range tokens {

@@ -285,6 +285,8 @@ func serverConfig(c Config, log *slog.Logger) *server.Config {
 	l, t := c.Limits, c.Traceback
 	return &server.Config{
 		Errors: c.Reply.Errors, OnBehalf: c.OnBehalf, Logger: log,
+		Slots: server.Slots{ID: c.Reply.Slots.ID.Duration, IDRec: c.Reply.Slots.IDRec.Duration,
+			SV: c.Reply.Slots.SV.Duration, SVRec: c.Reply.Slots.SVRec.Duration},
 		Limits: server.Limits{
 			Connections: l.Connections, ConnectionsPerSource: l.ConnectionsPerSource, RequestsPerConn: l.RequestsPerConn,
 			Idle: l.Idle.Duration, Lookups: l.Lookups, PerSourcePerSecond: float64(l.PerSourcePerSecond), Burst: l.Burst,

@@ -47,12 +47,12 @@ const lookupWait = 2 * time.Second
 // answer decides one question. The error means that no reply can be given.
 func (s *Server) answer(ctx context.Context, cfg *Config, q stop.Question) (a answer, err error) {
 	if q.Type.Recursive() {
-		if !s.promises.take(source(q.Requester)) {
+		if !s.promises.room.take(payer{source: source(q.Requester)}) {
 			return s.over(cfg, q), nil
 		}
 		defer func() {
 			if a.then == nil {
-				s.promises.giveBack(source(q.Requester))
+				s.promises.room.giveBack(payer{source: source(q.Requester)})
 			}
 		}()
 	}
@@ -70,10 +70,10 @@ func (s *Server) decide(ctx context.Context, cfg *Config, q stop.Question) (answ
 		case !q.PortsValid():
 			return s.refuse(ctx, cfg, q, stop.InvalidPort, "invalid port")
 		}
-		return s.examine(ctx, cfg, q, flow{})
+		return s.examine(ctx, cfg, q, flow{}, payer{source: source(q.Requester)})
 	}
 	c, err := s.answerer.Find(ctx, q)
-	f := flow{c.Local, c.Remote}
+	f, by := flow{c.Local, c.Remote}, payer{source(q.Requester), c.UID, true}
 	switch {
 	case errors.Is(err, stop.ErrNoUser):
 		if !s.sources.spend(source(q.Requester), q.Time, cfg.Limits.perSource()) {
@@ -85,9 +85,9 @@ func (s *Server) decide(ctx context.Context, cfg *Config, q stop.Question) (answ
 	case !s.admit(cfg, q, c.UID, f):
 		return s.over(cfg, q), nil
 	case q.Type.Recursive():
-		return s.recursive(ctx, cfg, q, f)
+		return s.recursive(ctx, cfg, q, f, by)
 	}
-	return s.examine(ctx, cfg, q, f)
+	return s.examine(ctx, cfg, q, f, by)
 }
 
 // admit charges a question about a connection that exists. The first SV or SV_REC is charged to the
@@ -116,7 +116,7 @@ func (s *Server) first(cfg *Config, q stop.Question, f flow) bool {
 }
 
 // recursive answers a question that carries a SID, unless it is a duplicate.
-func (s *Server) recursive(ctx context.Context, cfg *Config, q stop.Question, f flow) (answer, error) {
+func (s *Server) recursive(ctx context.Context, cfg *Config, q stop.Question, f flow, by payer) (answer, error) {
 	until := q.Time.Add(cfg.Traceback.Window)
 	room := false
 	s.askers.update(q.SID, q.Time, until, func(m map[netip.Addr]bool, known bool) map[netip.Addr]bool {
@@ -152,7 +152,7 @@ func (s *Server) recursive(ctx context.Context, cfg *Config, q stop.Question, f 
 		// The first had no answer, so this one may take its place.
 	}
 	defer close(mine.done)
-	a, err := s.examine(ctx, cfg, q, f)
+	a, err := s.examine(ctx, cfg, q, f, by)
 	if err != nil || !a.examined {
 		s.asked.drop(k)
 		return a, err
@@ -162,17 +162,13 @@ func (s *Server) recursive(ctx context.Context, cfg *Config, q stop.Question, f 
 }
 
 // examine looks at the host, and prepares to ask the previous hosts.
-func (s *Server) examine(ctx context.Context, cfg *Config, q stop.Question, f flow) (answer, error) {
-	timer := time.NewTimer(lookupWait)
-	defer timer.Stop()
-	select {
-	case s.lookups <- struct{}{}:
-	case <-timer.C:
+func (s *Server) examine(ctx context.Context, cfg *Config, q stop.Question, f flow, by payer) (answer, error) {
+	if !s.lookups.wait(by, lookupWait) {
 		s.connection.drop(f) // it was not answered, so the next is the first
 		return s.over(cfg, q), nil
 	}
 	found, err := s.answerer.Examine(ctx, q)
-	<-s.lookups
+	s.lookups.giveBack(by)
 	switch {
 	case errors.Is(err, stop.ErrNoUser):
 		return s.refuse(ctx, cfg, q, stop.NoUser, err.Error())
@@ -183,6 +179,7 @@ func (s *Server) examine(ctx context.Context, cfg *Config, q stop.Question, f fl
 	a, err := s.saved(cfg, q, found.Token, err)
 	a.examined = examined
 	if a.then != nil {
+		a.then.by = by
 		a.then.follow = func(ctx context.Context, room bool) { s.follow(ctx, cfg, q, f, found, a.then, room) }
 	}
 	return a, err

@@ -22,15 +22,15 @@ type Server struct {
 	log      *slog.Logger
 
 	conns      conns
-	lookups    chan struct{}
+	lookups    *shares
 	sources    *budgets[netip.Prefix]
 	users      *budgets[uint32]
 	asked      *table[repeat, *asking]
 	askers     *table[uint64, map[netip.Addr]bool]
 	connection *table[flow, bool]
 	followed   *table[path, *following]
-	tracebacks chan struct{}
-	waiting    chan struct{}  // trace-backs that have begun
+	tracebacks *shares
+	waiting    *shares        // trace-backs that have begun
 	under      sync.WaitGroup // trace-backs and connections
 	promises   promises
 	grid       grid
@@ -55,6 +55,9 @@ func (c *Counters) LogValue() slog.Value {
 		slog.Uint64("failed", c.Failed.Load()), slog.Uint64("no_room", c.NoRoom.Load()))
 }
 
+// slotShare is the part of the look-ups, or trace-backs, left that one source may have.
+const slotShare = 2
+
 // New returns a server that answers by an Answerer. The bounds Lookups, Table and Parallel are those of the
 // first configuration.
 func New(a Answerer, c *Config) *Server {
@@ -62,16 +65,16 @@ func New(a Answerer, c *Config) *Server {
 	s := &Server{
 		answerer: a, log: c.Logger,
 		conns:      conns{open: map[*conn]bool{}, bySource: map[netip.Prefix]int{}},
-		lookups:    make(chan struct{}, c.Limits.Lookups),
+		lookups:    newShares(c.Limits.Lookups, slotShare),
 		sources:    newBudgets[netip.Prefix](n),
 		users:      newBudgets[uint32](n),
 		asked:      newTable[repeat, *asking](n),
 		askers:     newTable[uint64, map[netip.Addr]bool](n),
 		connection: newTable[flow, bool](n),
 		followed:   newTable[path, *following](n),
-		tracebacks: make(chan struct{}, c.Traceback.Parallel),
-		waiting:    make(chan struct{}, waitingPerSlot*c.Traceback.Parallel),
-		promises:   promises{limit: n, bySource: map[netip.Prefix]int{}, open: map[*promise]bool{}},
+		tracebacks: newShares(c.Traceback.Parallel, slotShare),
+		waiting:    newShares(waitingPerSlot*c.Traceback.Parallel, slotShare),
+		promises:   promises{room: newShares(n, promiseShare), open: map[*promise]bool{}},
 	}
 	s.config.Store(c)
 	return s
@@ -98,7 +101,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		case err != nil:
 			// Out of descriptors, or a connection that ended before it was accepted: the daemon goes on.
 			s.log.Warn("accept connection", "error", err)
-			s.conns.evict()
+			s.conns.evict(&s.Counters)
 			select {
 			case <-ctx.Done():
 			case <-time.After(10 * time.Millisecond):
@@ -149,7 +152,9 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 		if ctx.Err() != nil {
 			return
 		}
-		s.conns.waiting(c)
+		if !s.conns.waiting(c) {
+			break
+		}
 		line, err := readLine(r)
 		if err != nil && !errors.Is(err, errLine) {
 			return // it ended, or was silent for too long

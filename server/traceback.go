@@ -24,15 +24,14 @@ func (s *Server) begin(ctx context.Context, cfg *Config, p *promise, due time.Ti
 	if p.follow == nil {
 		return
 	}
-	select {
-	case s.waiting <- struct{}{}:
-		s.under.Go(func() {
-			defer func() { <-s.waiting }()
-			p.follow(ctx, true)
-		})
-	default:
+	if !s.waiting.take(p.by) {
 		p.follow(ctx, false)
+		return
 	}
+	s.under.Go(func() {
+		defer s.waiting.giveBack(p.by)
+		p.follow(ctx, true)
+	})
 }
 
 // A path is a connection that is followed back. Where only names were asked for, whole reports may still be.
@@ -162,11 +161,8 @@ func requestTo(q stop.Question, p stop.Previous) stop.Request {
 func (s *Server) ask(ctx context.Context, cfg *Config, q stop.Question, mine *promise, records []stop.Traceback, plan []int, room bool) bool {
 	began := time.Now()
 	if room {
-		select {
-		case s.tracebacks <- struct{}{}:
-			defer func() { <-s.tracebacks }()
-		case <-time.After(cfg.Traceback.Timeout / 2):
-			room = false
+		if room = s.tracebacks.wait(mine.by, cfg.Traceback.Timeout/2); room {
+			defer s.tracebacks.giveBack(mine.by)
 		}
 	}
 	if !room {

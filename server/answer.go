@@ -63,7 +63,7 @@ func (s *Server) decide(ctx context.Context, cfg *Config, q stop.Question) (answ
 	stranger := q.OnBehalf() && !within(q.Requester, cfg.OnBehalf)
 	if stranger || !q.PortsValid() || q.Type == stop.ID {
 		switch {
-		case !s.sources.spend(source(q.Requester), q.Time, cfg.Limits.perSource()):
+		case !s.charge(cfg, q):
 			return s.over(cfg, q), nil
 		case stranger:
 			return s.decoy(ctx, cfg, q, "the requester may not ask on behalf of other hosts")
@@ -76,7 +76,7 @@ func (s *Server) decide(ctx context.Context, cfg *Config, q stop.Question) (answ
 	f, by := flow{c.Local, c.Remote}, payer{source(q.Requester), c.UID, true}
 	switch {
 	case errors.Is(err, stop.ErrNoUser):
-		if !s.sources.spend(source(q.Requester), q.Time, cfg.Limits.perSource()) {
+		if !s.charge(cfg, q) {
 			return s.over(cfg, q), nil
 		}
 		return s.refuse(ctx, cfg, q, stop.NoUser, err.Error())
@@ -95,13 +95,27 @@ func (s *Server) decide(ctx context.Context, cfg *Config, q stop.Question) (answ
 // ask about him. Nor must he hide behind his own, spent: then who asks may pay for the first as well.
 func (s *Server) admit(cfg *Config, q stop.Question, uid uint32, f flow) bool {
 	first := q.Type.Full() && s.first(cfg, q, f)
-	if first && s.users.spend(uid, q.Time, cfg.Limits.perUser()) ||
-		s.sources.spend(source(q.Requester), q.Time, cfg.Limits.perSource()) {
+	if first {
+		if s.users.spend(uid, q.Time, cfg.Limits.perUser()) {
+			return true
+		}
+		s.reached.userRate.Add(1)
+	}
+	if s.charge(cfg, q) {
 		return true
 	}
 	if first {
 		s.connection.drop(f) // it was not answered, so the next is the first
 	}
+	return false
+}
+
+// charge charges a question to who asks; false where the allowance is spent.
+func (s *Server) charge(cfg *Config, q stop.Question) bool {
+	if s.sources.spend(source(q.Requester), q.Time, cfg.Limits.perSource()) {
+		return true
+	}
+	s.reached.sourceRate.Add(1)
 	return false
 }
 
@@ -129,6 +143,7 @@ func (s *Server) recursive(ctx context.Context, cfg *Config, q stop.Question, f 
 		return m
 	})
 	if !room {
+		s.reached.askersPerSID.Add(1)
 		return s.over(cfg, q), nil
 	}
 	k := repeat{q.Requester, q.SID, f, q.Type.Full()}

@@ -26,18 +26,20 @@ type conn struct {
 }
 
 // add admits a connection; nil where it has to go: there are as many again that end with their reply.
-func (cs *conns) add(nc net.Conn, from netip.Addr, l Limits, count *Counters) *conn {
+func (cs *conns) add(nc net.Conn, from netip.Addr, l Limits, count *Counters, r *reached) *conn {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	now := time.Now()
 	c := &conn{Conn: nc, source: source(from), began: now, since: now}
 	if cs.bySource[c.source] >= l.ConnectionsPerSource {
+		r.connectionsPerSource.Add(1)
 		if !cs.makeRoom(func(o *conn) bool { return o.source == c.source }, l.ConnectionsPerSource) {
 			return nil
 		}
 		count.Evicted.Add(1)
 	}
 	if cs.staying >= l.Connections {
+		r.connections.Add(1)
 		if !cs.makeRoom(func(*conn) bool { return true }, l.Connections) {
 			return nil
 		}

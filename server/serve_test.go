@@ -325,7 +325,7 @@ func TestAcceptErrors(t *testing.T) {
 	}
 	s := New(&fake{}, testConfig())
 	idle := &countingConn{}
-	s.conns.add(idle, netip.MustParseAddr("192.0.2.7"), s.config.Load().Limits, &s.Counters)
+	s.conns.add(idle, netip.MustParseAddr("192.0.2.7"), s.config.Load().Limits, &s.Counters, &s.reached)
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(t.Context(), &flakyListener{l, 3}) }()
 	tokenIn(t, "1 , 2", dial(t, l.Addr().String()).ask("1 , 2\r\n"))

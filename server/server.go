@@ -34,6 +34,7 @@ type Server struct {
 	under      sync.WaitGroup // trace-backs and connections
 	promises   promises
 	grid       grid
+	reached    reached
 
 	Counters Counters
 }
@@ -100,6 +101,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			return err
 		case err != nil:
 			// Out of descriptors, or a connection that ended before it was accepted: the daemon goes on.
+			s.reached.descriptors.Add(1)
 			s.log.Warn("accept connection", "error", err)
 			s.conns.evict(&s.Counters)
 			select {
@@ -137,7 +139,7 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 	if !ok || !ok2 {
 		return
 	}
-	c := s.conns.add(nc, from, cfg.Limits, &s.Counters)
+	c := s.conns.add(nc, from, cfg.Limits, &s.Counters, &s.reached)
 	if c == nil {
 		s.Counters.Refused.Add(1)
 		return
@@ -147,7 +149,11 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 	stopped := context.AfterFunc(ctx, func() { nc.SetReadDeadline(time.Now()) })
 	defer stopped()
 	r := bufio.NewReaderSize(nc, stop.MaxLine+2)
-	for n := 0; n < cfg.Limits.RequestsPerConn; n++ {
+	for n := 0; ; n++ {
+		if n >= cfg.Limits.RequestsPerConn {
+			s.reached.requestsPerConn.Add(1)
+			break
+		}
 		nc.SetDeadline(time.Now().Add(cfg.Limits.Idle))
 		if ctx.Err() != nil {
 			return
@@ -157,6 +163,9 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 		}
 		line, err := readLine(r)
 		if err != nil && !errors.Is(err, errLine) {
+			if ctx.Err() == nil {
+				s.reached.countEnd(err)
+			}
 			return // it ended, or was silent for too long
 		}
 		s.conns.working(c)
@@ -176,6 +185,9 @@ func (s *Server) reply(ctx context.Context, cfg *Config, nc net.Conn, line []byt
 	req, err := stop.ParseRequest(line)
 	if lineErr != nil || err != nil {
 		s.Counters.Malformed.Add(1)
+		if lineErr != nil {
+			s.reached.line.Add(1)
+		}
 		nc.Write(stop.Reply{Error: stop.UnknownError}.Line())
 		return false
 	}

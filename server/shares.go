@@ -26,7 +26,7 @@ type shares struct {
 	bySource map[netip.Prefix]int
 	byUser   map[uint32]int
 	queue    list.List // of *waiter, the first to come first
-	reached  uint64    // how often there was no room
+	reached  uint64    // how often the bound was met
 }
 
 // A waiter waits for room, which is taken for it when granted is closed.

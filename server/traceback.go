@@ -109,6 +109,7 @@ func (s *Server) plan(cfg *Config, q stop.Question, ps []stop.Previous) ([]stop.
 		why := whyNot(cfg, p)
 		if why == "" && len(ask) >= cfg.Traceback.MaxPrevious {
 			r.SelectedBy, why = "bound", "too many candidates"
+			s.reached.previous.Add(1)
 		}
 		switch {
 		case why == "":
@@ -117,6 +118,7 @@ func (s *Server) plan(cfg *Config, q stop.Question, ps []stop.Previous) ([]stop.
 			ask = append(ask, len(records))
 		case len(records)-len(ask) >= maxNotAsked:
 			left++
+			s.reached.candidates.Add(1)
 			continue
 		default:
 			r.Kind, r.Error = "none", "not asked: "+why

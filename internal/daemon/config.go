@@ -34,6 +34,7 @@ type Config struct {
 	Limits     Limits         `toml:"limits"`
 	Traceback  Traceback      `toml:"traceback"`
 	Save       Save           `toml:"save"`
+	Metrics    Metrics        `toml:"metrics"`
 	Witnesses  []Witness      `toml:"witness"`
 }
 
@@ -101,6 +102,11 @@ type Save struct {
 	Files       bool   `toml:"files"`
 	Users       bool   `toml:"users"`
 	Environment bool   `toml:"environment"`
+}
+
+// Metrics says where what was counted can be read.
+type Metrics struct {
+	Listen string `toml:"listen"` // an address of the host's own and a port; empty is nowhere
 }
 
 // A Duration is written as Go writes it: "120s". A number without its unit is none.
@@ -250,6 +256,11 @@ func (c *Config) check() error {
 			}
 		}
 	}
+	if m := c.Metrics.Listen; m != "" {
+		if ap, err := netip.ParseAddrPort(m); err != nil || !ap.Addr().IsLoopback() {
+			errs = append(errs, fmt.Errorf("metrics.listen: %q is not a loopback address and port", m))
+		}
+	}
 	if c.Store == "" {
 		errs = append(errs, errors.New("store is empty"))
 	}
@@ -374,6 +385,7 @@ func Template(c Config) []byte {
 	w("files       = %t", s.Files)
 	w("users       = %t", s.Users)
 	w("environment = %t  # facts from the processes' environment", s.Environment)
+	w("\n[metrics]\nlisten = %s  # where Prometheus reads them, such as \"127.0.0.1:9113\"; empty is nowhere", strconv.Quote(c.Metrics.Listen))
 	w("\n# Who is shown the log's checkpoints and cosigns them; one section a witness:")
 	if len(c.Witnesses) == 0 {
 		w("# [[witness]]\n# url = \"https://witness.example/\"\n# key = \"witness.example/w1+...\"")

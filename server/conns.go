@@ -22,6 +22,7 @@ type conn struct {
 	source netip.Prefix
 	began  time.Time
 	since  time.Time // idle since; zero while a request is worked on
+	asked  bool      // it has had a line
 	last   bool      // it ends with the reply that it is owed
 }
 
@@ -51,11 +52,16 @@ func (cs *conns) add(nc net.Conn, from netip.Addr, l Limits, count *Counters, r 
 	return c
 }
 
+// grace is how long a newcomer's first line may take before it counts as idle. Otherwise whoever connects fast enough
+// would end others' connections before their line has come.
+const grace = time.Second
+
 // makeRoom ends one connection among some; false where none is idle, and as many as the limit still work on their last
 // reply.
 func (cs *conns) makeRoom(among func(*conn) bool, limit int) bool {
-	var idle, oldest, answered *conn
+	var idle, oldest, answered, young *conn
 	ending := 0
+	now := time.Now()
 	for c := range cs.open {
 		switch {
 		case !among(c):
@@ -67,6 +73,10 @@ func (cs *conns) makeRoom(among func(*conn) bool, limit int) bool {
 		case c.since.IsZero():
 			if oldest == nil || c.began.Before(oldest.began) {
 				oldest = c
+			}
+		case !c.asked && now.Sub(c.began) < grace:
+			if young == nil || c.began.Before(young.began) {
+				young = c
 			}
 		case idle == nil || c.since.Before(idle.since):
 			idle = c
@@ -83,6 +93,9 @@ func (cs *conns) makeRoom(among func(*conn) bool, limit int) bool {
 		}
 		oldest.last = true
 		cs.leave(oldest)
+	case young != nil:
+		young.Close()
+		cs.forget(young)
 	default:
 		return false
 	}
@@ -131,5 +144,5 @@ func (cs *conns) waiting(c *conn) bool {
 func (cs *conns) working(c *conn) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	c.since = time.Time{}
+	c.since, c.asked = time.Time{}, true
 }

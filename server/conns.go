@@ -19,11 +19,12 @@ type conns struct {
 
 type conn struct {
 	net.Conn
-	source netip.Prefix
-	began  time.Time
-	since  time.Time // idle since; zero while a request is worked on
-	asked  bool      // it has had a line
-	last   bool      // it ends with the reply that it is owed
+	from, to netip.Addr
+	source   netip.Prefix
+	began    time.Time
+	since    time.Time // idle since; zero while a request is worked on
+	asked    bool      // it has had a line
+	last     bool      // it ends with the reply that it is owed
 }
 
 // add admits a connection; nil where it has to go: there are as many again that end with their reply.

@@ -90,5 +90,5 @@ func (s *Server) release(cfg *Config, t stop.Type, began time.Time, examined boo
 	if examined {
 		s.grid.took(gridKey{t, slot}, n)
 	}
-	time.Sleep(began.Add(time.Duration(n) * slot).Sub(done))
+	sleepUntil(began.Add(time.Duration(n) * slot))
 }

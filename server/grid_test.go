@@ -87,7 +87,7 @@ func TestGridOfOneConnection(t *testing.T) {
 // Where real answers are late, decoys and duplicates are as late, as often.
 func TestDecoysDrawSlots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const slot, times = 30 * time.Millisecond, 2000
+		const slot, times = 30 * time.Millisecond, 600
 		cfg := testConfig()
 		cfg.Slots = testSlots
 		cfg.Limits.PerSourcePerSecond, cfg.Limits.Burst, cfg.Limits.PerUserPerSecond, cfg.Limits.UserBurst = 1e6, 1e6, 1e6, 1e6

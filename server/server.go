@@ -110,7 +110,10 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			}
 			continue
 		}
-		s.under.Go(func() { s.serve(ctx, c) })
+		// Here and not beside: connections that wait to be counted would be without a bound.
+		if c := s.admitted(c); c != nil {
+			s.under.Go(func() { s.converse(ctx, c) })
+		}
 	}
 }
 
@@ -130,21 +133,29 @@ func (s *Server) Wait(ctx context.Context) error {
 	return err
 }
 
-// serve answers the requests of one connection in turn.
-func (s *Server) serve(ctx context.Context, nc net.Conn) {
-	defer nc.Close()
-	cfg := s.config.Load()
+// admitted counts a connection; where it has to go it is closed, and nil.
+func (s *Server) admitted(nc net.Conn) *conn {
 	from, ok := addrOf(nc.RemoteAddr())
 	to, ok2 := addrOf(nc.LocalAddr())
 	if !ok || !ok2 {
-		return
+		nc.Close()
+		return nil
 	}
-	c := s.conns.add(nc, from, cfg.Limits, &s.Counters, &s.reached)
+	c := s.conns.add(nc, from, s.config.Load().Limits, &s.Counters, &s.reached)
 	if c == nil {
 		s.Counters.Refused.Add(1)
-		return
+		nc.Close()
+		return nil
 	}
-	defer s.conns.remove(c)
+	c.from, c.to = from, to
+	return c
+}
+
+// converse answers the requests of one connection in turn.
+func (s *Server) converse(ctx context.Context, nc *conn) {
+	defer s.conns.remove(nc)
+	defer nc.Close()
+	cfg := s.config.Load()
 	// When the daemon stops, whoever is waiting for a line waits no longer; replies are still sent.
 	stopped := context.AfterFunc(ctx, func() { nc.SetReadDeadline(time.Now()) })
 	defer stopped()
@@ -158,7 +169,7 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 		if ctx.Err() != nil {
 			return
 		}
-		if !s.conns.waiting(c) {
+		if !s.conns.waiting(nc) {
 			break
 		}
 		line, err := readLine(r)
@@ -168,14 +179,14 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 			}
 			return // it ended, or was silent for too long
 		}
-		s.conns.working(c)
+		s.conns.working(nc)
 		cfg = s.config.Load()
-		if !s.reply(ctx, cfg, nc, line, err, from, to) {
+		if !s.reply(ctx, cfg, nc, line, err, nc.from, nc.to) {
 			break
 		}
 	}
-	s.conns.waiting(c)
-	drain(nc)
+	s.conns.waiting(nc)
+	drain(nc.Conn)
 }
 
 // reply answers one line; it returns false where the connection is to be closed.

@@ -42,6 +42,7 @@ type Config struct {
 	Errors string
 	// OnBehalf lists who may ask on behalf of other hosts.
 	OnBehalf  []netip.Prefix
+	Slots     Slots
 	Limits    Limits
 	Traceback TracebackConfig
 	Logger    *slog.Logger

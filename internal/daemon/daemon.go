@@ -57,6 +57,11 @@ func Run(ctx context.Context, path string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	endMetrics, err := d.serveMetrics(cfg.Metrics.Listen)
+	if err != nil {
+		return err
+	}
+	defer endMetrics()
 	warnOfKeys(path, cfg, log)
 	d.recordConfig(path)
 	for _, l := range ls {
@@ -218,7 +223,7 @@ func (d *daemon) reload(path string) {
 		return
 	}
 	if fmt.Sprint(cfg.atStart()) != fmt.Sprint(d.cfg.atStart()) {
-		d.log.Warn("listen, store, volatile, recipients, quorum, witness and limits.store_bytes, retention, lookups and table, and traceback.parallel, change with a restart only")
+		d.log.Warn("listen, store, volatile, recipients, quorum, witness and limits.store_bytes, retention, lookups and table, traceback.parallel and metrics.listen, change with a restart only")
 	}
 	d.server.Configure(serverConfig(cfg, d.log))
 	d.answerer.now.Store(examiner(cfg, d.sys, d.keeper))
@@ -241,7 +246,7 @@ func (d *daemon) recordConfig(path string) {
 
 // atStart returns what cannot change while the daemon runs.
 func (c Config) atStart() []any {
-	return []any{c.Listen, c.Store, c.Volatile, c.Recipients, c.Quorum, c.Witnesses, c.Limits.StoreBytes, c.Limits.Retention, c.Limits.Lookups, c.Limits.Table, c.Traceback.Parallel}
+	return []any{c.Listen, c.Store, c.Volatile, c.Recipients, c.Quorum, c.Witnesses, c.Limits.StoreBytes, c.Limits.Retention, c.Limits.Lookups, c.Limits.Table, c.Traceback.Parallel, c.Metrics.Listen}
 }
 
 // examiner makes an examiner; without a keeper it can only look.
@@ -285,6 +290,8 @@ func serverConfig(c Config, log *slog.Logger) *server.Config {
 	l, t := c.Limits, c.Traceback
 	return &server.Config{
 		Errors: c.Reply.Errors, OnBehalf: c.OnBehalf, Logger: log,
+		Slots: server.Slots{ID: c.Reply.Slots.ID.Duration, IDRec: c.Reply.Slots.IDRec.Duration,
+			SV: c.Reply.Slots.SV.Duration, SVRec: c.Reply.Slots.SVRec.Duration},
 		Limits: server.Limits{
 			Connections: l.Connections, ConnectionsPerSource: l.ConnectionsPerSource, RequestsPerConn: l.RequestsPerConn,
 			Idle: l.Idle.Duration, Lookups: l.Lookups, PerSourcePerSecond: float64(l.PerSourcePerSecond), Burst: l.Burst,

@@ -37,7 +37,7 @@ lint:
 	$(GO) run $(STATICCHECK) ./...
 
 unit:
-	$(GO) test -race $$($(GO) list ./... | grep -v /integration)
+	$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v /integration)
 
 # As root the tests between hosts must run; a skip is a failure.
 integration: build
@@ -46,10 +46,11 @@ integration: build
 	else echo "not root: the tests between hosts are left out" >&2; fi
 
 # The counted loops at the figure that is claimed: a hundred kills of the store's writer and twenty thousand acknowledged tokens,
-# power lost at every 13th byte, every byte of a small store and its log flipped, 1,000 traces while processes come and go and get each other's pids. Tests do a tenth and less.
+# power lost at every 13th byte, every byte of a small store and its log flipped, 1,000 traces while processes come and go and get each other's pids,
+# a million requests at full speed. Tests do a tenth and less.
 soak: build
-	STOPD_SOAK=1 $(GO) test -count=1 -timeout 60m -v -run 'TestKilled|TestPowerLoss|TestAuditEveryOctet|TestEveryOctetOfALog' ./evidence/ ./evidence/translog/
-	STOPD_REQUIRE_NETNS=1 STOPD_SOAK=1000 $(GO) test -count=1 -timeout 60m -run TestSoak -v ./integration/
+	STOPD_SOAK=1 $(GO) test -count=1 -timeout 60m -v -run 'TestKilled|TestPowerLoss|TestEveryByteFlipped|TestAuditEveryOctet|TestEveryOctetOfALog' ./evidence/ ./evidence/translog/
+	STOPD_REQUIRE_NETNS=1 STOPD_SOAK=1000 $(GO) test -count=1 -timeout 90m -run 'TestSoak|TestFlooded' -v ./integration/
 
 # Every fuzz target for some seconds.
 fuzz:

@@ -94,7 +94,7 @@ func reap() error {
 }
 
 func run() error {
-	only := flag.String("only", "", "measure these alone, separated by commas: P1, P3, P4, owner, P8, P11")
+	only := flag.String("only", "", "measure these alone, separated by commas: P1, P3, P4, owner, P8, P11, timing")
 	quick := flag.Bool("quick", false, "leave the largest sizes out")
 	update := flag.String("update", "", "replace the tables in this document")
 	dir := flag.String("dir", "", "directory on a disk to save in (default: the current one)")
@@ -129,7 +129,7 @@ func run() error {
 	for _, m := range []struct {
 		name string
 		run  func() error
-	}{{"P1", b.lookUp}, {"P3", b.simple}, {"P4", b.complex}, {"owner", b.owners}, {"P8", b.store}, {"P11", b.worst}} {
+	}{{"P1", b.lookUp}, {"P3", b.simple}, {"P4", b.complex}, {"owner", b.owners}, {"P8", b.store}, {"P11", b.worst}, {"timing", b.timing}} {
 		if *only != "" && !strings.Contains(","+*only+",", ","+m.name+",") {
 			continue
 		}

@@ -59,7 +59,11 @@ func (w written) restore(t *testing.T, content []byte) {
 func TestEveryByteFlipped(t *testing.T) {
 	w := writeStore(t)
 	c := configFor(Config{disk: quick()}, w.id)
-	for i := range w.content {
+	step := 13 // it shares no factor with the sizes of fields
+	if soak {
+		step = 1
+	}
+	for i := 0; i < len(w.content); i += step {
 		flipped := bytes.Clone(w.content)
 		flipped[i] ^= 1 << (i % 8)
 		w.restore(t, flipped)

@@ -170,7 +170,7 @@ func TestLookupSlots(t *testing.T) {
 		s := New(f, cfg)
 		replies := make(chan string, 3)
 		for i := range cap(replies) {
-			go func() { replies <- once(t, s, "127.0.0.9", fmt.Sprintf("1 , %d : SV", i+1)) }()
+			go func() { replies <- once(t, s, fmt.Sprintf("127.0.1.%d", i), fmt.Sprintf("1 , %d", i+1)) }()
 		}
 		start := time.Now()
 		if got := <-replies; !strings.HasSuffix(got, " : ERROR : UNKNOWN-ERROR") || time.Since(start) != lookupWait {

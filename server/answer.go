@@ -35,7 +35,8 @@ type answer struct {
 	reply stop.Reply
 	// then is set where the reply's token is to have a trace-back record.
 	then *promise
-	// examined is set where the host was looked at: later questions of the session are duplicates then.
+	// examined is set where the host was looked at and that was saved: later questions of the session are
+	// duplicates then.
 	examined bool
 }
 
@@ -46,12 +47,12 @@ const lookupWait = 2 * time.Second
 // answer decides one question. The error means that no reply can be given.
 func (s *Server) answer(ctx context.Context, cfg *Config, q stop.Question) (a answer, err error) {
 	if q.Type.Recursive() {
-		if !s.promises.take(source(q.Requester)) {
+		if !s.promises.room.take(payer{source: source(q.Requester)}) {
 			return s.over(cfg, q), nil
 		}
 		defer func() {
 			if a.then == nil {
-				s.promises.giveBack(source(q.Requester))
+				s.promises.room.giveBack(payer{source: source(q.Requester)})
 			}
 		}()
 	}
@@ -62,20 +63,20 @@ func (s *Server) decide(ctx context.Context, cfg *Config, q stop.Question) (answ
 	stranger := q.OnBehalf() && !within(q.Requester, cfg.OnBehalf)
 	if stranger || !q.PortsValid() || q.Type == stop.ID {
 		switch {
-		case !s.sources.spend(source(q.Requester), q.Time, cfg.Limits.perSource()):
+		case !s.charge(cfg, q):
 			return s.over(cfg, q), nil
 		case stranger:
 			return s.decoy(ctx, cfg, q, "the requester may not ask on behalf of other hosts")
 		case !q.PortsValid():
 			return s.refuse(ctx, cfg, q, stop.InvalidPort, "invalid port")
 		}
-		return s.examine(ctx, cfg, q, flow{})
+		return s.examine(ctx, cfg, q, flow{}, payer{source: source(q.Requester)})
 	}
 	c, err := s.answerer.Find(ctx, q)
-	f := flow{c.Local, c.Remote}
+	f, by := flow{c.Local, c.Remote}, payer{source(q.Requester), c.UID, true}
 	switch {
 	case errors.Is(err, stop.ErrNoUser):
-		if !s.sources.spend(source(q.Requester), q.Time, cfg.Limits.perSource()) {
+		if !s.charge(cfg, q) {
 			return s.over(cfg, q), nil
 		}
 		return s.refuse(ctx, cfg, q, stop.NoUser, err.Error())
@@ -84,9 +85,9 @@ func (s *Server) decide(ctx context.Context, cfg *Config, q stop.Question) (answ
 	case !s.admit(cfg, q, c.UID, f):
 		return s.over(cfg, q), nil
 	case q.Type.Recursive():
-		return s.recursive(ctx, cfg, q, f)
+		return s.recursive(ctx, cfg, q, f, by)
 	}
-	return s.examine(ctx, cfg, q, f)
+	return s.examine(ctx, cfg, q, f, by)
 }
 
 // admit charges a question about a connection that exists. The first SV or SV_REC is charged to the
@@ -94,13 +95,27 @@ func (s *Server) decide(ctx context.Context, cfg *Config, q stop.Question) (answ
 // ask about him. Nor must he hide behind his own, spent: then who asks may pay for the first as well.
 func (s *Server) admit(cfg *Config, q stop.Question, uid uint32, f flow) bool {
 	first := q.Type.Full() && s.first(cfg, q, f)
-	if first && s.users.spend(uid, q.Time, cfg.Limits.perUser()) ||
-		s.sources.spend(source(q.Requester), q.Time, cfg.Limits.perSource()) {
+	if first {
+		if s.users.spend(uid, q.Time, cfg.Limits.perUser()) {
+			return true
+		}
+		s.reached.userRate.Add(1)
+	}
+	if s.charge(cfg, q) {
 		return true
 	}
 	if first {
 		s.connection.drop(f) // it was not answered, so the next is the first
 	}
+	return false
+}
+
+// charge charges a question to who asks; false where the allowance is spent.
+func (s *Server) charge(cfg *Config, q stop.Question) bool {
+	if s.sources.spend(source(q.Requester), q.Time, cfg.Limits.perSource()) {
+		return true
+	}
+	s.reached.sourceRate.Add(1)
 	return false
 }
 
@@ -115,7 +130,7 @@ func (s *Server) first(cfg *Config, q stop.Question, f flow) bool {
 }
 
 // recursive answers a question that carries a SID, unless it is a duplicate.
-func (s *Server) recursive(ctx context.Context, cfg *Config, q stop.Question, f flow) (answer, error) {
+func (s *Server) recursive(ctx context.Context, cfg *Config, q stop.Question, f flow, by payer) (answer, error) {
 	until := q.Time.Add(cfg.Traceback.Window)
 	room := false
 	s.askers.update(q.SID, q.Time, until, func(m map[netip.Addr]bool, known bool) map[netip.Addr]bool {
@@ -128,6 +143,7 @@ func (s *Server) recursive(ctx context.Context, cfg *Config, q stop.Question, f 
 		return m
 	})
 	if !room {
+		s.reached.askersPerSID.Add(1)
 		return s.over(cfg, q), nil
 	}
 	k := repeat{q.Requester, q.SID, f, q.Type.Full()}
@@ -146,13 +162,12 @@ func (s *Server) recursive(ctx context.Context, cfg *Config, q stop.Question, f 
 		<-first.done
 		if first.token != (stop.Token{}) {
 			s.Counters.Duplicates.Add(1)
-			t, err := s.answerer.Decline(ctx, q, "duplicate", first.token)
-			return s.saved(cfg, q, t, err)
+			return s.decline(ctx, cfg, q, "duplicate", first.token)
 		}
 		// The first had no answer, so this one may take its place.
 	}
 	defer close(mine.done)
-	a, err := s.examine(ctx, cfg, q, f)
+	a, err := s.examine(ctx, cfg, q, f, by)
 	if err != nil || !a.examined {
 		s.asked.drop(k)
 		return a, err
@@ -162,27 +177,25 @@ func (s *Server) recursive(ctx context.Context, cfg *Config, q stop.Question, f 
 }
 
 // examine looks at the host, and prepares to ask the previous hosts.
-func (s *Server) examine(ctx context.Context, cfg *Config, q stop.Question, f flow) (answer, error) {
-	timer := time.NewTimer(lookupWait)
-	defer timer.Stop()
-	select {
-	case s.lookups <- struct{}{}:
-	case <-timer.C:
+func (s *Server) examine(ctx context.Context, cfg *Config, q stop.Question, f flow, by payer) (answer, error) {
+	if !s.lookups.wait(by, lookupWait) {
 		s.connection.drop(f) // it was not answered, so the next is the first
 		return s.over(cfg, q), nil
 	}
 	found, err := s.answerer.Examine(ctx, q)
-	<-s.lookups
+	s.lookups.giveBack(by)
 	switch {
 	case errors.Is(err, stop.ErrNoUser):
 		return s.refuse(ctx, cfg, q, stop.NoUser, err.Error())
 	case err != nil:
 		s.connection.drop(f)
 	}
+	examined := err == nil
 	a, err := s.saved(cfg, q, found.Token, err)
+	a.examined = examined
 	if a.then != nil {
+		a.then.by = by
 		a.then.follow = func(ctx context.Context, room bool) { s.follow(ctx, cfg, q, f, found, a.then, room) }
-		a.examined = true
 	}
 	return a, err
 }
@@ -192,7 +205,7 @@ func (s *Server) examine(ctx context.Context, cfg *Config, q stop.Question, f fl
 func (s *Server) saved(cfg *Config, q stop.Question, t stop.Token, err error) (answer, error) {
 	if errors.Is(err, stop.ErrNoRoom) {
 		s.Counters.NoRoom.Add(1)
-		return s.over(cfg, q), nil
+		return s.turnAway(cfg, q), nil
 	}
 	if err != nil {
 		return answer{}, err
@@ -219,18 +232,31 @@ func (s *Server) refuse(ctx context.Context, cfg *Config, q stop.Question, word 
 		word = stop.UnknownError
 	}
 	s.Counters.Errors.Add(1)
+	s.wait(cfg, q.Type)
 	return answer{reply: stop.Reply{Local: q.Request.Local, Remote: q.Request.Remote, Error: word}}, nil
 }
 
 // decoy answers with a token that stands for nothing but the reason why.
 func (s *Server) decoy(ctx context.Context, cfg *Config, q stop.Question, why string) (answer, error) {
 	s.Counters.Decoys.Add(1)
-	t, err := s.answerer.Decline(ctx, q, why, stop.Token{})
+	return s.decline(ctx, cfg, q, why, stop.Token{})
+}
+
+// decline answers with a token that stands for why there was no examination.
+func (s *Server) decline(ctx context.Context, cfg *Config, q stop.Question, why string, sameAs stop.Token) (answer, error) {
+	s.wait(cfg, q.Type)
+	t, err := s.answerer.Decline(ctx, q, why, sameAs)
 	return s.saved(cfg, q, t, err)
 }
 
-// over answers at a bound, without any work: 32 random bytes that no record stands for, or UNKNOWN-ERROR.
+// over answers at a bound, without any work.
 func (s *Server) over(cfg *Config, q stop.Question) answer {
+	s.wait(cfg, q.Type)
+	return s.turnAway(cfg, q)
+}
+
+// turnAway answers with 32 random bytes that no record stands for, or UNKNOWN-ERROR.
+func (s *Server) turnAway(cfg *Config, q stop.Question) answer {
 	s.Counters.OverBound.Add(1)
 	if cfg.Limits.Over == OverError && cfg.Errors != ErrorsToken && !q.OnBehalf() {
 		return answer{reply: stop.Reply{Local: q.Request.Local, Remote: q.Request.Remote, Error: stop.UnknownError}}

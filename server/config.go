@@ -42,6 +42,7 @@ type Config struct {
 	Errors string
 	// OnBehalf lists who may ask on behalf of other hosts.
 	OnBehalf  []netip.Prefix
+	Slots     Slots
 	Limits    Limits
 	Traceback TracebackConfig
 	// Ask asks a previous host; nil is by a [stop.Client]. It is a seam between processes: whoever accepts strangers

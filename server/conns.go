@@ -7,64 +7,109 @@ import (
 	"time"
 )
 
-// conns are the open connections. At a bound the one that has been idle longest makes room: refusing
-// newcomers would let anybody close the daemon to others.
+// conns are the open connections. At a bound the one that has been idle longest makes room, and where none is idle the
+// oldest ends with the reply that it is owed: refusing newcomers would let anybody close the daemon to others, be it
+// to those of his own address.
 type conns struct {
 	mu       sync.Mutex
 	open     map[*conn]bool
+	staying  int // open, without those that end with their reply
 	bySource map[netip.Prefix]int
 }
 
 type conn struct {
 	net.Conn
-	source netip.Prefix
-	since  time.Time // zero while a request is worked on
+	from, to netip.Addr
+	source   netip.Prefix
+	began    time.Time
+	since    time.Time // idle since; zero while a request is worked on
+	asked    bool      // it has had a line
+	last     bool      // it ends with the reply that it is owed
 }
 
-// add admits a connection; nil where it has to go.
-func (cs *conns) add(nc net.Conn, from netip.Addr, l Limits, count *Counters) *conn {
+// add admits a connection; nil where it has to go: there are as many again that end with their reply.
+func (cs *conns) add(nc net.Conn, from netip.Addr, l Limits, count *Counters, r *reached) *conn {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	c := &conn{Conn: nc, source: source(from), since: time.Now()}
-	own := func(o *conn) bool { return o.source == c.source }
+	now := time.Now()
+	c := &conn{Conn: nc, source: source(from), began: now, since: now}
 	if cs.bySource[c.source] >= l.ConnectionsPerSource {
-		if !cs.close(own) {
+		r.connectionsPerSource.Add(1)
+		if !cs.makeRoom(func(o *conn) bool { return o.source == c.source }, l.ConnectionsPerSource) {
 			return nil
 		}
 		count.Evicted.Add(1)
 	}
-	if len(cs.open) >= l.Connections {
-		if !cs.close(func(*conn) bool { return true }) {
+	if cs.staying >= l.Connections {
+		r.connections.Add(1)
+		if !cs.makeRoom(func(*conn) bool { return true }, l.Connections) {
 			return nil
 		}
 		count.Evicted.Add(1)
 	}
 	cs.open[c] = true
+	cs.staying++
 	cs.bySource[c.source]++
 	return c
 }
 
-// close ends the connection that has been idle longest among some; false where none is idle.
-func (cs *conns) close(among func(*conn) bool) bool {
-	var oldest *conn
+// grace is how long a newcomer's first line may take before it counts as idle. Otherwise whoever connects fast enough
+// would end others' connections before their line has come.
+const grace = time.Second
+
+// makeRoom ends one connection among some; false where none is idle, and as many as the limit still work on their last
+// reply.
+func (cs *conns) makeRoom(among func(*conn) bool, limit int) bool {
+	var idle, oldest, answered, young *conn
+	ending := 0
+	now := time.Now()
 	for c := range cs.open {
-		if among(c) && !c.since.IsZero() && (oldest == nil || c.since.Before(oldest.since)) {
-			oldest = c
+		switch {
+		case !among(c):
+		case c.last && c.since.IsZero():
+			ending++
+		case c.last:
+			ending++
+			answered = c
+		case c.since.IsZero():
+			if oldest == nil || c.began.Before(oldest.began) {
+				oldest = c
+			}
+		case !c.asked && now.Sub(c.began) < grace:
+			if young == nil || c.began.Before(young.began) {
+				young = c
+			}
+		case idle == nil || c.since.Before(idle.since):
+			idle = c
 		}
 	}
-	if oldest == nil {
+	switch {
+	case idle != nil:
+		idle.Close()
+		cs.forget(idle)
+	case oldest != nil && (ending < limit || answered != nil):
+		if ending >= limit {
+			answered.Close()
+			cs.forget(answered)
+		}
+		oldest.last = true
+		cs.leave(oldest)
+	case young != nil:
+		young.Close()
+		cs.forget(young)
+	default:
 		return false
 	}
-	oldest.Close()
-	cs.forget(oldest)
 	return true
 }
 
-// evict makes room for one connection.
-func (cs *conns) evict() {
+// evict makes room for one connection, if any is idle.
+func (cs *conns) evict(count *Counters) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	cs.close(func(*conn) bool { return true })
+	if cs.makeRoom(func(*conn) bool { return true }, 0) {
+		count.Evicted.Add(1)
+	}
 }
 
 func (cs *conns) forget(c *conn) {
@@ -72,9 +117,15 @@ func (cs *conns) forget(c *conn) {
 		return
 	}
 	delete(cs.open, c)
-	if cs.bySource[c.source]--; cs.bySource[c.source] == 0 {
-		delete(cs.bySource, c.source)
+	if !c.last {
+		cs.leave(c)
 	}
+}
+
+// leave takes a connection out of those that stay.
+func (cs *conns) leave(c *conn) {
+	cs.staying--
+	less(cs.bySource, c.source)
 }
 
 func (cs *conns) remove(c *conn) {
@@ -83,14 +134,16 @@ func (cs *conns) remove(c *conn) {
 	cs.forget(c)
 }
 
-func (cs *conns) waiting(c *conn) {
+// waiting notes that a connection is idle; false where it is to end.
+func (cs *conns) waiting(c *conn) bool {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	c.since = time.Now()
+	return !c.last
 }
 
 func (cs *conns) working(c *conn) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	c.since = time.Time{}
+	c.since, c.asked = time.Time{}, true
 }

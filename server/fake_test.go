@@ -156,6 +156,13 @@ type pipeEnd struct {
 func (p pipeEnd) LocalAddr() net.Addr  { return &net.TCPAddr{IP: p.local.AsSlice(), Port: 113} }
 func (p pipeEnd) RemoteAddr() net.Addr { return &net.TCPAddr{IP: p.remote.AsSlice(), Port: 40000} }
 
+// serve answers one connection, as Serve does.
+func (s *Server) serve(ctx context.Context, nc net.Conn) {
+	if c := s.admitted(nc); c != nil {
+		s.converse(ctx, c)
+	}
+}
+
 // A client is one end of a connection with a server.
 type client struct {
 	t *testing.T

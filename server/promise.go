@@ -11,11 +11,12 @@ import (
 )
 
 // A promise is the one trace-back record that the token of a recursive question will have, whatever the token
-// stands for: a report, a duplicate, nothing. All are written the same time after their replies, so that who
-// watches the store grow does not learn which question was followed.
+// stands for: a report, a duplicate, nothing. All are written the same time after what the token stands for, so that
+// who watches the store grow does not learn which question was followed.
 type promise struct {
 	token  stop.Token
 	source netip.Prefix
+	by     payer                                // of the trace-back
 	follow func(ctx context.Context, room bool) // nil where there is nobody to ask
 
 	mu      sync.Mutex
@@ -26,9 +27,11 @@ type promise struct {
 	deliver func()
 }
 
-// recordAfter is how long after its reply a trace-back is recorded: whoever was asked has answered by then, or
-// had the time to.
-func recordAfter(cfg *Config) time.Duration { return cfg.Traceback.Timeout + cfg.Traceback.Timeout/10 }
+// recordAfter is how long after the record of its token a trace-back is recorded: the reply has left and whoever was
+// asked has answered by then, or had the time to.
+func recordAfter(cfg *Config, t stop.Type) time.Duration {
+	return cfg.Traceback.Timeout + cfg.Traceback.Timeout/10 + cfg.Slots.of(t)
+}
 
 // set is what there is to record from now on.
 func (p *promise) set(records []stop.Traceback) {
@@ -69,41 +72,16 @@ func (p *promise) due() []stop.Traceback {
 	return records
 }
 
-// promises are those that are open. There are no more than so many, and no source has more than an eighth of what
-// is left, as with room in the store: whoever fills them must not close them to others.
+// promises are those that are open. Room is taken for them before any work is done.
 type promises struct {
-	mu       sync.Mutex
-	limit    int
-	taken    int
-	bySource map[netip.Prefix]int
-	open     map[*promise]bool
-	writing  sync.WaitGroup
+	room    *shares
+	mu      sync.Mutex
+	open    map[*promise]bool
+	writing sync.WaitGroup
 }
 
+// promiseShare is the part of what is left that one source may have, as with room in the store.
 const promiseShare = 8
-
-// take takes room for a promise; false where there is none.
-func (ps *promises) take(source netip.Prefix) bool {
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	// One at least: a small table has no eighths.
-	if left := ps.limit - ps.taken; left <= 0 || ps.bySource[source] >= max(1, left/promiseShare) {
-		return false
-	}
-	ps.taken++
-	ps.bySource[source]++
-	return true
-}
-
-// giveBack ends what take began.
-func (ps *promises) giveBack(source netip.Prefix) {
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	ps.taken--
-	if ps.bySource[source]--; ps.bySource[source] == 0 {
-		delete(ps.bySource, source)
-	}
-}
 
 // begin has a promise's record written after a time.
 func (ps *promises) begin(p *promise, after time.Duration, write func([]stop.Traceback)) {
@@ -116,7 +94,7 @@ func (ps *promises) begin(p *promise, after time.Duration, write func([]stop.Tra
 			ps.mu.Lock()
 			delete(ps.open, p)
 			ps.mu.Unlock()
-			ps.giveBack(p.source)
+			ps.room.giveBack(payer{source: p.source})
 		})
 	}
 	ps.mu.Lock()

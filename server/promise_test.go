@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -63,12 +62,12 @@ func TestEveryRecursiveTokenHasOneRecord(t *testing.T) {
 		}
 		for _, k := range kept {
 			at, ok := replied[k.token]
-			if got := k.at.Sub(at); !ok || got != recordAfter(cfg) {
+			if got := k.at.Sub(at); !ok || got != recordAfter(cfg, stop.SVRec) {
 				t.Errorf("a record %s after the reply, of a token that was sent: %t", got, ok)
 			}
 			delete(replied, k.token)
 		}
-		if len(s.promises.bySource) != 0 || s.promises.taken != 0 || len(s.promises.open) != 0 {
+		if len(s.promises.room.bySource) != 0 || s.promises.room.taken != 0 || len(s.promises.open) != 0 {
 			t.Errorf("left over: %+v", &s.promises)
 		}
 	})
@@ -83,28 +82,6 @@ type recorder struct {
 func (r recorder) KeepTraceback(_ context.Context, t stop.Token, _ []stop.Traceback) error {
 	r.kept(t)
 	return nil
-}
-
-// However many promises one source has taken, another still gets one.
-func TestPromisesAreShared(t *testing.T) {
-	ps := &promises{limit: 1000, bySource: map[netip.Prefix]int{}, open: map[*promise]bool{}}
-	takeAll := func(a string) (n int) {
-		for ps.take(source(netip.MustParseAddr(a))) {
-			n++
-		}
-		return n
-	}
-	for i := range 20 {
-		if n := takeAll(fmt.Sprintf("192.0.2.%d", i)); n == 0 || n > 1000/promiseShare {
-			t.Errorf("source %d has %d", i, n)
-		}
-	}
-	for i := range 1000 {
-		takeAll(fmt.Sprintf("2001:db8:0:%x::1", i))
-	}
-	if ps.taken > ps.limit {
-		t.Errorf("%d of %d are taken", ps.taken, ps.limit)
-	}
 }
 
 // Where there is no room, nothing is kept and nobody is asked, and the reply is a token all the same.

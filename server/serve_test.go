@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -150,8 +151,18 @@ func TestEviction(t *testing.T) {
 			io.WriteString(c, "1 , 2 : SV\r\n")
 		}
 		synctest.Wait()
-		if late := dial("127.0.0.4"); !late.closed() { // all are at work
-			t.Error("a fourth connection")
+		// All are at work: the oldest end with their replies, as many as the bound. Then newcomers are refused.
+		var late []*client
+		for i := range 3 {
+			late = append(late, dial(fmt.Sprintf("127.0.0.%d", 10+i)))
+			io.WriteString(late[i], "1 , 2 : SV\r\n")
+			synctest.Wait()
+		}
+		if got := s.Counters.Evicted.Load(); got != 5 {
+			t.Errorf("%d evicted", got)
+		}
+		if one := dial("127.0.0.20"); !one.closed() {
+			t.Error("more than twice the bound")
 		}
 		if got := s.Counters.Refused.Load(); got != 1 {
 			t.Errorf("%d refused", got)
@@ -159,10 +170,18 @@ func TestEviction(t *testing.T) {
 		close(gate)
 		for _, c := range []*client{busy, other, last} {
 			tokenIn(t, "1 , 2", c.line())
+			if !c.closed() {
+				t.Error("a connection that made room goes on after its reply")
+			}
+			c.Close()
+		}
+		for _, c := range late {
+			tokenIn(t, "1 , 2", c.line())
+			tokenIn(t, "1 , 3", c.ask("1 , 3\r\n"))
 			c.Close()
 		}
 		s.under.Wait()
-		if len(s.conns.open) != 0 || len(s.conns.bySource) != 0 {
+		if len(s.conns.open) != 0 || len(s.conns.bySource) != 0 || s.conns.staying != 0 {
 			t.Errorf("%d connections are still counted", len(s.conns.open))
 		}
 	})
@@ -306,7 +325,7 @@ func TestAcceptErrors(t *testing.T) {
 	}
 	s := New(&fake{}, testConfig())
 	idle := &countingConn{}
-	s.conns.add(idle, netip.MustParseAddr("192.0.2.7"), s.config.Load().Limits, &s.Counters)
+	s.conns.add(idle, netip.MustParseAddr("192.0.2.7"), s.config.Load().Limits, &s.Counters, &s.reached)
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(t.Context(), &flakyListener{l, 3}) }()
 	tokenIn(t, "1 , 2", dial(t, l.Addr().String()).ask("1 , 2\r\n"))

@@ -22,17 +22,19 @@ type Server struct {
 	log      *slog.Logger
 
 	conns      conns
-	lookups    chan struct{}
+	lookups    *shares
 	sources    *budgets[netip.Prefix]
 	users      *budgets[uint32]
 	asked      *table[repeat, *asking]
 	askers     *table[uint64, map[netip.Addr]bool]
 	connection *table[flow, bool]
 	followed   *table[path, *following]
-	tracebacks chan struct{}
-	waiting    chan struct{}  // trace-backs that have begun
+	tracebacks *shares
+	waiting    *shares        // trace-backs that have begun
 	under      sync.WaitGroup // trace-backs and connections
 	promises   promises
+	grid       grid
+	reached    reached
 
 	Counters Counters
 }
@@ -54,6 +56,9 @@ func (c *Counters) LogValue() slog.Value {
 		slog.Uint64("failed", c.Failed.Load()), slog.Uint64("no_room", c.NoRoom.Load()))
 }
 
+// slotShare is the part of the look-ups, or trace-backs, left that one source may have.
+const slotShare = 2
+
 // New returns a server that answers by an Answerer. The bounds Lookups, Table and Parallel are those of the
 // first configuration.
 func New(a Answerer, c *Config) *Server {
@@ -61,16 +66,16 @@ func New(a Answerer, c *Config) *Server {
 	s := &Server{
 		answerer: a, log: c.Logger,
 		conns:      conns{open: map[*conn]bool{}, bySource: map[netip.Prefix]int{}},
-		lookups:    make(chan struct{}, c.Limits.Lookups),
+		lookups:    newShares(c.Limits.Lookups, slotShare),
 		sources:    newBudgets[netip.Prefix](n),
 		users:      newBudgets[uint32](n),
 		asked:      newTable[repeat, *asking](n),
 		askers:     newTable[uint64, map[netip.Addr]bool](n),
 		connection: newTable[flow, bool](n),
 		followed:   newTable[path, *following](n),
-		tracebacks: make(chan struct{}, c.Traceback.Parallel),
-		waiting:    make(chan struct{}, waitingPerSlot*c.Traceback.Parallel),
-		promises:   promises{limit: n, bySource: map[netip.Prefix]int{}, open: map[*promise]bool{}},
+		tracebacks: newShares(c.Traceback.Parallel, slotShare),
+		waiting:    newShares(waitingPerSlot*c.Traceback.Parallel, slotShare),
+		promises:   promises{room: newShares(n, promiseShare), open: map[*promise]bool{}},
 	}
 	s.config.Store(c)
 	return s
@@ -96,15 +101,19 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			return err
 		case err != nil:
 			// Out of descriptors, or a connection that ended before it was accepted: the daemon goes on.
+			s.reached.descriptors.Add(1)
 			s.log.Warn("accept connection", "error", err)
-			s.conns.evict()
+			s.conns.evict(&s.Counters)
 			select {
 			case <-ctx.Done():
 			case <-time.After(10 * time.Millisecond):
 			}
 			continue
 		}
-		s.under.Go(func() { s.serve(ctx, c) })
+		// Here and not beside: connections that wait to be counted would be without a bound.
+		if c := s.admitted(c); c != nil {
+			s.under.Go(func() { s.converse(ctx, c) })
+		}
 	}
 }
 
@@ -124,43 +133,60 @@ func (s *Server) Wait(ctx context.Context) error {
 	return err
 }
 
-// serve answers the requests of one connection in turn.
-func (s *Server) serve(ctx context.Context, nc net.Conn) {
-	defer nc.Close()
-	cfg := s.config.Load()
+// admitted counts a connection; where it has to go it is closed, and nil.
+func (s *Server) admitted(nc net.Conn) *conn {
 	from, ok := addrOf(nc.RemoteAddr())
 	to, ok2 := addrOf(nc.LocalAddr())
 	if !ok || !ok2 {
-		return
+		nc.Close()
+		return nil
 	}
-	c := s.conns.add(nc, from, cfg.Limits, &s.Counters)
+	c := s.conns.add(nc, from, s.config.Load().Limits, &s.Counters, &s.reached)
 	if c == nil {
 		s.Counters.Refused.Add(1)
-		return
+		nc.Close()
+		return nil
 	}
-	defer s.conns.remove(c)
+	c.from, c.to = from, to
+	return c
+}
+
+// converse answers the requests of one connection in turn.
+func (s *Server) converse(ctx context.Context, nc *conn) {
+	defer s.conns.remove(nc)
+	defer nc.Close()
+	cfg := s.config.Load()
 	// When the daemon stops, whoever is waiting for a line waits no longer; replies are still sent.
 	stopped := context.AfterFunc(ctx, func() { nc.SetReadDeadline(time.Now()) })
 	defer stopped()
 	r := bufio.NewReaderSize(nc, stop.MaxLine+2)
-	for n := 0; n < cfg.Limits.RequestsPerConn; n++ {
+	for n := 0; ; n++ {
+		if n >= cfg.Limits.RequestsPerConn {
+			s.reached.requestsPerConn.Add(1)
+			break
+		}
 		nc.SetDeadline(time.Now().Add(cfg.Limits.Idle))
 		if ctx.Err() != nil {
 			return
 		}
-		s.conns.waiting(c)
+		if !s.conns.waiting(nc) {
+			break
+		}
 		line, err := readLine(r)
 		if err != nil && !errors.Is(err, errLine) {
+			if ctx.Err() == nil {
+				s.reached.countEnd(err)
+			}
 			return // it ended, or was silent for too long
 		}
-		s.conns.working(c)
+		s.conns.working(nc)
 		cfg = s.config.Load()
-		if !s.reply(ctx, cfg, nc, line, err, from, to) {
+		if !s.reply(ctx, cfg, nc, line, err, nc.from, nc.to) {
 			break
 		}
 	}
-	s.conns.waiting(c)
-	drain(nc)
+	s.conns.waiting(nc)
+	drain(nc.Conn)
 }
 
 // reply answers one line; it returns false where the connection is to be closed.
@@ -170,6 +196,9 @@ func (s *Server) reply(ctx context.Context, cfg *Config, nc net.Conn, line []byt
 	req, err := stop.ParseRequest(line)
 	if lineErr != nil || err != nil {
 		s.Counters.Malformed.Add(1)
+		if lineErr != nil {
+			s.reached.line.Add(1)
+		}
 		nc.Write(stop.Reply{Error: stop.UnknownError}.Line())
 		return false
 	}
@@ -181,11 +210,12 @@ func (s *Server) reply(ctx context.Context, cfg *Config, nc net.Conn, line []byt
 		s.log.Error("answer request", "error", err)
 		return false // a reply that nothing durable stands for would be a lie
 	}
-	release(req.Type, began)
+	done := time.Now()
+	s.release(cfg, req.Type, began, a.examined)
 	nc.SetWriteDeadline(time.Now().Add(cfg.Limits.Idle))
 	_, err = nc.Write(a.reply.Line())
 	if a.then != nil {
-		s.begin(work, cfg, a.then)
+		s.begin(work, cfg, a.then, done.Add(recordAfter(cfg, req.Type)))
 	}
 	return err == nil
 }
@@ -205,10 +235,6 @@ func drain(nc net.Conn) {
 	nc.SetReadDeadline(time.Now().Add(drainTime))
 	io.CopyN(io.Discard, nc, drainBytes)
 }
-
-// release holds a reply back until it may leave. Every reply passes here, so that the time of none needs
-// to tell what its text hides.
-func release(stop.Type, time.Time) {}
 
 var errLine = errors.New("line too long")
 

@@ -16,6 +16,7 @@ type table[K comparable, V any] struct {
 	limit int
 	// refuses turns newcomers away at the bound instead.
 	refuses bool
+	reached uint64 // how often the bound was met
 	known   map[K]*list.Element
 	order   list.List // of *entry[K, V], the oldest first, so roughly in the order of their ends
 }
@@ -46,6 +47,7 @@ func (t *table[K, V]) update(k K, now, until time.Time, change func(v V, known b
 		t.remove(at)
 	}
 	if len(t.known) >= t.limit {
+		t.reached++
 		if t.refuses {
 			return false
 		}

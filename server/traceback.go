@@ -17,22 +17,21 @@ import (
 // waitingPerSlot is how many trace-backs may have begun for each that may ask.
 const waitingPerSlot = 16
 
-// begin starts a trace-back after its reply, and has its record written later. Over the bound it is done without
-// asking anybody.
-func (s *Server) begin(ctx context.Context, cfg *Config, p *promise) {
-	s.promises.begin(p, recordAfter(cfg), func(records []stop.Traceback) { s.keep(ctx, p.token, records) })
+// begin starts a trace-back after its reply, and has its record written when that is due. Over the bound it is
+// done without asking anybody.
+func (s *Server) begin(ctx context.Context, cfg *Config, p *promise, due time.Time) {
+	s.promises.begin(p, time.Until(due), func(records []stop.Traceback) { s.keep(ctx, p.token, records) })
 	if p.follow == nil {
 		return
 	}
-	select {
-	case s.waiting <- struct{}{}:
-		s.under.Go(func() {
-			defer func() { <-s.waiting }()
-			p.follow(ctx, true)
-		})
-	default:
+	if !s.waiting.take(p.by) {
 		p.follow(ctx, false)
+		return
 	}
+	s.under.Go(func() {
+		defer s.waiting.giveBack(p.by)
+		p.follow(ctx, true)
+	})
 }
 
 // A path is a connection that is followed back. Where only names were asked for, whole reports may still be.
@@ -110,6 +109,7 @@ func (s *Server) plan(cfg *Config, q stop.Question, ps []stop.Previous) ([]stop.
 		why := whyNot(cfg, p)
 		if why == "" && len(ask) >= cfg.Traceback.MaxPrevious {
 			r.SelectedBy, why = "bound", "too many candidates"
+			s.reached.previous.Add(1)
 		}
 		switch {
 		case why == "":
@@ -118,6 +118,7 @@ func (s *Server) plan(cfg *Config, q stop.Question, ps []stop.Previous) ([]stop.
 			ask = append(ask, len(records))
 		case len(records)-len(ask) >= maxNotAsked:
 			left++
+			s.reached.candidates.Add(1)
 			continue
 		default:
 			r.Kind, r.Error = "none", "not asked: "+why
@@ -162,11 +163,8 @@ func requestTo(q stop.Question, p stop.Previous) stop.Request {
 func (s *Server) ask(ctx context.Context, cfg *Config, q stop.Question, mine *promise, records []stop.Traceback, plan []int, room bool) bool {
 	began := time.Now()
 	if room {
-		select {
-		case s.tracebacks <- struct{}{}:
-			defer func() { <-s.tracebacks }()
-		case <-time.After(cfg.Traceback.Timeout / 2):
-			room = false
+		if room = s.tracebacks.wait(mine.by, cfg.Traceback.Timeout/2); room {
+			defer s.tracebacks.giveBack(mine.by)
 		}
 	}
 	if !room {

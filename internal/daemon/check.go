@@ -75,7 +75,7 @@ func (s *supervisor) try(r role) ([]string, error) {
 		return nil, err
 	}
 	defer e.close()
-	c, err := s.launch(r, e, nil)
+	c, err := s.launch(r, e)
 	if err != nil {
 		return nil, err
 	}

@@ -34,6 +34,7 @@ type Config struct {
 	Limits     Limits         `toml:"limits"`
 	Traceback  Traceback      `toml:"traceback"`
 	Save       Save           `toml:"save"`
+	Metrics    Metrics        `toml:"metrics"`
 	Witnesses  []Witness      `toml:"witness"`
 }
 
@@ -43,9 +44,18 @@ type Witness struct {
 	Key string `toml:"key"`
 }
 
-// Reply says what errors look like.
+// Reply says what errors look like, and when replies leave.
 type Reply struct {
 	Errors string `toml:"errors"`
+	Slots  Slots  `toml:"slots"`
+}
+
+// Slots are how far apart the replies to each type of request may leave.
+type Slots struct {
+	ID    Duration `toml:"ID"`
+	IDRec Duration `toml:"ID_REC"`
+	SV    Duration `toml:"SV"`
+	SVRec Duration `toml:"SV_REC"`
 }
 
 // Limits bound the work.
@@ -94,6 +104,11 @@ type Save struct {
 	Environment bool   `toml:"environment"`
 }
 
+// Metrics says where what was counted can be read.
+type Metrics struct {
+	Listen string `toml:"listen"` // an address of the host's own and a port; empty is nowhere
+}
+
 // A Duration is written as Go writes it: "120s". A number without its unit is none.
 type Duration struct{ time.Duration }
 
@@ -114,7 +129,8 @@ func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil
 func Defaults() Config {
 	return Config{
 		Listen: []string{"[::]:113"}, Store: "/var/lib/stopd/store", OnBehalf: []netip.Prefix{},
-		Reply: Reply{Errors: server.ErrorsStandard},
+		Reply: Reply{Errors: server.ErrorsStandard, Slots: Slots{ID: Duration{5 * time.Millisecond}, IDRec: Duration{20 * time.Millisecond},
+			SV: Duration{20 * time.Millisecond}, SVRec: Duration{20 * time.Millisecond}}},
 		Limits: Limits{
 			Connections: 1024, ConnectionsPerSource: 128, RequestsPerConn: 100, Idle: Duration{30 * time.Second},
 			Lookups: 64, PerSourcePerSecond: 200, Burst: 400, PerUserPerSecond: 50, UserBurst: 200,
@@ -203,6 +219,8 @@ func (c *Config) check() error {
 		key string
 		v   int64
 	}{
+		{"reply.slots.ID", int64(c.Reply.Slots.ID.Duration)}, {"reply.slots.ID_REC", int64(c.Reply.Slots.IDRec.Duration)},
+		{"reply.slots.SV", int64(c.Reply.Slots.SV.Duration)}, {"reply.slots.SV_REC", int64(c.Reply.Slots.SVRec.Duration)},
 		{"limits.connections", int64(c.Limits.Connections)}, {"limits.connections_per_source", int64(c.Limits.ConnectionsPerSource)},
 		{"limits.requests_per_connection", int64(c.Limits.RequestsPerConn)}, {"limits.idle", int64(c.Limits.Idle.Duration)},
 		{"limits.lookups", int64(c.Limits.Lookups)}, {"limits.per_source_per_second", int64(c.Limits.PerSourcePerSecond)},
@@ -216,6 +234,8 @@ func (c *Config) check() error {
 	} {
 		if n.v <= 0 {
 			errs = append(errs, fmt.Errorf("%s must be more than 0", n.key))
+		} else if n.v > int64(maxSlot) && strings.HasPrefix(n.key, "reply.slots.") {
+			errs = append(errs, fmt.Errorf("%s must be at most %s", n.key, maxSlot))
 		}
 	}
 	if c.Traceback.Port < 1 || c.Traceback.Port > 65535 {
@@ -237,6 +257,11 @@ func (c *Config) check() error {
 			if p.Addr().Is4In6() { // no address would ever be in it
 				errs = append(errs, fmt.Errorf("%s: %q is IPv4 written as IPv6: write it as IPv4", l.key, p))
 			}
+		}
+	}
+	if m := c.Metrics.Listen; m != "" {
+		if ap, err := netip.ParseAddrPort(m); err != nil || !ap.Addr().IsLoopback() {
+			errs = append(errs, fmt.Errorf("metrics.listen: %q is not a loopback address and port", m))
 		}
 	}
 	if c.Store == "" {
@@ -275,6 +300,9 @@ func (c *Config) LogPolicy(key translog.Key) (translog.Policy, error) {
 	}
 	return translog.NewPolicy(key.Verifier(), ws, c.Quorum)
 }
+
+// maxSlot is the longest slot of replies: those who ask do not wait for ever.
+const maxSlot = 5 * time.Second
 
 // joined is errors.Join on one line.
 func joined(errs []error) error {
@@ -317,6 +345,9 @@ func Template(c Config) []byte {
 	w("on_behalf  = %s  # who may ask on behalf of other hosts", list(c.OnBehalf))
 	w("quorum     = %d  # witnesses that have to cosign a checkpoint; 0 is all", c.Quorum)
 	w("\n[reply]\nerrors = %q  # standard, unknown (UNKNOWN-ERROR for every error) or token (a decoy)", c.Reply.Errors)
+	o := c.Reply.Slots
+	w("slots  = {ID = \"%s\", ID_REC = \"%s\", SV = \"%s\", SV_REC = \"%s\"}  # replies leave on multiples of these, so that their time tells less",
+		o.ID.Duration, o.IDRec.Duration, o.SV.Duration, o.SVRec.Duration)
 	l := c.Limits
 	w("\n[limits]")
 	w("connections             = %d", l.Connections)
@@ -357,6 +388,7 @@ func Template(c Config) []byte {
 	w("files       = %t", s.Files)
 	w("users       = %t", s.Users)
 	w("environment = %t  # facts from the processes' environment", s.Environment)
+	w("\n[metrics]\nlisten = %s  # where Prometheus reads them, such as \"127.0.0.1:9113\"; empty is nowhere", strconv.Quote(c.Metrics.Listen))
 	w("\n# Who is shown the log's checkpoints and cosigns them; one section a witness:")
 	if len(c.Witnesses) == 0 {
 		w("# [[witness]]\n# url = \"https://witness.example/\"\n# key = \"witness.example/w1+...\"")

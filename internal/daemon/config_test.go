@@ -49,6 +49,7 @@ func TestTemplateHoldsEveryKey(t *testing.T) {
 	fill(reflect.ValueOf(&c).Elem(), "", &keys)
 	c.Listen, c.Recipients, c.Store = []string{"192.0.2.1:113", "[2001:db8::1]:113"}, []string{recipient}, `/a "b"\c`
 	c.Reply.Errors, c.Limits.Over, c.Save.Arguments, c.Traceback.Port = "token", "error", "off", 999
+	c.Metrics.Listen = "[::1]:9113"
 	c.Quorum, c.Witnesses = 1, []Witness{{"https://witness.example/w", witnessKey}}
 	text := string(Template(c))
 	got, err := Parse([]byte(text))
@@ -59,7 +60,8 @@ func TestTemplateHoldsEveryKey(t *testing.T) {
 		t.Error(d)
 	}
 	for _, k := range keys {
-		if !strings.Contains(text, "\n"+k+" ") && !strings.Contains(text, "\n["+k+"]") && !strings.Contains(text, "\n[["+k+"]]") {
+		if !strings.Contains(text, "\n"+k+" ") && !strings.Contains(text, "\n["+k+"]") && !strings.Contains(text, "\n[["+k+"]]") &&
+			!strings.Contains(text, "{"+k+" = ") && !strings.Contains(text, ", "+k+" = ") {
 			t.Errorf("%s is not in the template", k)
 		}
 	}
@@ -120,6 +122,11 @@ func TestConfigErrors(t *testing.T) {
 		{"[traceback]\nport = 0", "traceback.port is 0: not a port"},
 		{`on_behalf = ["::ffff:192.0.2.0/120"]`, `on_behalf: "::ffff:192.0.2.0/120" is IPv4 written as IPv6: write it as IPv4`},
 		{"[traceback]\nto = [\"::ffff:0.0.0.0/96\"]", `traceback.to: "::ffff:0.0.0.0/96" is IPv4 written as IPv6: write it as IPv4`},
+		{"[reply]\nslots = {SV = \"0s\"}", "reply.slots.SV must be more than 0"},
+		{"[reply]\nslots = {ID = \"6s\"}", "reply.slots.ID must be at most 5s"},
+		{"[reply]\nslots = {id_rec = \"1ms\", XX = \"1s\"}", "line 3, column 26: unknown key \"reply.XX\""},
+		{"[metrics]\nlisten = \":9113\"", `metrics.listen: ":9113" is not a loopback address and port`},
+		{"[metrics]\nlisten = \"0.0.0.0:9113\"", `metrics.listen: "0.0.0.0:9113" is not a loopback address and port`},
 		{"[limits]\nlookups = 0\ntable = -1", "limits.lookups must be more than 0; limits.table must be more than 0"},
 	} {
 		got, err := Parse([]byte("recipients = [\"" + recipient + "\"]\n" + c.text))

@@ -110,8 +110,8 @@ func dropBounding(keep []int) {
 	}
 }
 
-// confine gives up what the role does not need, in the process itself. It returns what could not be given up.
-func confine(r role, s started, extra *[]*os.File) (left []string) {
+// confine gives up what the role does not need, in the process itself. The front and the tracer have an empty directory for it. It returns what could not be given up.
+func confine(r role, s started, empty *os.File) (left []string) {
 	failed := func(what string, err error) {
 		if err != nil {
 			left = append(left, fmt.Sprintf("%s: %v", what, err))
@@ -121,8 +121,6 @@ func confine(r role, s started, extra *[]*os.File) (left []string) {
 		failed("restrict files", restricted())
 	}
 	if r == front || r == tracer {
-		empty := (*extra)[0]
-		*extra = (*extra)[1:]
 		if s.UID >= 0 {
 			if s.Root {
 				failed("change root directory", changeRoot(empty))

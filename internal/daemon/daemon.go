@@ -55,6 +55,9 @@ func Run(ctx context.Context, path string, log *slog.Logger) error {
 	for _, l := range s.listeners {
 		log.Info("listening", "address", l.Addr().String())
 	}
+	if s.metrics != nil {
+		log.Info("listening for metrics", "address", s.metrics.Addr().String())
+	}
 	if err := notify("READY=1"); err != nil {
 		log.Warn("tell the service manager", "error", err)
 	}
@@ -95,7 +98,7 @@ func storeConfig(cfg Config, log *slog.Logger) (evidence.Config, error) {
 
 // atStart returns what cannot change while the daemon runs.
 func (c Config) atStart() []any {
-	return []any{c.Listen, c.Store, c.Volatile, c.Recipients, c.Quorum, c.Witnesses, c.Limits.StoreBytes, c.Limits.Retention, c.Limits.Lookups, c.Limits.Table, c.Traceback.Parallel}
+	return []any{c.Listen, c.Store, c.Volatile, c.Recipients, c.Quorum, c.Witnesses, c.Limits.StoreBytes, c.Limits.Retention, c.Limits.Lookups, c.Limits.Table, c.Traceback.Parallel, c.Metrics.Listen}
 }
 
 // examiner makes an examiner, which can only look as long as it has no keeper.
@@ -114,6 +117,8 @@ func serverConfig(c Config) *server.Config {
 	l, t := c.Limits, c.Traceback
 	return &server.Config{
 		Errors: c.Reply.Errors, OnBehalf: c.OnBehalf,
+		Slots: server.Slots{ID: c.Reply.Slots.ID.Duration, IDRec: c.Reply.Slots.IDRec.Duration,
+			SV: c.Reply.Slots.SV.Duration, SVRec: c.Reply.Slots.SVRec.Duration},
 		Limits: server.Limits{
 			Connections: l.Connections, ConnectionsPerSource: l.ConnectionsPerSource, RequestsPerConn: l.RequestsPerConn,
 			Idle: l.Idle.Duration, Lookups: l.Lookups, PerSourcePerSecond: float64(l.PerSourcePerSecond), Burst: l.Burst,

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -132,6 +134,7 @@ func connection(t *testing.T) (local, remote netip.AddrPort) {
 
 func TestDaemon(t *testing.T) {
 	s := newSite(t)
+	s.cfg.Metrics.Listen = "127.0.0.1:0"
 	d := s.start(t)
 	to := netip.MustParseAddrPort(d.listeners[0].Addr().String())
 	local, remote := connection(t)
@@ -148,6 +151,20 @@ func TestDaemon(t *testing.T) {
 	}
 	if r = s.redeem(t, ask(stop.ID).Token); r.Kind != report.KindID || len(r.Processes) != 0 || r.Connection.UID != uint32(os.Getuid()) {
 		t.Errorf("the small report is %+v", r)
+	}
+
+	// The front counts, and tells Prometheus.
+	answer, err := http.Get("http://" + d.metrics.Addr().String() + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(answer.Body)
+	answer.Body.Close()
+	http.DefaultClient.CloseIdleConnections()
+	for _, want := range []string{"\nstopd_requests_total 2\n", "\nstopd_tokens_total 2\n", "\nstopd_bound_limit{bound=\"lookups\"} 64\n", "\ngo_goroutines "} {
+		if err != nil || !strings.Contains(string(text), want) {
+			t.Errorf("no %q in %s: %v", want, text, err)
+		}
 	}
 
 	// What is saved and what errors look like changes with the file; the rest says that it does not.
@@ -198,12 +215,20 @@ func TestRunFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer busy.Close()
-	s.cfg.Listen = []string{busy.Addr().String()}
-	s.write(t)
-	err = Run(t.Context(), s.config, s.logger())
-	if err == nil || !strings.Contains(err.Error(), busy.Addr().String()) || !strings.Contains(err.Error(), "in use") {
-		t.Errorf("a port in use: %v", err)
+	usual := s.cfg
+	inUse := func(what string) {
+		t.Helper()
+		s.write(t)
+		err := Run(t.Context(), s.config, s.logger())
+		if err == nil || !strings.HasPrefix(err.Error(), what+": ") || !strings.Contains(err.Error(), busy.Addr().String()) || !strings.Contains(err.Error(), "in use") {
+			t.Errorf("a port in use: %v", err)
+		}
 	}
+	s.cfg.Metrics.Listen = busy.Addr().String()
+	inUse("listen for metrics")
+	s.cfg = usual
+	s.cfg.Listen = []string{busy.Addr().String()}
+	inUse("listen")
 	if _, err := os.Stat(s.cfg.Store + ".sock"); !os.IsNotExist(err) {
 		t.Errorf("the control socket is still there: %v", err)
 	}

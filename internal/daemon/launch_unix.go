@@ -5,6 +5,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -53,7 +54,7 @@ func socketPair() (a, b *os.File, err error) {
 }
 
 // launch starts this program once more, in a role. It does nothing until it is told.
-func (s *supervisor) launch(r role, e ends, listeners []*os.File) (_ *child, err error) {
+func (s *supervisor) launch(r role, e ends) (_ *child, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("start the %s: %w", r, err)
@@ -66,15 +67,7 @@ func (s *supervisor) launch(r role, e ends, listeners []*os.File) (_ *child, err
 	defer theirs.Close()
 	files := append([]*os.File{theirs}, e[r]...)
 	c := &child{role: r, ended: make(chan struct{})}
-	switch r {
-	case keeper:
-		mine, its, err := socketPair()
-		if err != nil {
-			return nil, err
-		}
-		defer its.Close()
-		c.extra, files = mine, append(files, its)
-	case front, tracer:
+	if r == front || r == tracer {
 		empty, err := emptyDirectory()
 		if err != nil { // the role cannot change to what is no directory, and says so
 			if empty, err = os.Open(os.DevNull); err != nil {
@@ -82,7 +75,15 @@ func (s *supervisor) launch(r role, e ends, listeners []*os.File) (_ *child, err
 			}
 		}
 		defer empty.Close()
-		files = append(append(files, empty), listeners...)
+		files = append(files, empty)
+	}
+	if r == front || r == keeper {
+		mine, its, err := socketPair()
+		if err != nil {
+			return nil, err
+		}
+		defer its.Close()
+		c.passes, files = mine, append(files, its)
 	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
@@ -151,16 +152,15 @@ func sendListener(to *os.File, l net.Listener) error {
 	return nil
 }
 
-// receiveListener is the listener that sendListener passes; nil where its sender is gone.
+// receiveListener is the listener that sendListener passes; the error is io.EOF where its sender is gone.
 func receiveListener(from *os.File) (net.Listener, error) {
-	defer from.Close()
 	oob := make([]byte, unix.CmsgSpace(4))
 	n, oobn, _, _, err := unix.Recvmsg(int(from.Fd()), make([]byte, 1), oob, 0)
 	if err != nil {
 		return nil, fmt.Errorf("receive listener: %w", err)
 	}
 	if n == 0 {
-		return nil, nil
+		return nil, fmt.Errorf("receive listener: %w", io.EOF)
 	}
 	ms, err := unix.ParseSocketControlMessage(oob[:oobn])
 	if err != nil || len(ms) != 1 {
@@ -170,7 +170,7 @@ func receiveListener(from *os.File) (net.Listener, error) {
 	if err != nil || len(fds) != 1 {
 		return nil, fmt.Errorf("receive listener: %d descriptors, %v", len(fds), err)
 	}
-	unix.CloseOnExec(fds[0]) // the keeper executes nothing
+	unix.CloseOnExec(fds[0]) // who receives listeners executes nothing
 	f := os.NewFile(uintptr(fds[0]), "listener")
 	defer f.Close()
 	return net.FileListener(f)

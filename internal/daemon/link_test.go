@@ -95,7 +95,7 @@ func TestMessages(t *testing.T) {
 		&stop.Answer{Sent: "s", Reply: stop.Reply{Local: 1, Remote: 2, System: "OTHER", Charset: "c", UserID: "u", Error: stop.NoUser}, Line: "l", Kind: stop.KindToken, Token: stop.Token{4}},
 		&hostAsked{end.Addr(), time.Second, end, stop.Request{Local: 1, Remote: 2, Type: stop.SVRec, SID: 1 << 63}},
 		&stop.Payer{Source: end.Addr(), UID: 9, Owned: true, Traceback: true},
-		&started{UID: 1, Root: true, Extra: 2, Config: full(), Front: serverConfig(full()), PIDs: []int{3}},
+		&started{UID: 1, Root: true, Listeners: 2, Metrics: true, Config: full(), Front: serverConfig(full()), PIDs: []int{3}},
 	} {
 		b, err := json.Marshal(v)
 		if err != nil {

@@ -25,16 +25,20 @@ func (s *site) inProcess(t *testing.T) (*evidence.Store, string) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	file, err := fileOf(l)
+	ours, theirs, err := socketPair()
 	if err != nil {
+		t.Fatal(err)
+	}
+	defer ours.Close()
+	if err := sendListener(ours, l); err != nil {
 		t.Fatal(err)
 	}
 	k := &keeperPart{process: ps[keeper]}
 	parts := map[role]part{keeper: k, tracer: &tracerPart{}, collector: &collectorPart{keeper: &farKeeper{ps[collector].joints[keeper]}, log: s.logger()},
-		front: &frontPart{process: ps[front], listeners: []*os.File{file}}}
+		front: &frontPart{process: ps[front], passes: theirs}}
 	for _, r := range roles {
 		made := parts[r]
-		if err := made.start(started{Config: s.cfg, Front: serverConfig(s.cfg), PIDs: []int{os.Getpid()}}); err != nil {
+		if err := made.start(started{Config: s.cfg, Front: serverConfig(s.cfg), Listeners: 1, PIDs: []int{os.Getpid()}}); err != nil {
 			t.Fatal(err)
 		}
 		ps[r].part.Store(&made)

@@ -2,24 +2,16 @@ package daemon
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 
-	"github.com/stopd/stopd"
-	"github.com/stopd/stopd/evidence"
-	"github.com/stopd/stopd/evidence/translog"
-	"github.com/stopd/stopd/examine"
 	"github.com/stopd/stopd/server"
 )
 
@@ -40,7 +32,7 @@ var roles = []role{keeper, tracer, collector, front}
 const roleVariable = "STOPD_ROLE"
 
 // The descriptors that a role inherits: its link with the supervisor, its links with others in the order of joins,
-// and what else the supervisor opened for it.
+// and what else it needs: the front and the tracer an empty directory, the front and the keeper a socket that passes listeners.
 const (
 	controlFD  = 3
 	firstJoint = 4
@@ -51,13 +43,14 @@ var joins = [][2]role{{front, collector}, {front, tracer}, {collector, keeper}, 
 
 // A started is what a role is told at its start.
 type started struct {
-	UID    int  // to run as, -1 to stay
-	Root   bool // an inherited descriptor is the empty directory to change the root to
-	Extra  int  // inherited descriptors after the joints
-	Config Config
-	Front  *server.Config `json:",omitempty"`
-	PIDs   []int          // of all processes of the daemon
-	Trial  *trial         `json:",omitempty"` // to be tried instead of starting
+	UID       int  // to run as, -1 to stay
+	Root      bool // an inherited descriptor is the empty directory to change the root to
+	Config    Config
+	Front     *server.Config `json:",omitempty"`
+	Listeners int            // that the front is passed
+	Metrics   bool           // and that one more is for metrics
+	PIDs      []int          // of all processes of the daemon
+	Trial     *trial         `json:",omitempty"` // to be tried instead of starting
 }
 
 // A trial is what a process is to try.
@@ -192,27 +185,35 @@ func (p *process) begin(_ context.Context, s started) ([]string, error) {
 	if p.part.Load() != nil {
 		return nil, errors.New("started already")
 	}
-	var extra []*os.File
-	for i := range s.Extra {
-		extra = append(extra, os.NewFile(p.extra+uintptr(i), "inherited"))
+	fd := p.extra
+	next := func() *os.File {
+		defer func() { fd++ }()
+		return os.NewFile(fd, "inherited")
+	}
+	var empty, passes *os.File
+	if p.role == front || p.role == tracer {
+		empty = next()
+	}
+	if p.role == front || p.role == keeper {
+		passes = next()
 	}
 	if p.role == collector || p.role == keeper {
 		keepMemory(p.log)
 	}
-	left := confine(p.role, s, &extra)
+	left := confine(p.role, s, empty)
 	if s.Trial != nil {
 		return prove(*s.Trial), nil
 	}
 	var made part
 	switch p.role {
 	case front:
-		made = &frontPart{process: p, listeners: extra}
+		made = &frontPart{process: p, passes: passes}
 	case tracer:
 		made = &tracerPart{}
 	case collector:
 		made = &collectorPart{keeper: &farKeeper{p.joints[keeper]}, log: p.log}
 	case keeper:
-		made = &keeperPart{process: p, control: extra}
+		made = &keeperPart{process: p, control: passes}
 	default:
 		return nil, fmt.Errorf("no role %q", p.role)
 	}
@@ -229,321 +230,3 @@ func (p *process) end() {
 		(*part).stop()
 	}
 }
-
-// A frontPart is the server.
-type frontPart struct {
-	process   *process
-	listeners []*os.File
-	server    *server.Server
-	cancel    context.CancelFunc
-	finished  atomic.Bool
-}
-
-func (f *frontPart) config(s started) *server.Config {
-	c := s.Front
-	c.Logger, c.Ask = f.process.log, askBy(f.process.joints[tracer])
-	return c
-}
-
-func (f *frontPart) start(s started) error {
-	var ls []net.Listener
-	for _, file := range f.listeners {
-		l, err := net.FileListener(file)
-		file.Close()
-		if err != nil {
-			return fmt.Errorf("use listener: %w", err)
-		}
-		ls = append(ls, l)
-	}
-	var ctx context.Context
-	ctx, f.cancel = context.WithCancel(context.Background())
-	f.server = server.New(answerer{f.process.joints[collector]}, f.config(s))
-	for _, l := range ls {
-		go func() {
-			if err := f.server.Serve(ctx, l); err != nil {
-				f.process.log.Error("accept connections", "error", err)
-				os.Exit(1)
-			}
-		}()
-	}
-	return nil
-}
-
-func (f *frontPart) reload(s started) error {
-	f.server.Configure(f.config(s))
-	return nil
-}
-
-// stop answers what was asked, and lets trace-backs end for a while.
-func (f *frontPart) stop() {
-	if f.finished.Swap(true) {
-		return
-	}
-	f.cancel()
-	ctx, cancel := context.WithTimeout(context.Background(), finishTimeout)
-	defer cancel()
-	if f.server.Wait(ctx) != nil {
-		f.process.log.Warn("stopped before all trace-backs had ended")
-	}
-}
-
-func (f *frontPart) serves(_ context.Context, c call, _ []byte) ([]byte, error) {
-	if c != callCounted {
-		return nil, errCall(c)
-	}
-	var counted [][2]string
-	for _, a := range f.server.Counters.LogValue().Group() {
-		counted = append(counted, [2]string{a.Key, a.Value.String()})
-	}
-	return json.Marshal(counted)
-}
-
-// A tracerPart connects.
-type tracerPart struct {
-	witnesses []Witness
-	client    *http.Client
-}
-
-func (t *tracerPart) start(s started) error {
-	net.DefaultResolver.PreferGo = true // the system's would load libraries
-	t.witnesses, t.client = s.Config.Witnesses, translog.WitnessClient(nil)
-	return nil
-}
-
-func (*tracerPart) reload(started) error { return nil }
-func (*tracerPart) stop()                {}
-
-func (t *tracerPart) serves(ctx context.Context, c call, b []byte) ([]byte, error) {
-	switch c {
-	case callAsk:
-		return serve(ctx, c, b, askHost)
-	case callPost:
-		return serve(ctx, c, b, func(ctx context.Context, p posted) (answered, error) { return post(ctx, t.client, t.witnesses, p) })
-	case callCounted:
-		return []byte("null"), nil
-	}
-	return nil, errCall(c)
-}
-
-// A collectorPart examines.
-type collectorPart struct {
-	keeper *farKeeper
-	log    *slog.Logger
-	sys    system
-	later  sync.WaitGroup // what the start does not wait for
-	now    atomic.Pointer[examine.Examiner]
-}
-
-func (o *collectorPart) start(s started) (err error) {
-	if o.sys, err = openSystem(); err != nil {
-		return err
-	}
-	o.later.Go(func() {
-		if err := o.sys.accelerate(); err != nil {
-			o.log.Info("descriptors are read by /proc alone", "cause", err)
-		}
-	})
-	return o.reload(s)
-}
-
-func (o *collectorPart) reload(s started) error {
-	x := examiner(s.Config, o.sys, s.PIDs)
-	x.Keeper, x.Checkpoint = o.keeper, o.keeper.checkpoint
-	o.now.Store(x)
-	return nil
-}
-
-func (o *collectorPart) stop() {
-	o.later.Wait()
-	o.sys.close()
-}
-
-func (o *collectorPart) serves(ctx context.Context, c call, b []byte) ([]byte, error) {
-	if c == callCounted {
-		return []byte("null"), nil
-	}
-	return serveAnswerer(o.now.Load)(ctx, c, b)
-}
-
-// A farKeeper is the keeper as the collector sees it. It does not wait for it for ever.
-type farKeeper struct{ link *link }
-
-func (k *farKeeper) Keep(ctx context.Context, report []byte, p stop.Payer) (stop.Token, error) {
-	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
-	defer cancel()
-	var t stop.Token
-	b, err := formatKept(report, p)
-	if err == nil {
-		b, err = k.link.call(ctx, callKeep, b)
-	}
-	if err == nil {
-		err = json.Unmarshal(b, &t)
-	}
-	if err == nil && t != stop.TokenOf(report) {
-		err = errors.New("the keeper's token is another report's")
-	}
-	if err != nil {
-		return stop.Token{}, err
-	}
-	return t, nil
-}
-
-func (k *farKeeper) KeepTraceback(ctx context.Context, t stop.Token, record []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
-	defer cancel()
-	_, err := ask[none](ctx, k.link, callKeepTraceback, keptTraceback{t, record})
-	return err
-}
-
-// checkpoint is the digest of the log's last checkpoint.
-func (k *farKeeper) checkpoint() string {
-	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
-	defer cancel()
-	digest, _ := ask[string](ctx, k.link, callCheckpoint, none{})
-	return digest
-}
-
-// A keeperPart is the store.
-type keeperPart struct {
-	process *process
-	control []*os.File // one, which passes the control socket's listener
-	store   *evidence.Store
-	policy  translog.Policy
-	cancel  context.CancelFunc
-	done    [2]chan struct{} // the log's work, the control socket
-	ended   atomic.Bool
-}
-
-func (k *keeperPart) start(s started) error {
-	var by http.RoundTripper
-	if l := k.process.joints[tracer]; l != nil {
-		by = poster{l}
-	}
-	var err error
-	if k.store, k.policy, err = openStore(s.Config, by, k.process.log); err != nil {
-		return err
-	}
-	// The control socket goes on while the last requests finish, and so do the log and its witnesses.
-	var ctx context.Context
-	ctx, k.cancel = context.WithCancel(context.Background())
-	k.done = [2]chan struct{}{make(chan struct{}), make(chan struct{})}
-	go func() {
-		defer close(k.done[0])
-		k.store.Log().Run(ctx, translog.DefaultSchedule, k.policy, k.process.log)
-	}()
-	go func() {
-		defer close(k.done[1])
-		if err := k.serveControl(ctx); err != nil {
-			k.process.log.Error("serve control socket", "error", err)
-		}
-	}()
-	return nil
-}
-
-func (k *keeperPart) serveControl(ctx context.Context) error {
-	if len(k.control) == 0 {
-		return nil
-	}
-	l, err := receiveListener(k.control[0])
-	if err != nil || l == nil {
-		return err
-	}
-	return k.store.ServeControl(ctx, l)
-}
-
-func (*keeperPart) reload(started) error { return nil }
-
-// stop signs the log as it is at the end, shows it to the witnesses once more, and closes the store.
-func (k *keeperPart) stop() {
-	if k.ended.Swap(true) {
-		return
-	}
-	k.cancel()
-	<-k.done[0]
-	<-k.done[1]
-	vouch(k.store.Log(), k.policy, k.process.log)
-	if err := k.store.Close(); err != nil {
-		k.process.log.Error("close", "error", err)
-	}
-}
-
-func (k *keeperPart) serves(ctx context.Context, c call, b []byte) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
-	defer cancel()
-	switch c {
-	case callKeep:
-		report, p, err := parseKept(b)
-		if err != nil {
-			return nil, err
-		}
-		t, err := k.store.Keep(ctx, report, p)
-		if err != nil {
-			return nil, err
-		}
-		return json.Marshal(t)
-	case callKeepTraceback:
-		return serve(ctx, c, b, func(ctx context.Context, t keptTraceback) (none, error) {
-			return none{}, k.store.KeepTraceback(ctx, t.Token, t.Record)
-		})
-	case callCheckpoint:
-		return json.Marshal(k.store.Log().LastDigest())
-	case callRecordConfig:
-		return serve(ctx, c, b, func(ctx context.Context, sum [32]byte) (none, error) { return none{}, k.store.RecordConfig(ctx, sum) })
-	case callCounted:
-		return []byte("null"), nil
-	}
-	return nil, errCall(c)
-}
-
-// vouch signs the log as it is at the end, and shows it to the witnesses once more.
-func vouch(l *translog.Log, p translog.Policy, log *slog.Logger) {
-	if err := l.Checkpoint(); err != nil {
-		return // the store's Close tries again, and says so
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), vouchTimeout)
-	defer cancel()
-	failed, err := l.Cosign(ctx, p)
-	if err != nil {
-		log.Error("cosignatures cannot be kept", "error", err)
-	}
-	for _, f := range failed {
-		log.Warn("a witness did not cosign the last checkpoint", "witness", f.Witness.Name(), "error", f.Err)
-	}
-}
-
-// A farLog is a log that the supervisor writes.
-type farLog struct {
-	link  *link
-	attrs []slog.Attr
-}
-
-// A logged is one line of it, its values as text.
-type logged struct {
-	Level   slog.Level
-	Message string
-	Attrs   [][2]string
-}
-
-func (*farLog) Enabled(context.Context, slog.Level) bool { return true }
-
-func (f *farLog) Handle(_ context.Context, r slog.Record) error {
-	l := logged{Level: r.Level, Message: r.Message}
-	add := func(a slog.Attr) bool {
-		l.Attrs = append(l.Attrs, [2]string{a.Key, a.Value.Resolve().String()})
-		return true
-	}
-	for _, a := range f.attrs {
-		add(a)
-	}
-	r.Attrs(add)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	_, err := ask[none](ctx, f.link, callLog, l)
-	return err
-}
-
-func (f *farLog) WithAttrs(as []slog.Attr) slog.Handler {
-	return &farLog{f.link, append(f.attrs[:len(f.attrs):len(f.attrs)], as...)}
-}
-
-func (f *farLog) WithGroup(string) slog.Handler { return f }

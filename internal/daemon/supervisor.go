@@ -23,6 +23,7 @@ type supervisor struct {
 
 	now       Config // as last read
 	listeners []net.Listener
+	metrics   net.Listener // nil where there is none
 	control   net.Listener
 	running   *group
 	warned    bool // of what could not be given up
@@ -39,7 +40,7 @@ type child struct {
 	role    role
 	process *os.Process
 	control *link
-	extra   *os.File // our end of what else the keeper was given
+	passes  *os.File // passes listeners to the front and the keeper
 	ended   chan struct{}
 }
 
@@ -67,17 +68,16 @@ func (s *supervisor) start() (err error) {
 	defer ends.close()
 	launched := make(chan error, len(roles))
 	made := make(chan *child, len(roles))
-	early := []role{keeper, tracer, collector}
-	for _, r := range early {
+	for _, r := range roles {
 		go func() {
-			c, err := s.launch(r, ends, nil)
+			c, err := s.launch(r, ends)
 			if c != nil {
 				made <- c
 			}
 			launched <- err
 		}()
 	}
-	for range early {
+	for range roles {
 		err = errors.Join(err, <-launched)
 	}
 	for len(made) > 0 {
@@ -87,47 +87,34 @@ func (s *supervisor) start() (err error) {
 	if err != nil {
 		return err
 	}
+	ends.close() // so that a link ends with the process at its other end
 	// The keeper asks witnesses by the tracer as soon as it has started.
 	if err := s.begin(g, tracer, started{Config: Config{Witnesses: s.cfg.Witnesses}}); err != nil {
 		return err
 	}
-	// Then the store: where it cannot be opened, no port is.
-	if err := s.begin(g, keeper, started{Config: kept(s.cfg)}); err != nil {
+	begun := make(chan error)
+	go func() { begun <- s.begin(g, collector, started{Config: collected(s.now), PIDs: g.pids()}) }()
+	// Where the store cannot be opened, no port is.
+	err = s.begin(g, keeper, started{Config: kept(s.cfg)})
+	if err = errors.Join(err, <-begun); err != nil {
 		return err
 	}
-	if s.control == nil {
-		if s.control, err = evidence.ListenControl(s.cfg.Store); err != nil {
+	if err := s.listen(); err != nil {
+		return err
+	}
+	if err := sendListener(g.processes[keeper].passes, s.control); err != nil {
+		return err
+	}
+	passed := s.listeners
+	if s.metrics != nil {
+		passed = append(passed[:len(passed):len(passed)], s.metrics)
+	}
+	for _, l := range passed {
+		if err := sendListener(g.processes[front].passes, l); err != nil {
 			return err
 		}
 	}
-	if err := sendListener(g.processes[keeper].extra, s.control); err != nil {
-		return err
-	}
-	if s.listeners == nil {
-		if s.listeners, err = listeners(s.cfg); err != nil {
-			return err
-		}
-	}
-	var files []*os.File
-	for _, l := range s.listeners {
-		f, err := fileOf(l)
-		if err != nil {
-			return fmt.Errorf("pass listener: %w", err)
-		}
-		defer f.Close()
-		files = append(files, f)
-	}
-	c, err := s.launch(front, ends, files)
-	if err != nil {
-		return err
-	}
-	g.processes[front] = c
-	ends.close() // so that a link ends with the process at its other end
-	pids := g.pids()
-	if err := s.begin(g, collector, started{Config: collected(s.now), PIDs: pids}); err != nil {
-		return err
-	}
-	if err := s.begin(g, front, started{Front: serverConfig(s.now), Extra: len(files)}); err != nil {
+	if err := s.begin(g, front, started{Front: serverConfig(s.now), Listeners: len(s.listeners), Metrics: s.metrics != nil}); err != nil {
 		return err
 	}
 	for _, c := range g.processes {
@@ -137,6 +124,26 @@ func (s *supervisor) start() (err error) {
 		}()
 	}
 	s.running, s.warned = g, true
+	return nil
+}
+
+// listen opens what is listened on, the first time.
+func (s *supervisor) listen() (err error) {
+	if s.control == nil {
+		if s.control, err = evidence.ListenControl(s.cfg.Store); err != nil {
+			return err
+		}
+	}
+	if s.listeners == nil {
+		if s.listeners, err = listeners(s.cfg); err != nil {
+			return err
+		}
+	}
+	if at := s.cfg.Metrics.Listen; s.metrics == nil && at != "" {
+		if s.metrics, err = net.Listen("tcp", at); err != nil {
+			return fmt.Errorf("listen for metrics: %w", err)
+		}
+	}
 	return nil
 }
 
@@ -178,13 +185,9 @@ func (s *supervisor) begin(g *group, r role, what started) error {
 // tell has a process give up what it does not need and start. It returns what could not be given up or, of a trial,
 // what it can do.
 func (s *supervisor) tell(c *child, what started) ([]string, error) {
-	switch c.role {
-	case front, tracer:
+	if c.role == front || c.role == tracer {
 		what.UID = unprivileged()
 		what.Root = c.role == front || len(s.cfg.Witnesses) == 0 // their names and certificates are in files
-		what.Extra++                                             // the empty directory
-	case keeper:
-		what.Extra = 1
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startTime)
 	defer cancel()
@@ -247,9 +250,7 @@ func (s *supervisor) stop() {
 	if err := notify("STOPPING=1"); err != nil {
 		s.log.Warn("tell the service manager", "error", err)
 	}
-	for _, l := range s.listeners {
-		l.Close()
-	}
+	s.closeListeners()
 	g := s.running
 	ctx, cancel := context.WithTimeout(context.Background(), finishTimeout+endTime)
 	defer cancel()
@@ -269,10 +270,17 @@ func (s *supervisor) close() {
 	if s.running != nil {
 		s.running.end(endTime)
 	}
+	s.closeListeners()
+	s.closeControl()
+}
+
+func (s *supervisor) closeListeners() {
 	for _, l := range s.listeners {
 		l.Close()
 	}
-	s.closeControl()
+	if s.metrics != nil {
+		s.metrics.Close()
+	}
 }
 
 func (s *supervisor) closeControl() {
@@ -291,8 +299,8 @@ const endTime = 5 * time.Second
 func (g *group) end(within time.Duration) {
 	for _, c := range g.processes {
 		c.control.close()
-		if c.extra != nil {
-			c.extra.Close()
+		if c.passes != nil {
+			c.passes.Close()
 		}
 	}
 	late := time.NewTimer(within)
@@ -339,7 +347,7 @@ func (s *supervisor) reload() {
 		return
 	}
 	if fmt.Sprint(cfg.atStart()) != fmt.Sprint(s.cfg.atStart()) {
-		s.log.Warn("listen, store, volatile, recipients, quorum, witness and limits.store_bytes, retention, lookups and table, and traceback.parallel, change with a restart only")
+		s.log.Warn("listen, store, volatile, recipients, quorum, witness and limits.store_bytes, retention, lookups and table, traceback.parallel and metrics.listen, change with a restart only")
 	}
 	_, err = ask[none](ctx, at, callReload, started{Front: serverConfig(cfg)})
 	if err == nil {

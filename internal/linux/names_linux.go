@@ -3,6 +3,7 @@ package linux
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -39,7 +40,11 @@ func (n *names) of(ctx context.Context, uid uint32) string {
 	if ok && time.Now().Before(k.until) {
 		return k.name
 	}
-	k = name{lookUp(ctx, uid), time.Now().Add(nameAge)}
+	found, asked := lookUp(ctx, uid)
+	if !asked {
+		return "" // which says nothing of the next time
+	}
+	k = name{found, time.Now().Add(nameAge)}
 	if k.name == "" {
 		k.until = time.Now().Add(noNameAge)
 	}
@@ -55,12 +60,14 @@ func (n *names) of(ctx context.Context, uid uint32) string {
 // lookUps bounds how many look-ups wait for a directory service that does not answer.
 var lookUps = make(chan struct{}, 8)
 
-func lookUp(ctx context.Context, uid uint32) string {
+// lookUp asks for a name. It returns false where the system could not be asked: too many look-ups wait, or there is no
+// room for a process or its descriptors.
+func lookUp(ctx context.Context, uid uint32) (name string, asked bool) {
 	select {
 	case lookUps <- struct{}{}:
 		defer func() { <-lookUps }()
 	default:
-		return ""
+		return "", false
 	}
 	ctx, cancel := context.WithTimeout(ctx, nameTimeout)
 	defer cancel()
@@ -70,14 +77,14 @@ func lookUp(ctx context.Context, uid uint32) string {
 	cmd.WaitDelay = 100 * time.Millisecond
 	out, err := cmd.Output()
 	if err != nil {
-		return ""
+		return "", cmd.Process != nil || errors.Is(err, exec.ErrNotFound) // it ran, or there is none to run
 	}
 	line, _, _ := bytes.Cut(out, []byte("\n"))
 	f := strings.Split(string(line), ":")
 	if len(f) < 3 || f[2] != id {
-		return ""
+		return "", true
 	}
-	return text([]byte(f[0]))
+	return text([]byte(f[0])), true
 }
 
 // UserName returns the name of a user; empty where it is not known.

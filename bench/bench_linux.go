@@ -15,7 +15,7 @@ import (
 	"filippo.io/age"
 	"golang.org/x/sys/unix"
 
-	"github.com/stopd/stopd"
+	stop "github.com/stopd/stopd"
 	"github.com/stopd/stopd/bench/thesis"
 	"github.com/stopd/stopd/evidence"
 	"github.com/stopd/stopd/examine"
@@ -220,19 +220,11 @@ func (b *bench) simple() error {
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp(b.dir, ".bench-")
+	dir, store, err := b.emptyStore()
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	id, err := age.GenerateX25519Identity()
-	if err != nil {
-		return err
-	}
-	store, err := evidence.Open(filepath.Join(dir, "store"), evidence.Config{Recipients: []age.Recipient{id.Recipient()}})
-	if err != nil {
-		return err
-	}
 	defer store.Close()
 	f, err := os.Create(filepath.Join(dir, "text"))
 	if err != nil {
@@ -314,6 +306,22 @@ func (b *bench) same(hs ...*linux.Host) (processes, channels int, err error) {
 		channels = len(r.Channels)
 	}
 	return len(t), channels, nil
+}
+
+// emptyStore opens an empty store in a new directory, which the caller removes.
+func (b *bench) emptyStore() (dir string, _ *evidence.Store, err error) {
+	if dir, err = os.MkdirTemp(b.dir, ".bench-"); err != nil {
+		return "", nil, err
+	}
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		return "", nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	store, err := evidence.Open(filepath.Join(dir, "store"), evidence.Config{Recipients: []age.Recipient{id.Recipient()}})
+	if err != nil {
+		return "", nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return dir, store, nil
 }
 
 // complex measures P4, the 14 processes of the thesis's Table 4.13, among so many others.

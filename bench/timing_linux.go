@@ -10,14 +10,10 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
-	"filippo.io/age"
-
-	"github.com/stopd/stopd/evidence"
 	"github.com/stopd/stopd/internal/linux"
 	"github.com/stopd/stopd/server"
 )
@@ -39,19 +35,11 @@ func (b *bench) timing() error {
 		return err
 	}
 	defer h.Close()
-	dir, err := os.MkdirTemp(b.dir, ".bench-")
+	dir, store, err := b.emptyStore()
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	id, err := age.GenerateX25519Identity()
-	if err != nil {
-		return err
-	}
-	store, err := evidence.Open(filepath.Join(dir, "store"), evidence.Config{Recipients: []age.Recipient{id.Recipient()}})
-	if err != nil {
-		return err
-	}
 	defer store.Close()
 	x := examiner(h, store)
 	t := table{head: []string{"told from a report", "type", "without a grid", "with it"}}

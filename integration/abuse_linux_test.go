@@ -35,9 +35,12 @@ func (s *stage) front() string {
 	return strings.TrimSpace(string(out))
 }
 
+// daemonProcesses are the supervisor and those that it started, for a shell: the collector's may be about to become programs.
+const daemonProcesses = "$(pgrep -o -x stopd) $(pgrep -P $(pgrep -o -x stopd))"
+
 func (s *stage) load() (l load) {
 	s.t.Helper()
-	out, err := s.b.Host.Run(s.ctx, "sh", "-c", "for p in $(pgrep -x stopd); do grep VmRSS /proc/$p/status; ls /proc/$p/fd | wc -l; done")
+	out, err := s.b.Host.Run(s.ctx, "sh", "-c", "for p in "+daemonProcesses+"; do grep VmRSS /proc/$p/status; ls /proc/$p/fd | wc -l; done")
 	s.must(err)
 	f := strings.Fields(string(out))
 	if len(f) != 5*4 { // VmRSS: 1 kB 2
@@ -66,7 +69,7 @@ func (s *stage) flat(before load) {
 		return after.descriptors <= before.descriptors+pooled, nil
 	})
 	if err != nil {
-		out, _ := s.b.Host.Run(context.Background(), "sh", "-c", "for p in $(pgrep -x stopd); do ls -l /proc/$p/fd; done")
+		out, _ := s.b.Host.Run(context.Background(), "sh", "-c", "for p in "+daemonProcesses+"; do ls -l /proc/$p/fd; done")
 		s.t.Fatalf("wait for the descriptors of before: %v; they are\n%s", err, out)
 	}
 	s.t.Logf("before %+v, after %+v", before, after)

@@ -15,6 +15,7 @@ func TestForwardedByNAT(t *testing.T) {
 	for _, linked := range []bool{true, false} {
 		t.Run(map[bool]string{true: "linked", false: "unlinked"}[linked], func(t *testing.T) {
 			s := theWorld(t).stage(t)
+			t.Cleanup(s.hangUp) // nothing passes the end of a connection on once the rules are gone
 			rules := fmt.Sprintf(`table ip forward {
 	chain pre { type nat hook prerouting priority dstnat; tcp dport %d dnat to %s:%d; }
 	chain post { type nat hook postrouting priority srcnat; ip daddr %[2]s masquerade; }

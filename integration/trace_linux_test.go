@@ -168,6 +168,9 @@ func (s *stage) inBetween(r report.Report, tr trail) {
 		}
 		left = slices.Delete(left, i, i+1)
 	}
+	if r.Connection == nil {
+		s.t.Fatalf("no connection was found:\n%s", report.Text(r))
+	}
 	if !slices.ContainsFunc(tr.out.pids, func(pid int) bool { return slices.Contains(r.Connection.Owners, pid) }) || len(r.Connection.Owners) != len(tr.out.pids) {
 		s.t.Errorf("owners are %v, want %v", r.Connection.Owners, tr.out.pids)
 	}

@@ -83,9 +83,10 @@ type auditor struct {
 
 	state   state // of the newest record that has one
 	last    string
-	useless bool  // the header of the last segment
-	tail    int64 // octets behind the last record of the last segment
-	from    int64 // where they begin
+	read    uint64 // number of the segment read last
+	useless bool   // its header is
+	tail    int64  // octets behind the last record of the last segment
+	from    int64  // where they begin
 	gaps    []gap
 	lacks   []lack
 }
@@ -118,8 +119,8 @@ func (s state) unexpired(of span) (parts []span) {
 
 // A lack is a segment without a table.
 type lack struct {
-	name  string
-	first uint64 // number of the first record of the segment behind it
+	name string
+	next uint64 // number of the record behind its last one
 }
 
 // maxFindings bounds what is said of a store that is not one.
@@ -192,7 +193,7 @@ func (a *auditor) judge() error {
 	head := uint64(a.Log.Head.N)
 	for _, l := range a.lacks {
 		switch {
-		case l.first < head:
+		case l.next < head:
 			a.find(translog.Removed, l.name, "a segment that was closed has a table")
 		case !a.Writing:
 			a.find(translog.Uncovered, l.name, "it was about to be written: %s", translog.CrashOrCut)

@@ -72,14 +72,14 @@ func entryOf(at int64, r record, redeemed map[locator]bool) Entry {
 	return e
 }
 
-const (
-	minPrefix    = 10 // of a token's text: what IRC shows
-	aroundWindow = time.Hour
-)
+const aroundWindow = time.Hour
+
+// MinPrefix is how many characters of a token are enough to look it up by: IRC shows no more.
+const MinPrefix = 10
 
 // Resolve gives the tokens of the reports in dir whose text form begins with prefix, in the order
 // they were kept, by opening every report; where around is not zero, only those kept within an
-// hour of it. A prefix has at least 10 characters. It takes no lock and records nothing.
+// hour of it. A prefix has at least [MinPrefix] characters. It takes no lock and records nothing.
 //
 // Where no token fits the error is [ErrNotFound], unless a report could not be tried: then it is
 // [ErrAltered] (the store is damaged) or [ErrWrongKey] (no identity opens a report).
@@ -152,8 +152,8 @@ func resolvePrefix(dir, prefix string, around time.Time, ids []age.Identity) ([]
 
 func checkPrefix(prefix string) error {
 	full := len(stop.Token{}.String())
-	if len(prefix) < minPrefix || len(prefix) > full {
-		return fmt.Errorf("check prefix %q: %d characters, not %d to %d", prefix, len(prefix), minPrefix, full)
+	if len(prefix) < MinPrefix || len(prefix) > full {
+		return fmt.Errorf("check prefix %q: %d characters, not %d to %d", prefix, len(prefix), MinPrefix, full)
 	}
 	// The last digit of a token holds fewer bits than the others, so a prefix is checked by its
 	// alphabet and not by filling it up to a token.

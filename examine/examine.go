@@ -51,7 +51,7 @@ type Examiner struct {
 // for it.
 func (x *Examiner) Find(ctx context.Context, q stop.Question) (stop.Connection, error) {
 	s, err := x.find(ctx, q)
-	if ownerless(err) {
+	if ownerless(err) != nil {
 		return stop.Connection{Local: q.Local, Remote: q.Remote, UID: nobody}, nil
 	}
 	if err != nil {
@@ -64,12 +64,16 @@ func (x *Examiner) Find(ctx context.Context, q stop.Question) (stop.Connection, 
 // nobody is the owner of a connection that is not known: the user id that no system gives.
 const nobody = 1<<32 - 1
 
-// ownerless reports whether a connection that was not found is answered for all the same: what is known of it is
-// reported, without an owner.
-func ownerless(err error) bool {
-	var hidden *host.HiddenError
-	var forwarded *host.ForwardedError
-	return errors.As(err, &hidden) || errors.As(err, &forwarded)
+// ownerless returns the error of a connection that was not found and is answered for all the same, or nil: what is
+// known of it is reported, without an owner.
+func ownerless(err error) error {
+	if hidden := (*host.HiddenError)(nil); errors.As(err, &hidden) {
+		return hidden
+	}
+	if forwarded := (*host.ForwardedError)(nil); errors.As(err, &forwarded) {
+		return forwarded
+	}
+	return nil
 }
 
 // find returns the socket that a question is about, where there is somebody to answer for it.
@@ -122,7 +126,7 @@ func (x *Examiner) Look(ctx context.Context, q stop.Question) (report.Report, er
 // look returns the report, and the daemon's own network namespace.
 func (x *Examiner) look(ctx context.Context, q stop.Question) (report.Report, uint64, error) {
 	s, err := x.find(ctx, q)
-	if err != nil && !ownerless(err) {
+	if err != nil && ownerless(err) == nil {
 		return report.Report{}, 0, err
 	}
 	r := x.blank(ctx, q)
@@ -130,7 +134,7 @@ func (x *Examiner) look(ctx context.Context, q stop.Question) (report.Report, ui
 	r.Kind = report.KindID
 	switch {
 	case err != nil:
-		x.unowned(err, &r)
+		x.unowned(ownerless(err), &r)
 	case q.Type == stop.ID:
 		r.Connection = x.connection(ctx, s)
 	default:
@@ -162,15 +166,8 @@ func translated(r report.Report) bool {
 // unowned reports what is known of a connection of nobody on this host. A machine that the host passes it on for is the
 // previous host.
 func (x *Examiner) unowned(err error, r *report.Report) {
-	var hidden *host.HiddenError
-	var f *host.ForwardedError
-	if errors.As(err, &hidden) {
-		err = hidden
-	} else if errors.As(err, &f) {
-		err = f
-	}
 	r.Gaps = append(r.Gaps, host.Gap{What: "connection", Why: err.Error()})
-	if f != nil && r.Request.Type != stop.ID.String() {
+	if f, ok := err.(*host.ForwardedError); ok && r.Request.Type != stop.ID.String() {
 		r.Previous = []trace.Previous{{Remote: f.Remote, Local: f.Local, Direction: host.Inbound,
 			Reasons: []string{trace.ReasonInbound, trace.ReasonNAT}, Corroborated: true, NetNS: f.NetNS}}
 	}

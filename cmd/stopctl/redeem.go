@@ -139,13 +139,10 @@ func warnings(std stdio) *slog.Logger {
 	return slog.New(slog.NewTextHandler(std.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 
-// minPrefix is how much of a token is enough to look it up by: IRC shows ten characters.
-const minPrefix = 10
-
 // complete finds the one token that begins with a prefix, among those of about a time. There is no index of
 // prefixes that somebody without the key could search: all reports of that time are opened.
 func complete(store, prefix, around string, ids []age.Identity) (stop.Token, error) {
-	if len(prefix) < minPrefix || !strings.HasPrefix(prefix, "s") {
+	if len(prefix) < evidence.MinPrefix || !strings.HasPrefix(prefix, "s") {
 		return stop.Token{}, usageError("%q is not a token, nor ten or more of the first characters of one", prefix)
 	}
 	if around == "" {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 	"time"
@@ -20,17 +21,28 @@ type queue struct {
 	sent, received time.Time
 }
 
+// sysvRows gives the fields of each line of a file in /proc/sysvipc but its heading.
+func sysvRows(b []byte) iter.Seq[[][]byte] {
+	return func(yield func([][]byte) bool) {
+		first := true
+		for line := range bytes.Lines(b) {
+			f := bytes.Fields(line)
+			if first || len(f) == 0 {
+				first = false // the heading
+				continue
+			}
+			if !yield(f) {
+				return
+			}
+		}
+	}
+}
+
 // parseQueues parses /proc/sysvipc/msg: key, msqid, perms, cbytes, qnum, lspid, lrpid, uid, gid, cuid, cgid,
 // stime, rtime, ctime.
 func parseQueues(b []byte) ([]queue, error) {
 	var qs []queue
-	first := true
-	for line := range bytes.Lines(b) {
-		f := bytes.Fields(line)
-		if first || len(f) == 0 {
-			first = false // the heading
-			continue
-		}
+	for f := range sysvRows(b) {
 		if len(f) < 14 {
 			return nil, fmt.Errorf("parse message queues: %w", errSyntax)
 		}
@@ -78,13 +90,7 @@ type semSet struct {
 // parseSems parses /proc/sysvipc/sem: key, semid, perms, nsems, uid, gid, cuid, cgid, otime, ctime.
 func parseSems(b []byte) ([]semSet, error) {
 	var sets []semSet
-	first := true
-	for line := range bytes.Lines(b) {
-		f := bytes.Fields(line)
-		if first || len(f) == 0 {
-			first = false // the heading
-			continue
-		}
+	for f := range sysvRows(b) {
 		if len(f) < 10 {
 			return nil, fmt.Errorf("parse semaphores: %w", errSyntax)
 		}

@@ -54,8 +54,9 @@ func unprivileged() int {
 // capabilities are those that a role which stays root keeps: to read what belongs to others; and, for a store that
 // belongs to another user, to write it. Both keep what they have in memory out of swap. The front and the tracer have none: they are not root.
 var capabilities = map[role][]int{
-	collector: {unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH, unix.CAP_NET_ADMIN, unix.CAP_SYS_ADMIN, unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_IPC_LOCK},
-	keeper:    {unix.CAP_DAC_OVERRIDE, unix.CAP_FOWNER, unix.CAP_IPC_LOCK},
+	collector: {unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH, unix.CAP_NET_ADMIN, unix.CAP_SYS_ADMIN, unix.CAP_BPF, unix.CAP_PERFMON,
+		unix.CAP_IPC_OWNER, unix.CAP_IPC_LOCK}, // who last used a semaphore is told to those who may read it
+	keeper: {unix.CAP_DAC_OVERRIDE, unix.CAP_FOWNER, unix.CAP_IPC_LOCK},
 }
 
 // startRestricted starts a role from a thread of its own, which gives up first what binds one thread and is

@@ -23,7 +23,7 @@ var can = map[bool]map[role][]string{
 		tracer: {"make sockets of the network"},
 		keeper: {"act as root", "use CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_IPC_LOCK", "write the store"},
 		collector: {"act as root", "make UNIX sockets", "make netlink sockets", "read files", "run programs", "signal other processes",
-			"use CAP_DAC_READ_SEARCH, CAP_NET_ADMIN, CAP_IPC_LOCK, CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF"},
+			"use CAP_DAC_READ_SEARCH, CAP_NET_ADMIN, CAP_IPC_LOCK, CAP_IPC_OWNER, CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF"},
 	},
 	false: {
 		front:     nil,

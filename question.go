@@ -65,10 +65,16 @@ type Payer struct {
 	Traceback bool
 }
 
-// A Finding is what an examined question came to: the token that stands for it, and the candidates for the
-// previous host.
+// A Finding is what the token of a recursive question leads back to. It is for whoever asks the previous hosts, and
+// not for whoever sends the token.
 type Finding struct {
-	Token    Token
+	Token     Token
+	Type      Type
+	SID       uint64
+	Requester netip.Addr
+	// Connection is the one that was examined; zero where none was, and there is nobody to ask.
+	Connection Connection
+	// Previous are the candidates for the previous host.
 	Previous []Previous
 }
 

@@ -85,8 +85,6 @@ func (noKeeper) Keep(_ context.Context, report []byte, _ stop.Payer) (stop.Token
 	return stop.TokenOf(report), nil
 }
 
-func (noKeeper) KeepTraceback(context.Context, stop.Token, []byte) error { return nil }
-
 func question(typ stop.Type, local, remote netip.AddrPort) stop.Question {
 	r := stop.Request{Local: uint64(local.Port()), Remote: uint64(remote.Port()), Type: typ}
 	return r.About(remote.Addr(), local.Addr(), time.Now())

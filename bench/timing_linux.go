@@ -14,7 +14,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/stopd/stopd"
+	"github.com/stopd/stopd/evidence"
+	"github.com/stopd/stopd/examine"
 	"github.com/stopd/stopd/internal/linux"
+	"github.com/stopd/stopd/report"
 	"github.com/stopd/stopd/server"
 )
 
@@ -48,7 +52,7 @@ func (b *bench) timing() error {
 	var order []row
 	for i, slots := range []server.Slots{{}, {ID: 5 * time.Millisecond, IDRec: 20 * time.Millisecond, SV: 20 * time.Millisecond, SVRec: 20 * time.Millisecond}} {
 		for _, typ := range []string{"ID", "SV", "SV_REC"} {
-			times, err := b.replyTimes(x, slots, typ, samples)
+			times, err := b.replyTimes(x, store, slots, typ, samples)
 			if err != nil {
 				return err
 			}
@@ -76,14 +80,19 @@ func (b *bench) timing() error {
 }
 
 // replyTimes asks for each kind of reply so often, all kinds mixed, one after the other, and returns how long each took.
-func (b *bench) replyTimes(a server.Answerer, slots server.Slots, typ string, samples int) (map[string][]time.Duration, error) {
+func (b *bench) replyTimes(x *examine.Examiner, store *evidence.Store, slots server.Slots, typ string, samples int) (map[string][]time.Duration, error) {
 	everybody := []netip.Prefix{netip.PrefixFrom(loopback, 32)}
-	s := server.New(a, &server.Config{
+	cfg := &server.Config{
 		Errors: server.ErrorsStandard, OnBehalf: everybody, Slots: slots, Logger: slog.New(slog.DiscardHandler),
 		Limits: server.Limits{Connections: 64, ConnectionsPerSource: 64, RequestsPerConn: 1 << 30, Idle: time.Minute, Lookups: 64,
 			PerSourcePerSecond: 1e9, Burst: 1e9, PerUserPerSecond: 1e9, UserBurst: 1e9, AskersPerSID: 64, Table: 1 << 20, Over: server.OverDecoy},
 		Traceback: server.TracebackConfig{Port: 1, Window: 2 * time.Minute, MaxPrevious: 8, Timeout: time.Second, Parallel: 64},
-	})
+	}
+	tracebacks := server.NewTracebacks(func(ctx context.Context, t stop.Token, records []stop.Traceback) error {
+		return store.KeepTraceback(ctx, t, report.EncodeTraceback(records))
+	}, cfg)
+	x.Tracer = tracebacks
+	s := server.New(x, tracebacks, cfg)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
@@ -95,6 +104,7 @@ func (b *bench) replyTimes(a server.Answerer, slots server.Slots, typ string, sa
 		cancel()
 		<-done
 		s.Wait(context.Background())
+		tracebacks.Wait(context.Background())
 	}()
 	dial := func(from netip.Addr) (*bufio.ReadWriter, error) {
 		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: from.AsSlice()}}

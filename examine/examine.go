@@ -24,14 +24,20 @@ type Keeper interface {
 	// Keep keeps a report, charged to who has it made, and returns its token once it is durable. The error is
 	// [stop.ErrNoRoom] where it is too much.
 	Keep(ctx context.Context, report []byte, p stop.Payer) (stop.Token, error)
-	// KeepTraceback keeps what became of the previous hosts, under the token of the report that named them.
-	KeepTraceback(ctx context.Context, t stop.Token, record []byte) error
+}
+
+// A Tracer asks previous hosts. It is a seam between processes: who the candidates are goes through it and nowhere else.
+type Tracer interface {
+	// Found takes what the token of a recursive question leads back to.
+	Found(ctx context.Context, f stop.Finding) error
 }
 
 // An Examiner answers questions about one host. Its methods may be called from several goroutines.
 type Examiner struct {
 	Host   host.Host
 	Keeper Keeper
+	// Tracer is told of every token of a recursive question, whatever it stands for. Other questions need none.
+	Tracer Tracer
 	// Name and Version say in each report what wrote it; Sources say where it looked.
 	Name, Version string
 	Sources       func() []string
@@ -51,14 +57,19 @@ type Examiner struct {
 // for it.
 func (x *Examiner) Find(ctx context.Context, q stop.Question) (stop.Connection, error) {
 	s, err := x.find(ctx, q)
-	if ownerless(err) != nil {
-		return stop.Connection{Local: q.Local, Remote: q.Remote, UID: nobody}, nil
-	}
-	if err != nil {
+	if err != nil && ownerless(err) == nil {
 		return stop.Connection{}, err
 	}
+	return connectionOf(q, s, err), nil
+}
+
+// connectionOf is what admission tells a connection by; err is nil or why it has no owner.
+func connectionOf(q stop.Question, s host.Socket, err error) stop.Connection {
+	if err != nil {
+		return stop.Connection{Local: q.Local, Remote: q.Remote, UID: nobody}
+	}
 	o := s.Outside()
-	return stop.Connection{Local: o.Local, Remote: o.Remote, UID: s.UID}, nil
+	return stop.Connection{Local: o.Local, Remote: o.Remote, UID: s.UID}
 }
 
 // nobody is the owner of a connection that is not known: the user id that no system gives.
@@ -98,23 +109,34 @@ func (x *Examiner) find(ctx context.Context, q stop.Question) (host.Socket, erro
 	return s, nil
 }
 
-// Examine answers a question: it saves a report and returns its token, with the candidates for the
-// previous host where the type asks for them. The error is [stop.ErrNoUser] where nobody answers for the
-// connection, [stop.ErrNoRoom] where there is no room to save; nothing is saved then.
-func (x *Examiner) Examine(ctx context.Context, q stop.Question) (stop.Finding, error) {
-	r, home, err := x.look(ctx, q)
+// Examine answers a question: it saves a report and returns its token. Where the type asks for it, the candidates for the
+// previous host are with the Tracer then. The error is [stop.ErrNoUser] where nobody answers for the connection,
+// [stop.ErrNoRoom] where there is no room to save; nothing is saved then.
+func (x *Examiner) Examine(ctx context.Context, q stop.Question) (stop.Token, error) {
+	r, l, err := x.look(ctx, q)
 	if err != nil {
-		return stop.Finding{}, err
+		return stop.Token{}, err
 	}
 	p := payer(q)
 	if c := r.Connection; c != nil { // none was found where translation hides it
 		p.UID, p.Owned = c.UID, true
 	}
-	t, err := x.Keeper.Keep(ctx, bounded(&r), p)
+	return x.keep(ctx, q, bounded(&r), p, stop.Finding{Connection: l.connection, Previous: candidates(r.Previous, l.home)})
+}
+
+// keep keeps a report, and hands on what its token leads back to.
+func (x *Examiner) keep(ctx context.Context, q stop.Question, b []byte, p stop.Payer, f stop.Finding) (stop.Token, error) {
+	t, err := x.Keeper.Keep(ctx, b, p)
 	if err != nil {
-		return stop.Finding{}, fmt.Errorf("keep report: %w", err)
+		return stop.Token{}, fmt.Errorf("keep report: %w", err)
 	}
-	return stop.Finding{Token: t, Previous: candidates(r.Previous, home)}, nil
+	if q.Type.Recursive() {
+		f.Token, f.Type, f.SID, f.Requester = t, q.Type, q.SID, q.Requester
+		if err := x.Tracer.Found(ctx, f); err != nil {
+			return stop.Token{}, fmt.Errorf("hand on previous hosts: %w", err)
+		}
+	}
+	return t, nil
 }
 
 // Look returns the report that Examine would save, and saves nothing.
@@ -123,14 +145,19 @@ func (x *Examiner) Look(ctx context.Context, q stop.Question) (report.Report, er
 	return r, err
 }
 
-// look returns the report, and the daemon's own network namespace.
-func (x *Examiner) look(ctx context.Context, q stop.Question) (report.Report, uint64, error) {
+// A looked is what a look tells beside the report.
+type looked struct {
+	connection stop.Connection
+	home       uint64 // the daemon's own network namespace
+}
+
+func (x *Examiner) look(ctx context.Context, q stop.Question) (report.Report, looked, error) {
 	s, err := x.find(ctx, q)
 	if err != nil && ownerless(err) == nil {
-		return report.Report{}, 0, err
+		return report.Report{}, looked{}, err
 	}
 	r := x.blank(ctx, q)
-	home := r.Host.NetNS
+	l := looked{connectionOf(q, s, err), r.Host.NetNS}
 	r.Kind = report.KindID
 	switch {
 	case err != nil:
@@ -140,7 +167,7 @@ func (x *Examiner) look(ctx context.Context, q stop.Question) (report.Report, ui
 	default:
 		r.Connection = x.connection(ctx, s)
 		if err := x.trace(ctx, q, s, &r); err != nil {
-			return report.Report{}, 0, err
+			return report.Report{}, looked{}, err
 		}
 	}
 	if q.Type.Full() {
@@ -153,7 +180,7 @@ func (x *Examiner) look(ctx context.Context, q stop.Question) (report.Report, ui
 		r.Tool.Sources = append(slices.Clip(r.Tool.Sources), "conntrack")
 	}
 	x.Save.apply(&r)
-	return r, home, nil
+	return r, l, nil
 }
 
 // translated reports whether a connection of a report, or one with a previous host, has other ends outside of
@@ -182,24 +209,12 @@ func (x *Examiner) Decline(ctx context.Context, q stop.Question, why string, sam
 		r.Kind, r.SameAs = report.KindDuplicate, sameAs.String()
 	}
 	x.Save.apply(&r)
-	t, err := x.Keeper.Keep(ctx, report.Encode(r), payer(q))
-	if err != nil {
-		return stop.Token{}, fmt.Errorf("keep report: %w", err)
-	}
-	return t, nil
+	return x.keep(ctx, q, report.Encode(r), payer(q), stop.Finding{})
 }
 
 // payer is who asks. Every recursive question has a trace-back, be it of nobody.
 func payer(q stop.Question) stop.Payer {
 	return stop.Payer{Source: q.Requester, Traceback: q.Type.Recursive()}
-}
-
-// KeepTraceback keeps what became of the previous hosts.
-func (x *Examiner) KeepTraceback(ctx context.Context, t stop.Token, ts []stop.Traceback) error {
-	if err := x.Keeper.KeepTraceback(ctx, t, report.EncodeTraceback(ts)); err != nil {
-		return fmt.Errorf("keep trace-back: %w", err)
-	}
-	return nil
 }
 
 // blank returns a report with what every report has.
@@ -278,7 +293,7 @@ func bounded(r *report.Report) []byte {
 	return b
 }
 
-// candidates are the previous hosts as the server needs them. From other network namespaces than the daemon's own
+// candidates are the previous hosts as who asks them needs them. From other network namespaces than the daemon's own
 // nobody can be asked.
 func candidates(ps []trace.Previous, home uint64) []stop.Previous {
 	var out []stop.Previous

@@ -19,11 +19,12 @@ import (
 	"github.com/stopd/stopd/trace"
 )
 
-// A shelf keeps what it is given.
+// A shelf keeps what it is given, and remembers what was found.
 type shelf struct {
-	reports    [][]byte
-	tracebacks map[stop.Token][]byte
-	err        error
+	reports  [][]byte
+	findings []stop.Finding
+	err      error // of keeping
+	foundErr error
 }
 
 func (k *shelf) Keep(_ context.Context, b []byte, _ stop.Payer) (stop.Token, error) {
@@ -34,12 +35,18 @@ func (k *shelf) Keep(_ context.Context, b []byte, _ stop.Payer) (stop.Token, err
 	return stop.TokenOf(b), nil
 }
 
-func (k *shelf) KeepTraceback(_ context.Context, t stop.Token, b []byte) error {
-	if k.tracebacks == nil {
-		k.tracebacks = map[stop.Token][]byte{}
+func (k *shelf) Found(_ context.Context, f stop.Finding) error {
+	k.findings = append(k.findings, f)
+	return k.foundErr
+}
+
+// found returns what was found last, and checks that it is of the report that was kept last; zero where it is not.
+func (k *shelf) found(t *testing.T) stop.Finding {
+	t.Helper()
+	if len(k.findings) == 0 || k.findings[len(k.findings)-1].Token != stop.TokenOf(k.reports[len(k.reports)-1]) {
+		return stop.Finding{}
 	}
-	k.tracebacks[t] = b
-	return k.err
+	return k.findings[len(k.findings)-1]
 }
 
 // last returns the report kept last, and checks that the token is of its bytes.
@@ -87,7 +94,7 @@ func recording(t *testing.T) host.Recording {
 
 func examiner(t *testing.T) (*Examiner, *shelf) {
 	k := &shelf{}
-	return &Examiner{Host: &host.Replay{Recording: recording(t)}, Keeper: k, Name: "stopd", Version: "0", Sources: func() []string { return []string{"proc"} },
+	return &Examiner{Host: &host.Replay{Recording: recording(t)}, Keeper: k, Tracer: k, Name: "stopd", Version: "0", Sources: func() []string { return []string{"proc"} },
 		Deadline: time.Minute, Trace: trace.Defaults, Save: AllGroups,
 		UserName: func(context.Context, uint32) string { return "user1" }}, k
 }
@@ -118,11 +125,11 @@ func TestTypes(t *testing.T) {
 		t.Run(c.line, func(t *testing.T) {
 			x, k := examiner(t)
 			q := question(t, c.line)
-			f, err := x.Examine(t.Context(), q)
+			token, err := x.Examine(t.Context(), q)
 			if err != nil {
 				t.Fatal(err)
 			}
-			r := k.last(t, f.Token)
+			r, f := k.last(t, token), k.found(t)
 			if r.Kind != c.kind || len(r.Processes) != c.processes || (len(r.Users) > 0) != (c.processes > 0) || c.processes == 0 && len(r.Channels) > 0 {
 				t.Errorf("kind %s, %d processes, %d users", r.Kind, len(r.Processes), len(r.Users))
 			}
@@ -149,8 +156,20 @@ func TestTypes(t *testing.T) {
 			if d := cmp.Diff(c.previous, previous); d != "" {
 				t.Errorf("in the report: %s", d)
 			}
+			if !q.Type.Recursive() {
+				previous = nil // nobody is asked, so nobody is told
+				if len(k.findings) > 0 {
+					t.Errorf("found are %+v", k.findings)
+				}
+			}
 			if d := cmp.Diff(previous, found); d != "" {
 				t.Errorf("to be asked: %s", d)
+			}
+			if q.Type.Recursive() {
+				at, err := x.Find(t.Context(), q)
+				if err != nil || f.Token != token || f.Type != q.Type || f.SID != q.SID || f.Requester != q.Requester || f.Connection != at {
+					t.Errorf("found is %+v, %v", f, err)
+				}
 			}
 		})
 	}
@@ -194,11 +213,11 @@ func TestWhoIsAnswered(t *testing.T) {
 		t.Errorf("an inbound connection is answered to its other end: %v", err)
 	}
 	q = question(t, "22,616:SV_REC:7:1.1.1.1")
-	f, err := x.Examine(t.Context(), q)
+	token, err := x.Examine(t.Context(), q)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := k.last(t, f.Token)
+	r := k.last(t, token)
 	if !r.Request.OnBehalf || r.Request.Requester != netip.MustParseAddr("3.3.3.3") || r.Connection.Direction != host.Inbound {
 		t.Errorf("on behalf: %+v, %+v", r.Request, r.Connection)
 	}
@@ -220,11 +239,11 @@ func TestSalt(t *testing.T) {
 	q := question(t, "968,23:SV")
 	seen := map[stop.Token]bool{}
 	for range 3 {
-		f, err := x.Examine(t.Context(), q)
+		token, err := x.Examine(t.Context(), q)
 		if err != nil {
 			t.Fatal(err)
 		}
-		seen[f.Token] = true
+		seen[token] = true
 	}
 	if len(seen) != 3 {
 		t.Errorf("three answers to one question have %d tokens", len(seen))
@@ -256,6 +275,11 @@ func TestDecline(t *testing.T) {
 		}
 		if r.Request.SID != "7" || !r.Request.OnBehalf {
 			t.Errorf("%s: the request is %+v", c.why, r.Request)
+		}
+		// Its trace-back leads nowhere, and is recorded as those that lead somewhere.
+		want := stop.Finding{Token: token, Type: stop.SVRec, SID: 7, Requester: netip.MustParseAddr("3.3.3.3")}
+		if d := cmp.Diff(want, k.found(t), cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{})); d != "" {
+			t.Errorf("%s: found is %s", c.why, d)
 		}
 	}
 }
@@ -308,11 +332,11 @@ func TestGroups(t *testing.T) {
 		t.Run("no "+c.off, func(t *testing.T) {
 			x, k := examiner(t)
 			c.change(&x.Save)
-			f, err := x.Examine(t.Context(), question(t, "968,23:SV_REC:7"))
+			token, err := x.Examine(t.Context(), question(t, "968,23:SV_REC:7"))
 			if err != nil {
 				t.Fatal(err)
 			}
-			r := k.last(t, f.Token)
+			r, f := k.last(t, token), k.found(t)
 			var want, off []string
 			for _, g := range all {
 				if g == c.off {
@@ -353,11 +377,11 @@ func TestArguments(t *testing.T) {
 	} {
 		x, k := examiner(t)
 		x.Save.Arguments = mode
-		f, err := x.Examine(t.Context(), question(t, "968,23:SV"))
+		token, err := x.Examine(t.Context(), question(t, "968,23:SV"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d := cmp.Diff(want, k.last(t, f.Token).Processes[0].Args, cmpopts.EquateEmpty()); d != "" {
+		if d := cmp.Diff(want, k.last(t, token).Processes[0].Args, cmpopts.EquateEmpty()); d != "" {
 			t.Errorf("%s: %s", mode, d)
 		}
 	}
@@ -380,17 +404,17 @@ func TestFailures(t *testing.T) {
 	if _, err := x.Decline(t.Context(), q, "why", stop.Token{}); !errors.Is(err, k.err) {
 		t.Errorf("decline: %v", err)
 	}
-	if err := x.KeepTraceback(t.Context(), stop.Token{}, nil); !errors.Is(err, k.err) {
-		t.Errorf("trace-back: %v", err)
+	if len(k.findings) > 0 {
+		t.Errorf("of what was not kept, found are %+v", k.findings)
 	}
-	k.err = nil
-	want := []stop.Traceback{{SelectedBy: "inbound", Asked: true, Request: "616 , 22 : SV_REC : 7"}}
-	if err := x.KeepTraceback(t.Context(), stop.Token{1}, want); err != nil {
-		t.Fatal(err)
+	k.err, k.foundErr = nil, errors.New("the tracer ended")
+	if _, err := x.Examine(t.Context(), q); !errors.Is(err, k.foundErr) {
+		t.Errorf("examine, without a tracer: %v", err)
 	}
-	if got, err := report.DecodeTraceback(k.tracebacks[stop.Token{1}]); err != nil || len(got) != 1 || got[0].Request != want[0].Request {
-		t.Errorf("trace-back: %+v, %v", got, err)
+	if _, err := x.Decline(t.Context(), q, "why", stop.Token{}); !errors.Is(err, k.foundErr) {
+		t.Errorf("decline, without a tracer: %v", err)
 	}
+	k.foundErr, k.reports = nil, nil
 	x.Host = blindHost{x.Host}
 	if _, err := x.Examine(t.Context(), q); err == nil || errors.Is(err, stop.ErrNoUser) || len(k.reports) != 0 {
 		t.Errorf("a host that cannot be looked at: %v, %d reports", err, len(k.reports))

@@ -17,7 +17,8 @@ import (
 // bound returns one bound of a server as it is now.
 func (s *Server) boundOf(t *testing.T, name string) Bound {
 	t.Helper()
-	for _, b := range s.Bounds() {
+	all, _ := s.AllCounted(t.Context())
+	for _, b := range all.Bounds {
 		if b.Name == name {
 			return b
 		}
@@ -31,7 +32,7 @@ func TestThousandsOfIdleConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := testConfig()
 		cfg.Limits.Connections, cfg.Limits.ConnectionsPerSource = 1024, 128
-		s := New(&fake{}, cfg)
+		s := newServer(&fake{}, cfg)
 		for i := range 5000 {
 			time.Sleep(time.Millisecond)
 			dialPipe(t, s, fmt.Sprintf("127.0.1.%d", i%200))
@@ -54,7 +55,7 @@ func TestThousandsOfIdleConnections(t *testing.T) {
 
 // Who asks and closes its side is answered; who closes its side and says nothing is gone at once.
 func TestHalfClosed(t *testing.T) {
-	s := New(&fake{}, testConfig())
+	s := newServer(&fake{}, testConfig())
 	ctx, cancel := context.WithCancel(t.Context())
 	addr, served := listen(t, ctx, s)
 	for _, c := range []struct{ text, want string }{
@@ -147,7 +148,7 @@ func TestFlood(t *testing.T) {
 				cfg.Traceback.To = nil // who would be asked is on record
 				cfg.Limits = Limits{Connections: 256, ConnectionsPerSource: 32, RequestsPerConn: 100, Idle: 30 * time.Second, Lookups: 16,
 					PerSourcePerSecond: 200, Burst: 400, PerUserPerSecond: 50, UserBurst: 200, AskersPerSID: 64, Table: 4096, Over: OverDecoy}
-				s := New(f, cfg)
+				s := newServer(f, cfg)
 				types := []string{"", " : SV", " : SV_REC : 5", " : ID : 192.0.2.1", " : ID_REC : 9"}
 				done := flood(t, s, c.flooder, 64, func(i int) string { return fmt.Sprintf("%d , %d%s", i%999+1, i%7+1, types[i%len(types)]) }, time.Now().Add(lasts))
 				time.Sleep(lasts / 2)
@@ -179,11 +180,12 @@ func TestFlood(t *testing.T) {
 				for range 64 {
 					n += <-done
 				}
-				s.Wait(t.Context())
+				s.finish(t)
 				if n < 1000 || s.boundOf(t, "per_source_per_second").Reached == 0 {
 					t.Errorf("%d answers, none over a bound: this shows nothing", n)
 				}
-				for _, b := range s.Bounds() {
+				all, _ := s.AllCounted(t.Context())
+				for _, b := range all.Bounds {
 					if b.Used > b.Limit && b.Name != "connections" || b.Used > 2*b.Limit {
 						t.Errorf("%+v", b)
 					}
@@ -235,16 +237,16 @@ func TestBoundsAreCounted(t *testing.T) {
 				f := &fake{previous: func() []stop.Previous {
 					return []stop.Previous{candidate("127.0.0.1:616", "127.0.0.1:22"), candidate("127.0.0.1:617", "127.0.0.1:22")}
 				}}
-				s := New(f, cfg)
+				s := newServer(f, cfg)
 				if b := s.boundOf(t, name); b.Reached != 0 {
 					t.Fatalf("before: %+v", b)
 				}
 				c.do(t, s)
-				s.under.Wait()
+				s.settle()
 				if b := s.boundOf(t, name); b.Reached == 0 {
 					t.Errorf("%+v", b)
 				}
-				s.Wait(t.Context())
+				s.finish(t)
 			})
 		})
 	}

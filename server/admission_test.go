@@ -38,7 +38,7 @@ func TestAdmission(t *testing.T) {
 				f := &fake{uid: uid}
 				cfg := testConfig()
 				cfg.Limits.PerSourcePerSecond, cfg.Limits.PerUserPerSecond = 0.001, 0.001
-				s := New(f, cfg)
+				s := newServer(f, cfg)
 				spend(t, s, c.owner, c.src)
 				for i, line := range c.lines {
 					_, before, _ := f.seen()
@@ -58,7 +58,7 @@ func TestAdmission(t *testing.T) {
 			f := &fake{find: errNoUser}
 			cfg := testConfig()
 			cfg.Limits.PerSourcePerSecond, cfg.Limits.Burst, cfg.Limits.Over = 1, 5, OverError
-			s := New(f, cfg)
+			s := newServer(f, cfg)
 			count := func(from string) (misses, over int) {
 				for range 8 {
 					switch got := once(t, s, from, "1 , 2 : SV"); got {
@@ -84,7 +84,7 @@ func TestAdmission(t *testing.T) {
 	t.Run("what was over is the first again", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			f := &fake{uid: uid}
-			s := New(f, testConfig())
+			s := newServer(f, testConfig())
 			l := s.config.Load().Limits
 			spend(t, s, true, true)
 			once(t, s, "127.0.0.9", "1 , 2 : SV")
@@ -103,7 +103,7 @@ func TestAskersPerSID(t *testing.T) {
 		f := &fake{}
 		cfg := testConfig()
 		cfg.Limits.AskersPerSID, cfg.Limits.Over = 2, OverError
-		s := New(f, cfg)
+		s := newServer(f, cfg)
 		for i, c := range []struct {
 			from, line string
 			served     bool
@@ -126,11 +126,11 @@ func TestAskersPerSID(t *testing.T) {
 // Requests about nothing must not fill the tables that tell duplicates.
 func TestMissesEnterNoTable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := New(&fake{find: errNoUser}, testConfig())
+		s := newServer(&fake{find: errNoUser}, testConfig())
 		for sid := range 50 {
 			once(t, s, "127.0.0.9", fmt.Sprintf("1 , 2 : SV_REC : %d", sid))
 		}
-		if n := len(s.askers.known) + len(s.asked.known) + len(s.connection.known) + len(s.followed.known); n != 0 {
+		if n := len(s.askers.known) + len(s.asked.known) + len(s.connection.known) + len(s.tracing().followed.known); n != 0 {
 			t.Errorf("%d entries", n)
 		}
 	})
@@ -142,7 +142,7 @@ func TestFullTables(t *testing.T) {
 		f := &fake{}
 		cfg := testConfig()
 		cfg.Limits.Table = 10
-		s := New(f, cfg)
+		s := newServer(f, cfg)
 		for sid := range 40 {
 			once(t, s, "127.0.0.9", fmt.Sprintf("1 , %d : SV_REC : %d", sid+1, sid))
 		}
@@ -167,7 +167,7 @@ func TestLookupSlots(t *testing.T) {
 		f := &fake{examine: func(stop.Question) error { <-gate; return nil }}
 		cfg := testConfig()
 		cfg.Limits.Lookups, cfg.Limits.Over = 2, OverError
-		s := New(f, cfg)
+		s := newServer(f, cfg)
 		replies := make(chan string, 3)
 		for i := range cap(replies) {
 			go func() { replies <- once(t, s, fmt.Sprintf("127.0.1.%d", i), fmt.Sprintf("1 , %d", i+1)) }()

@@ -33,8 +33,8 @@ type asking struct {
 // An answer is a reply, and what is to be done once it has left.
 type answer struct {
 	reply stop.Reply
-	// then is set where the reply's token is to have a trace-back record.
-	then *promise
+	// follow is the reply's token where it will have a trace-back record, else zero.
+	follow stop.Token
 	// examined is set where the host was looked at and that was saved: later questions of the session are
 	// duplicates then.
 	examined bool
@@ -47,13 +47,16 @@ const lookupWait = 2 * time.Second
 // answer decides one question. The error means that no reply can be given.
 func (s *Server) answer(ctx context.Context, cfg *Config, q stop.Question) (a answer, err error) {
 	if q.Type.Recursive() {
-		if !s.promises.room.take(payer{source: source(q.Requester)}) {
+		by := payer{source: source(q.Requester)}
+		if !s.promised.take(by) {
 			return s.over(cfg, q), nil
 		}
 		defer func() {
-			if a.then == nil {
-				s.promises.room.giveBack(payer{source: source(q.Requester)})
+			if a.follow == (stop.Token{}) {
+				s.promised.giveBack(by)
+				return
 			}
+			time.AfterFunc(recordAfter(cfg, q.Type), func() { s.promised.giveBack(by) })
 		}()
 	}
 	return s.decide(ctx, cfg, q)
@@ -176,13 +179,13 @@ func (s *Server) recursive(ctx context.Context, cfg *Config, q stop.Question, f 
 	return a, err
 }
 
-// examine looks at the host, and prepares to ask the previous hosts.
+// examine looks at the host.
 func (s *Server) examine(ctx context.Context, cfg *Config, q stop.Question, f flow, by payer) (answer, error) {
 	if !s.lookups.wait(by, lookupWait) {
 		s.connection.drop(f) // it was not answered, so the next is the first
 		return s.over(cfg, q), nil
 	}
-	found, err := s.answerer.Examine(ctx, q)
+	t, err := s.answerer.Examine(ctx, q)
 	s.lookups.giveBack(by)
 	switch {
 	case errors.Is(err, stop.ErrNoUser):
@@ -191,12 +194,8 @@ func (s *Server) examine(ctx context.Context, cfg *Config, q stop.Question, f fl
 		s.connection.drop(f)
 	}
 	examined := err == nil
-	a, err := s.saved(cfg, q, found.Token, err)
+	a, err := s.saved(cfg, q, t, err)
 	a.examined = examined
-	if a.then != nil {
-		a.then.by = by
-		a.then.follow = func(ctx context.Context, room bool) { s.follow(ctx, cfg, q, f, found, a.then, room) }
-	}
 	return a, err
 }
 
@@ -213,7 +212,7 @@ func (s *Server) saved(cfg *Config, q stop.Question, t stop.Token, err error) (a
 	s.Counters.Tokens.Add(1)
 	a := token(q, t)
 	if q.Type.Recursive() {
-		a.then = &promise{token: t, source: source(q.Requester)}
+		a.follow = t
 	}
 	return a, nil
 }

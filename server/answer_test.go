@@ -82,7 +82,7 @@ func TestReplies(t *testing.T) {
 					cfg.Limits.Over = c.over
 				}
 				f := &fake{find: c.find}
-				s := New(f, cfg)
+				s := newServer(f, cfg)
 				if c.from == "" {
 					c.from = "127.0.0.1"
 				}
@@ -115,7 +115,7 @@ func TestOnBehalfNeverError(t *testing.T) {
 			for _, from := range []string{"127.0.0.2", "127.0.0.3"} {
 				cfg := testConfig()
 				cfg.Errors, cfg.Limits.Over, cfg.Limits.Burst, cfg.Limits.AskersPerSID = mode, OverError, 3, 1
-				s := New(&fake{find: errNoUser}, cfg)
+				s := newServer(&fake{find: errNoUser}, cfg)
 				for _, line := range []string{"0 , 0 : ID : 192.0.2.7", "1 , 2 : SV : 192.0.2.7", "1 , 2 : SV_REC : 7 : [2001:db8::7]", "1 , 99999 : ID_REC : 7 : 192.0.2.7"} {
 					for range 3 {
 						ports, _, _ := strings.Cut(line, " : ")
@@ -132,7 +132,7 @@ func TestDuplicates(t *testing.T) {
 		const line, ports = "968 , 23 : SV_REC : 7", "968 , 23"
 		f := &fake{}
 		cfg := testConfig()
-		s := New(f, cfg)
+		s := newServer(f, cfg)
 		first := tokenIn(t, ports, once(t, s, "127.0.0.9", line))
 		// A duplicate is a token, a record and nothing else.
 		for i, again := range []string{line, "968,23:sv_rec:7"} {
@@ -177,7 +177,7 @@ func TestDuplicates(t *testing.T) {
 func TestNamesFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{}
-		s := New(f, testConfig())
+		s := newServer(f, testConfig())
 		for _, c := range []struct {
 			line               string
 			examined, declined int
@@ -200,7 +200,7 @@ func TestNamesFirst(t *testing.T) {
 func TestDuplicatesOfOneConnectionAtTwoAddresses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{local: netip.MustParseAddrPort("192.0.2.1:968")} // whatever address the request came to
-		s := New(f, testConfig())
+		s := newServer(f, testConfig())
 		once(t, s, "127.0.0.9", "968 , 23 : SV_REC : 7")
 		ours, theirs := dialPipe(t, s, "127.0.0.9"), "968 , 23 : SV_REC : 7\r\n"
 		ours.ask(theirs)
@@ -219,7 +219,7 @@ func TestErrorsAreNoFirst(t *testing.T) {
 			} else {
 				f.examine = errNoUser
 			}
-			s := New(f, testConfig())
+			s := newServer(f, testConfig())
 			for range 2 {
 				if got := once(t, s, "127.0.0.9", "968 , 23 : SV_REC : 7"); got != "968 , 23 : ERROR : NO-USER" {
 					t.Errorf("not %s: answered %q", when, got)
@@ -256,7 +256,7 @@ func TestConcurrentDuplicates(t *testing.T) {
 			}}
 			cfg := testConfig()
 			cfg.Limits.Lookups = 1 // those that wait take no room
-			s := New(f, cfg)
+			s := newServer(f, cfg)
 			replies := make(chan string, 4)
 			for range cap(replies) {
 				go func() { replies <- once(t, s, "127.0.0.9", "968 , 23 : SV_REC : 7") }()
@@ -301,7 +301,7 @@ func TestConfigureReplaces(t *testing.T) {
 		cfg := testConfig()
 		cfg.Limits.PerSourcePerSecond, cfg.Limits.Burst = 0.001, 2
 		f := &fake{find: errNoUser}
-		s := New(f, cfg)
+		s := newServer(f, cfg)
 		c := dialPipe(t, s, "127.0.0.2")
 		if got := c.ask("1 , 2 : SV\r\n"); got != "1 , 2 : ERROR : NO-USER" {
 			t.Fatal(got)
@@ -329,7 +329,7 @@ func TestTokensLookAlike(t *testing.T) {
 		cfg := testConfig()
 		cfg.Limits.Lookups = 1
 		f := &fake{}
-		s := New(f, cfg)
+		s := newServer(f, cfg)
 		var forms []string
 		for _, line := range []string{"1 , 2", "1 , 2 : SV", "1 , 2 : SV_REC : 7", "1 , 2 : SV_REC : 7", "1 , 2 : ID : 192.0.2.7"} {
 			forms = append(forms, shape(once(t, s, "127.0.0.3", line)))

@@ -56,7 +56,7 @@ func newWeb(t *testing.T, r *rand.Rand, hosts, wires int) *web {
 	t.Helper()
 	w := &web{}
 	for range hosts {
-		h := &simulated{}
+		h := &simulated{fake: fake{uid: 1000}}
 		h.previous = h.previously
 		w.hosts = append(w.hosts, h)
 	}
@@ -83,12 +83,12 @@ func newWeb(t *testing.T, r *rand.Rand, hosts, wires int) *web {
 		cfg.Traceback.Port, cfg.Traceback.Timeout, cfg.Traceback.Parallel = w.port, 20*time.Second, 64
 		cfg.Limits.Lookups, cfg.Limits.AskersPerSID, cfg.Limits.Connections = 64, 64, 1024
 		cfg.Limits.PerSourcePerSecond, cfg.Limits.Burst, cfg.Limits.PerUserPerSecond, cfg.Limits.UserBurst = 1e6, 1e6, 1e6, 1e6
-		s := New(h, cfg)
+		s := newServer(h, cfg)
 		w.servers = append(w.servers, s)
 		ctx, cancel := context.WithCancel(context.Background())
 		var under sync.WaitGroup
 		under.Go(func() { s.Serve(ctx, l) })
-		t.Cleanup(func() { cancel(); under.Wait(); s.Wait(context.Background()) })
+		t.Cleanup(func() { cancel(); under.Wait(); s.Wait(context.Background()); s.tracing().Wait(context.Background()) })
 	}
 	return w
 }
@@ -108,7 +108,7 @@ func (w *web) ask(t *testing.T, c wire, typ stop.Type, sid uint64) {
 func (w *web) questions() (n int, quiet bool) {
 	quiet = true
 	for _, s := range w.servers {
-		if s.conns.bound(0, 0).Used > 0 || s.waiting.bound("").Used > 0 {
+		if s.conns.bound(0, 0).Used > 0 || s.tracing().begun.bound("").Used > 0 {
 			quiet = false
 		}
 		n += int(s.Counters.Requests.Load())

@@ -17,10 +17,10 @@ type Bound struct {
 // reached counts, for the bounds that have no counter of their own, what they turned away.
 type reached struct {
 	descriptors, connections, connectionsPerSource, requestsPerConn, idle, line atomic.Uint64
-	sourceRate, userRate, askersPerSID, previous, candidates                    atomic.Uint64
+	sourceRate, userRate, askersPerSID                                          atomic.Uint64
 }
 
-// Bounds gives every bound, in the order of a request's way. None tells of a user or a connection.
+// Bounds gives every bound of a server, in the order of a request's way. None tells of a user or a connection.
 func (s *Server) Bounds() []Bound {
 	cfg := s.config.Load()
 	r := &s.reached
@@ -35,19 +35,32 @@ func (s *Server) Bounds() []Bound {
 		{Name: "per_user_per_second", Reached: r.userRate.Load()},
 		s.sources.bound("sources"),
 		s.users.bound("users"),
-		s.promises.room.bound("promises"),
+		s.promised.bound("promises"),
 		{Name: "askers_per_sid", Reached: r.askersPerSID.Load()},
 		s.askers.bound("sids"),
 		s.asked.bound("duplicates"),
 		s.connection.bound("asked_connections"),
 		s.lookups.bound("lookups"),
 		{Name: "store", Reached: s.Counters.NoRoom.Load()},
-		{Name: "max_previous", Reached: r.previous.Load()},
-		{Name: "candidates_recorded", Reached: r.candidates.Load()},
-		s.followed.bound("followed_connections"),
-		s.waiting.bound("tracebacks_begun"),
-		s.tracebacks.bound("tracebacks"),
 	}
+}
+
+// Bounds gives every bound of the trace-backs, which come after those of the server.
+func (tb *Tracebacks) Bounds() []Bound {
+	return []Bound{
+		tb.promises.bound("records_due"),
+		{Name: "max_previous", Reached: tb.previous.Load()},
+		{Name: "candidates_recorded", Reached: tb.candidates.Load()},
+		tb.followed.bound("followed_connections"),
+		tb.begun.bound("tracebacks_begun"),
+		tb.asking.bound("tracebacks"),
+	}
+}
+
+func (ps *promises) bound(name string) Bound {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	return Bound{name, len(ps.open), ps.limit, ps.reached}
 }
 
 func (cs *conns) bound(limit int, reached uint64) Bound {

@@ -15,13 +15,20 @@ type Answerer interface {
 	// Find looks the asked connection up and nothing else. The error is [stop.ErrNoUser] where nobody
 	// answers for it.
 	Find(ctx context.Context, q stop.Question) (stop.Connection, error)
-	// Examine answers a question. What the token stands for is durable when it returns. The error is
-	// [stop.ErrNoUser] where nobody answers for the connection.
-	Examine(ctx context.Context, q stop.Question) (stop.Finding, error)
+	// Examine answers a question. What the token stands for is durable when it returns, and the candidates for the
+	// previous host are with whoever asks them. The error is [stop.ErrNoUser] where nobody answers for the connection.
+	Examine(ctx context.Context, q stop.Question) (stop.Token, error)
 	// Decline saves why a question was not examined, or of which token it is a duplicate.
 	Decline(ctx context.Context, q stop.Question, why string, sameAs stop.Token) (stop.Token, error)
-	// KeepTraceback keeps what became of the previous hosts.
-	KeepTraceback(ctx context.Context, t stop.Token, ts []stop.Traceback) error
+}
+
+// A Tracer asks previous hosts. It is a seam between processes: whoever answers strangers must not know whom a
+// connection leads back to. [Tracebacks] is one.
+type Tracer interface {
+	// Begin has the previous hosts asked that a token leads back to. Its reply has left.
+	Begin(ctx context.Context, t stop.Token) error
+	// Counted gives what it counted.
+	Counted(ctx context.Context) (Counted, error)
 }
 
 // What is answered where RFC 1413 has an error.
@@ -37,7 +44,7 @@ const (
 	OverError = "error" // UNKNOWN-ERROR; questions on behalf of others get a decoy all the same
 )
 
-// A Config is what an administrator decides.
+// A Config is what an administrator decides, for a [Server] and for its [Tracebacks].
 type Config struct {
 	Errors string
 	// OnBehalf lists who may ask on behalf of other hosts.
@@ -45,14 +52,8 @@ type Config struct {
 	Slots     Slots
 	Limits    Limits
 	Traceback TracebackConfig
-	// Ask asks a previous host; nil is by a [stop.Client]. It is a seam between processes: whoever accepts strangers
-	// must not connect.
-	Ask    Ask `json:"-"`
-	Logger *slog.Logger
+	Logger    *slog.Logger `json:"-"`
 }
-
-// An Ask asks a host from a source, within a time, as [stop.Client.Ask] does.
-type Ask func(ctx context.Context, source netip.Addr, timeout time.Duration, to netip.AddrPort, r stop.Request) (stop.Answer, error)
 
 // Limits bound the work. All are positive.
 type Limits struct {

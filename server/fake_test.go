@@ -25,7 +25,8 @@ type fake struct {
 	find     func(stop.Question) error    // nil: every connection exists
 	examine  func(stop.Question) error    // called before the answer
 	previous func() []stop.Previous       // the candidates
-	keepErr  func([]stop.Traceback) error // of KeepTraceback
+	keepErr  func([]stop.Traceback) error // of what is kept of trace-backs
+	tracer   *Tracebacks                  // is told what was found
 	decline  func(q stop.Question, why string) error
 
 	mu       sync.Mutex
@@ -60,6 +61,10 @@ func (f *fake) Find(_ context.Context, q stop.Question) (stop.Connection, error)
 			return stop.Connection{}, err
 		}
 	}
+	return f.connection(q)
+}
+
+func (f *fake) connection(q stop.Question) (stop.Connection, error) {
 	local := q.Local
 	if f.local.IsValid() {
 		local = f.local
@@ -67,40 +72,51 @@ func (f *fake) Find(_ context.Context, q stop.Question) (stop.Connection, error)
 	return stop.Connection{Local: local, Remote: q.Remote, UID: f.uid}, nil
 }
 
-func (f *fake) Examine(_ context.Context, q stop.Question) (stop.Finding, error) {
+func (f *fake) Examine(ctx context.Context, q stop.Question) (stop.Token, error) {
 	f.mu.Lock()
 	f.examined = append(f.examined, q)
 	f.mu.Unlock()
 	for _, hook := range []func(stop.Question) error{f.find, f.examine} {
 		if hook != nil {
 			if err := hook(q); err != nil {
-				return stop.Finding{}, err
+				return stop.Token{}, err
 			}
 		}
 	}
+	c, _ := f.connection(q)
+	found := stop.Finding{Connection: c}
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	found := stop.Finding{Token: f.token()}
 	if f.previous != nil {
 		found.Previous = f.previous()
 	}
-	return found, nil
+	t := f.token()
+	f.mu.Unlock()
+	return t, f.found(ctx, q, t, found)
 }
 
-func (f *fake) Decline(_ context.Context, q stop.Question, why string, sameAs stop.Token) (stop.Token, error) {
+// found tells of a token, as an examiner does.
+func (f *fake) found(ctx context.Context, q stop.Question, t stop.Token, of stop.Finding) error {
+	if !q.Type.Recursive() {
+		return nil
+	}
+	of.Token, of.Type, of.SID, of.Requester = t, q.Type, q.SID, q.Requester
+	return f.tracer.Found(ctx, of)
+}
+
+func (f *fake) Decline(ctx context.Context, q stop.Question, why string, sameAs stop.Token) (stop.Token, error) {
 	if f.decline != nil {
 		if err := f.decline(q, why); err != nil {
 			return stop.Token{}, err
 		}
 	}
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	t := f.token()
 	f.declined = append(f.declined, declined{q, why, sameAs, t})
-	return t, nil
+	f.mu.Unlock()
+	return t, f.found(ctx, q, t, stop.Finding{})
 }
 
-func (f *fake) KeepTraceback(_ context.Context, t stop.Token, ts []stop.Traceback) error {
+func (f *fake) keepTraceback(_ context.Context, t stop.Token, ts []stop.Traceback) error {
 	if f.keepErr != nil {
 		if err := f.keepErr(ts); err != nil {
 			return err
@@ -131,6 +147,52 @@ func (f *fake) lastKept(t stop.Token) ([]stop.Traceback, bool) {
 		return nil, false
 	}
 	return rs[len(rs)-1], true
+}
+
+// An asked answers as it is told to, and has a part that asks previous hosts.
+type asked interface {
+	Answerer
+	traced(by *Tracebacks)
+	keepTraceback(ctx context.Context, t stop.Token, ts []stop.Traceback) error
+}
+
+func (f *fake) traced(by *Tracebacks) { f.tracer = by }
+
+// newServer makes both halves of what answers.
+func newServer(a asked, c *Config) *Server {
+	tb := NewTracebacks(a.keepTraceback, c)
+	a.traced(tb)
+	return New(a, tb, c)
+}
+
+// tracing is the other half of a server.
+func (s *Server) tracing() *Tracebacks { return s.tracer.(*Tracebacks) }
+
+// settle waits until all that was asked has an answer, that of previous hosts too.
+func (s *Server) settle() {
+	s.under.Wait()
+	s.tracing().under.Wait()
+}
+
+// recorded waits until what became of trace-backs is kept.
+func (s *Server) recorded() { s.tracing().promises.writing.Wait() }
+
+// flush waits until all that was asked has an answer, and has it recorded before it is due.
+func (s *Server) flush() {
+	s.settle()
+	s.tracing().promises.flush()
+	s.recorded()
+}
+
+// finish ends both halves.
+func (s *Server) finish(t *testing.T) {
+	t.Helper()
+	if err := s.Wait(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := s.tracing().Wait(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
 
 // testConfig has bounds that no test reaches but the one that sets its own.

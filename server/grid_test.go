@@ -39,7 +39,7 @@ func TestRepliesLeaveOnTheGrid(t *testing.T) {
 				if c.over {
 					cfg.Limits.PerSourcePerSecond, cfg.Limits.Burst = 1e-6, 1
 				}
-				s := New(&fake{find: c.find, examine: func(stop.Question) error { time.Sleep(c.work); return nil }}, cfg)
+				s := newServer(&fake{find: c.find, examine: func(stop.Question) error { time.Sleep(c.work); return nil }}, cfg)
 				if c.from == "" {
 					c.from = "127.0.0.9"
 				}
@@ -53,7 +53,7 @@ func TestRepliesLeaveOnTheGrid(t *testing.T) {
 				if got := time.Since(start); got != c.want {
 					t.Errorf("answered after %s, not %s", got, c.want)
 				}
-				s.Wait(t.Context())
+				s.finish(t)
 			})
 		})
 	}
@@ -64,7 +64,7 @@ func TestGridOfOneConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := testConfig()
 		cfg.Slots = testSlots
-		s := New(&fake{}, cfg)
+		s := newServer(&fake{}, cfg)
 		c := dialPipe(t, s, "127.0.0.9")
 		start := time.Now()
 		for i := range 3 {
@@ -98,7 +98,7 @@ func TestDecoysDrawSlots(t *testing.T) {
 			}
 			return nil
 		}}
-		s := New(f, cfg)
+		s := newServer(f, cfg)
 		took := func(from, line string) time.Duration {
 			start := time.Now()
 			once(t, s, from, line)
@@ -128,6 +128,6 @@ func TestDecoysDrawSlots(t *testing.T) {
 		if share := float64(late) / times; share < 0.15 || share > 0.35 {
 			t.Errorf("%.0f%% of decoys are late, where 25%% of real answers are", 100*share)
 		}
-		s.Wait(t.Context())
+		s.finish(t)
 	})
 }

@@ -1,8 +1,7 @@
 package server
 
 import (
-	"context"
-	"net/netip"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -14,12 +13,12 @@ import (
 // stands for: a report, a duplicate, nothing. All are written the same time after what the token stands for, so that
 // who watches the store grow does not learn which question was followed.
 type promise struct {
-	token  stop.Token
-	source netip.Prefix
-	by     payer                                // of the trace-back
-	follow func(ctx context.Context, room bool) // nil where there is nobody to ask
+	finding stop.Finding // without the candidates, which are in the records
+	by      payer        // of the trace-back
+	plan    []int        // the records of hosts to be asked
 
 	mu      sync.Mutex
+	begun   bool
 	records []stop.Traceback
 	same    *promise // that has the answers for those of the records that refer to it
 
@@ -33,11 +32,19 @@ func recordAfter(cfg *Config, t stop.Type) time.Duration {
 	return cfg.Traceback.Timeout + cfg.Traceback.Timeout/10 + cfg.Slots.of(t)
 }
 
-// set is what there is to record from now on.
-func (p *promise) set(records []stop.Traceback) {
+// begin reports whether this is the first that it is called.
+func (p *promise) begin() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.records = slices.Clone(records)
+	first := !p.begun
+	p.begun = true
+	return first
+}
+
+func (p *promise) record(i int) stop.Traceback {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.records[i]
 }
 
 // change replaces one record.
@@ -47,11 +54,23 @@ func (p *promise) change(i int, r stop.Traceback) {
 	p.records[i] = r
 }
 
-// refer has the answers filled in from an earlier promise, as they are when this one is due.
-func (p *promise) refer(records []stop.Traceback, to *promise) {
+// notAsked says of all hosts to be asked why they are not.
+func (p *promise) notAsked(why string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.records, p.same = slices.Clone(records), to
+	for _, i := range p.plan {
+		p.records[i] = stop.Traceback{Previous: p.records[i].Previous, SelectedBy: "bound", Kind: "none", Error: "not asked: " + why}
+	}
+}
+
+// refer has the answers filled in from an earlier promise, as they are when this one is due.
+func (p *promise) refer(to *promise) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.same = to
+	for _, i := range p.plan {
+		p.records[i].SameAs = to.finding.Token.String()
+	}
 }
 
 // due gives what is to be recorded.
@@ -72,42 +91,86 @@ func (p *promise) due() []stop.Traceback {
 	return records
 }
 
-// promises are those that are open. Room is taken for them before any work is done.
+// ended says of those that have not answered that they did not in time: there is no later record.
+func ended(records []stop.Traceback) []stop.Traceback {
+	for i, r := range records {
+		if r.Asked && r.Kind == "" {
+			records[i].Answered, records[i].Kind, records[i].Error = time.Now().UTC(), "none", "no answer before this was recorded"
+		}
+	}
+	return records
+}
+
+// promises are those that are open, by their tokens.
 type promises struct {
-	room    *shares
 	mu      sync.Mutex
-	open    map[*promise]bool
+	limit   int
+	reached uint64 // how often the bound was met
+	open    map[stop.Token]*promise
+	ended   bool // no more are taken
 	writing sync.WaitGroup
 }
 
-// promiseShare is the part of what is left that one source may have, as with room in the store.
-const promiseShare = 8
+var (
+	errPromises   = errors.New("too many trace-backs are promised")
+	errNoPromise  = errors.New("no trace-back is promised for that token, or it has begun")
+	errNoMoreWork = errors.New("the trace-backs have ended")
+)
 
-// begin has a promise's record written after a time.
-func (ps *promises) begin(p *promise, after time.Duration, write func([]stop.Traceback)) {
+// add has a promise's record written after a time.
+func (ps *promises) add(p *promise, after time.Duration, write func([]stop.Traceback)) error {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	switch {
+	case ps.ended:
+		return errNoMoreWork
+	case len(ps.open) >= ps.limit || ps.open[p.finding.Token] != nil:
+		ps.reached++
+		return errPromises
+	}
 	ps.writing.Add(1)
 	var once sync.Once
 	p.deliver = func() {
 		once.Do(func() {
 			defer ps.writing.Done()
-			write(p.due())
+			if p.begin() {
+				p.notAsked("its reply had not left")
+			}
+			write(ended(p.due()))
 			ps.mu.Lock()
-			delete(ps.open, p)
+			delete(ps.open, p.finding.Token)
 			ps.mu.Unlock()
-			ps.room.giveBack(payer{source: p.source})
 		})
 	}
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	ps.open[p] = true
+	ps.open[p.finding.Token] = p
 	p.timer = time.AfterFunc(after, p.deliver)
+	return nil
 }
 
-// flush writes all that are open now.
+// begin returns what is promised for a token, the first time, and counts it among what is under way.
+func (ps *promises) begin(t stop.Token, under *sync.WaitGroup) (*promise, error) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	p := ps.open[t]
+	if p == nil || ps.ended || !p.begin() {
+		return nil, errNoPromise
+	}
+	under.Add(1)
+	return p, nil
+}
+
+// end takes no more, and lets none begin.
+func (ps *promises) end() {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	ps.ended = true
+}
+
+// flush writes all that are open now. There is no adding to them any more.
 func (ps *promises) flush() {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	for p := range ps.open {
+	for _, p := range ps.open {
 		if p.timer.Stop() {
 			go p.deliver()
 		}

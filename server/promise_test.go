@@ -31,7 +31,7 @@ func TestEveryRecursiveTokenHasOneRecord(t *testing.T) {
 		}
 		cfg := testConfig()
 		cfg.Errors = ErrorsToken
-		s := New(recorder{f, func(token stop.Token) {
+		s := newServer(recorder{f, func(token stop.Token) {
 			mu.Lock()
 			defer mu.Unlock()
 			kept = append(kept, keeping{token, time.Now()})
@@ -55,8 +55,8 @@ func TestEveryRecursiveTokenHasOneRecord(t *testing.T) {
 		for _, line := range []string{"1 , 2", "1 , 2 : SV", "9 , 2"} {
 			once(t, s, "127.0.0.9", line)
 		}
-		s.under.Wait()
-		s.promises.writing.Wait()
+		s.settle()
+		s.recorded()
 		if len(kept) != len(replied) {
 			t.Errorf("%d records of %d tokens", len(kept), len(replied))
 		}
@@ -67,8 +67,9 @@ func TestEveryRecursiveTokenHasOneRecord(t *testing.T) {
 			}
 			delete(replied, k.token)
 		}
-		if len(s.promises.room.bySource) != 0 || s.promises.room.taken != 0 || len(s.promises.open) != 0 {
-			t.Errorf("left over: %+v", &s.promises)
+		synctest.Wait()
+		if len(s.promised.bySource) != 0 || s.promised.taken != 0 || len(s.tracing().promises.open) != 0 {
+			t.Errorf("left over: %+v, %+v", s.promised, &s.tracing().promises)
 		}
 	})
 }
@@ -79,7 +80,7 @@ type recorder struct {
 	kept func(stop.Token)
 }
 
-func (r recorder) KeepTraceback(_ context.Context, t stop.Token, _ []stop.Traceback) error {
+func (r recorder) keepTraceback(_ context.Context, t stop.Token, _ []stop.Traceback) error {
 	r.kept(t)
 	return nil
 }
@@ -90,14 +91,14 @@ func TestNoRoom(t *testing.T) {
 		full := func(stop.Question) error { return fmt.Errorf("store full: %w", stop.ErrNoRoom) }
 		f := &fake{examine: full, decline: func(q stop.Question, _ string) error { return full(q) },
 			previous: func() []stop.Previous { return []stop.Previous{candidate("192.0.2.7:616", "127.0.0.1:22")} }}
-		s := New(f, testConfig())
+		s := newServer(f, testConfig())
 		for _, line := range []string{"SV_REC : 7", "SV_REC : 7", "SV", "ID_REC : 7", "SV_REC : 7 : 192.0.2.9"} {
 			tokenIn(t, "1 , 2", once(t, s, "127.0.0.9", "1 , 2 : "+line))
 		}
-		s.under.Wait()
-		s.promises.writing.Wait()
-		if n := s.Counters.NoRoom.Load(); n != 5 || f.kept != nil || s.Counters.Asked.Load() != 0 {
-			t.Errorf("%d without room, %d records, %d asked", n, len(f.kept), s.Counters.Asked.Load())
+		s.settle()
+		s.recorded()
+		if n := s.Counters.NoRoom.Load(); n != 5 || f.kept != nil || s.tracing().Counters.Asked.Load() != 0 {
+			t.Errorf("%d without room, %d records, %d asked", n, len(f.kept), s.tracing().Counters.Asked.Load())
 		}
 		// It was not answered, so the next is no duplicate.
 		f.examine = nil
@@ -105,17 +106,17 @@ func TestNoRoom(t *testing.T) {
 		if n := s.Counters.Duplicates.Load(); n != 0 {
 			t.Errorf("%d duplicates", n)
 		}
-		s.Wait(t.Context())
+		s.finish(t)
 	})
 }
 
 func TestKeepFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{keepErr: func([]stop.Traceback) error { return errors.New("disk broke") }}
-		s := New(f, testConfig())
+		s := newServer(f, testConfig())
 		tokenIn(t, "1 , 2", once(t, s, "127.0.0.9", "1 , 2 : SV_REC : 7"))
-		s.Wait(t.Context())
-		if n := s.Counters.Failed.Load(); n != 1 {
+		s.finish(t)
+		if n := s.tracing().Counters.Failed.Load(); n != 1 {
 			t.Errorf("%d failures counted", n)
 		}
 	})

@@ -28,7 +28,7 @@ func TestMalformed(t *testing.T) {
 			f := &fake{}
 			cfg := testConfig()
 			cfg.Errors = ErrorsToken // there is no line that a token could be the answer to
-			s := New(f, cfg)
+			s := newServer(f, cfg)
 			c := dialPipe(t, s, "127.0.0.9")
 			go io.WriteString(c, line+"\r\n968 , 23\r\n")
 			if got := c.line(); got != malformed {
@@ -47,7 +47,7 @@ func TestMalformed(t *testing.T) {
 
 func TestLines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := New(&fake{}, testConfig())
+		s := newServer(&fake{}, testConfig())
 		c := dialPipe(t, s, "127.0.0.9")
 		for _, line := range []string{"1,2\r\n", "1,2\n", " 1 , 2 : SV\n", strings.Repeat(" ", stop.MaxLine-3) + "1,2\r\n"} {
 			tokenIn(t, "1 , 2", c.ask(line))
@@ -75,7 +75,7 @@ func TestRequestsPerConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := testConfig()
 		cfg.Limits.RequestsPerConn = 3
-		s := New(&fake{}, cfg)
+		s := newServer(&fake{}, cfg)
 		c := dialPipe(t, s, "127.0.0.9")
 		for range 3 {
 			tokenIn(t, "1 , 2", c.ask("1 , 2\r\n"))
@@ -89,7 +89,7 @@ func TestRequestsPerConnection(t *testing.T) {
 func TestIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := testConfig()
-		s := New(&fake{}, cfg)
+		s := newServer(&fake{}, cfg)
 		start := time.Now()
 		c := dialPipe(t, s, "127.0.0.9")
 		time.Sleep(cfg.Limits.Idle - time.Second)
@@ -125,7 +125,7 @@ func TestEviction(t *testing.T) {
 		cfg := testConfig()
 		cfg.Limits.Connections, cfg.Limits.ConnectionsPerSource = 3, 2
 		gate := make(chan struct{})
-		s := New(&fake{examine: func(stop.Question) error { <-gate; return nil }}, cfg)
+		s := newServer(&fake{examine: func(stop.Question) error { <-gate; return nil }}, cfg)
 		dial := func(from string) *client {
 			time.Sleep(time.Second)
 			c := dialPipe(t, s, from)
@@ -192,13 +192,13 @@ func TestClientVanishes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate := make(chan struct{})
 		f := &fake{examine: func(stop.Question) error { <-gate; return nil }}
-		s := New(f, testConfig())
+		s := newServer(f, testConfig())
 		c := dialPipe(t, s, "127.0.0.9")
 		io.WriteString(c, "1 , 2 : SV_REC : 7\r\n")
 		synctest.Wait()
 		c.Close()
 		close(gate)
-		s.Wait(t.Context())
+		s.finish(t)
 		if len(f.kept) != 1 {
 			t.Error("the trace-back was not kept")
 		}
@@ -233,7 +233,7 @@ func dial(t *testing.T, addr string) *client {
 func TestReplyArrivesBeforeTheEnd(t *testing.T) {
 	cfg := testConfig()
 	cfg.Limits.RequestsPerConn = 1
-	addr, _ := listen(t, t.Context(), New(&fake{}, cfg))
+	addr, _ := listen(t, t.Context(), newServer(&fake{}, cfg))
 	for _, c := range []struct{ text, want string }{
 		{strings.Repeat("x", 60000), malformed},
 		{"1 , 2\r\n" + strings.Repeat("1 , 2\r\n", 5000), "1 , 2 : USERID : OTHER : TOKEN"},
@@ -258,7 +258,7 @@ func TestReplyArrivesBeforeTheEnd(t *testing.T) {
 
 func TestServeTCP(t *testing.T) {
 	f := &fake{}
-	addr, _ := listen(t, t.Context(), New(f, testConfig()))
+	addr, _ := listen(t, t.Context(), newServer(f, testConfig()))
 	c := dial(t, addr)
 	tokenIn(t, "1 , 2", c.ask("1 , 2 : SV\r\n"))
 	f.mu.Lock()
@@ -273,7 +273,7 @@ func TestServeTCP(t *testing.T) {
 func TestShutdownFinishes(t *testing.T) {
 	asked, gate := make(chan struct{}), make(chan struct{})
 	f := &fake{examine: func(stop.Question) error { close(asked); <-gate; return nil }}
-	s := New(f, testConfig())
+	s := newServer(f, testConfig())
 	ctx, cancel := context.WithCancel(t.Context())
 	addr, served := listen(t, ctx, s)
 	idle, busy := dial(t, addr), dial(t, addr)
@@ -296,9 +296,7 @@ func TestShutdownFinishes(t *testing.T) {
 	if !busy.closed() {
 		t.Error("another request was begun")
 	}
-	if err := s.Wait(t.Context()); err != nil {
-		t.Error(err)
-	}
+	s.finish(t)
 	if len(f.kept) != 1 {
 		t.Error("the trace-back was not kept")
 	}
@@ -323,7 +321,7 @@ func TestAcceptErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := New(&fake{}, testConfig())
+	s := newServer(&fake{}, testConfig())
 	idle := &countingConn{}
 	s.conns.add(idle, netip.MustParseAddr("192.0.2.7"), s.config.Load().Limits, &s.Counters, &s.reached)
 	done := make(chan error, 1)
@@ -353,7 +351,7 @@ func FuzzConnection(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		cfg := testConfig()
 		cfg.OnBehalf = []netip.Prefix{netip.MustParsePrefix("127.0.0.9/32")}
-		s := New(&fake{find: func(q stop.Question) error {
+		s := newServer(&fake{find: func(q stop.Question) error {
 			if q.Local.Port()%2 == 0 {
 				return stop.ErrNoUser
 			}

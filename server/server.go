@@ -18,6 +18,7 @@ import (
 // A Server answers requests. Its configuration may be replaced while it runs.
 type Server struct {
 	answerer Answerer
+	tracer   Tracer
 	config   atomic.Pointer[Config]
 	log      *slog.Logger
 
@@ -28,43 +29,26 @@ type Server struct {
 	asked      *table[repeat, *asking]
 	askers     *table[uint64, map[netip.Addr]bool]
 	connection *table[flow, bool]
-	followed   *table[path, *following]
-	tracebacks *shares
-	waiting    *shares        // trace-backs that have begun
-	under      sync.WaitGroup // trace-backs and connections
-	promises   promises
+	promised   *shares // trace-back records; room is taken for them before any work is done
+	under      sync.WaitGroup
 	grid       grid
 	reached    reached
 
 	Counters Counters
 }
 
-// Counters count what happened since the start.
-type Counters struct {
-	Requests, Malformed, Errors, Tokens, Decoys, Duplicates, OverBound atomic.Uint64
-	Asked, Evicted, Refused, Failed, NoRoom                            atomic.Uint64
-}
-
-// LogValue gives every counter by its name. None tells of a user or a connection.
-func (c *Counters) LogValue() slog.Value {
-	return slog.GroupValue(
-		slog.Uint64("requests", c.Requests.Load()), slog.Uint64("malformed", c.Malformed.Load()),
-		slog.Uint64("errors", c.Errors.Load()), slog.Uint64("tokens", c.Tokens.Load()),
-		slog.Uint64("decoys", c.Decoys.Load()), slog.Uint64("duplicates", c.Duplicates.Load()),
-		slog.Uint64("over_bound", c.OverBound.Load()), slog.Uint64("asked", c.Asked.Load()),
-		slog.Uint64("evicted", c.Evicted.Load()), slog.Uint64("refused", c.Refused.Load()),
-		slog.Uint64("failed", c.Failed.Load()), slog.Uint64("no_room", c.NoRoom.Load()))
-}
-
 // slotShare is the part of the look-ups, or trace-backs, left that one source may have.
 const slotShare = 2
 
-// New returns a server that answers by an Answerer. The bounds Lookups, Table and Parallel are those of the
-// first configuration.
-func New(a Answerer, c *Config) *Server {
+// promiseShare is the same for the trace-back records that are promised, as with room in the store.
+const promiseShare = 8
+
+// New returns a server that answers by an Answerer and has a Tracer ask previous hosts. The bounds Lookups and Table
+// are those of the first configuration.
+func New(a Answerer, t Tracer, c *Config) *Server {
 	n := c.Limits.Table
 	s := &Server{
-		answerer: a, log: c.Logger,
+		answerer: a, tracer: t, log: c.Logger,
 		conns:      conns{open: map[*conn]bool{}, bySource: map[netip.Prefix]int{}},
 		lookups:    newShares(c.Limits.Lookups, slotShare),
 		sources:    newBudgets[netip.Prefix](n),
@@ -72,17 +56,14 @@ func New(a Answerer, c *Config) *Server {
 		asked:      newTable[repeat, *asking](n),
 		askers:     newTable[uint64, map[netip.Addr]bool](n),
 		connection: newTable[flow, bool](n),
-		followed:   newTable[path, *following](n),
-		tracebacks: newShares(c.Traceback.Parallel, slotShare),
-		waiting:    newShares(waitingPerSlot*c.Traceback.Parallel, slotShare),
-		promises:   promises{room: newShares(n, promiseShare), open: map[*promise]bool{}},
+		promised:   newShares(n, promiseShare),
 	}
 	s.config.Store(c)
 	return s
 }
 
-// Configure replaces the configuration, for connections that are open too. The bounds Lookups, Table and
-// Parallel stay as they were at the start.
+// Configure replaces the configuration, for connections that are open too. The bounds Lookups and Table stay as they
+// were at the start.
 func (s *Server) Configure(c *Config) { s.config.Store(c) }
 
 // Serve accepts connections until the context ends or the listener fails.
@@ -117,20 +98,18 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	}
 }
 
-// Wait waits until what is under way has ended, or the context has. Then all trace-back records that are promised
-// are written at once.
-func (s *Server) Wait(ctx context.Context) error {
+// Wait waits until the replies that are under way have left, or the context has ended.
+func (s *Server) Wait(ctx context.Context) error { return waitFor(ctx, &s.under) }
+
+func waitFor(ctx context.Context, under *sync.WaitGroup) error {
 	done := make(chan struct{})
-	go func() { s.under.Wait(); close(done) }()
-	var err error
+	go func() { under.Wait(); close(done) }()
 	select {
 	case <-done:
+		return nil
 	case <-ctx.Done():
-		err = ctx.Err()
+		return ctx.Err()
 	}
-	s.promises.flush()
-	s.promises.writing.Wait()
-	return err
 }
 
 // admitted counts a connection; where it has to go it is closed, and nil.
@@ -210,12 +189,14 @@ func (s *Server) reply(ctx context.Context, cfg *Config, nc net.Conn, line []byt
 		s.log.Error("answer request", "error", err)
 		return false // a reply that nothing durable stands for would be a lie
 	}
-	done := time.Now()
 	s.release(cfg, req.Type, began, a.examined)
 	nc.SetWriteDeadline(time.Now().Add(cfg.Limits.Idle))
 	_, err = nc.Write(a.reply.Line())
-	if a.then != nil {
-		s.begin(work, cfg, a.then, done.Add(recordAfter(cfg, req.Type)))
+	if a.follow != (stop.Token{}) {
+		if err := s.tracer.Begin(work, a.follow); err != nil {
+			s.Counters.Failed.Add(1)
+			s.log.Error("begin trace-back", "error", err)
+		}
 	}
 	return err == nil
 }

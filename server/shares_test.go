@@ -141,7 +141,7 @@ func TestSlowConnectionsCrowdNobodyOut(t *testing.T) {
 		}
 		cfg := testConfig()
 		cfg.Limits.Lookups, cfg.Limits.Connections = 16, 1000
-		s := New(f, cfg)
+		s := newServer(f, cfg)
 		done := make(chan string, 200)
 		for i := range cap(done) {
 			go func() {
@@ -164,7 +164,7 @@ func TestSlowConnectionsCrowdNobodyOut(t *testing.T) {
 		for range cap(done) {
 			<-done
 		}
-		s.Wait(t.Context())
+		s.finish(t)
 		if s.lookups.taken != 0 || len(s.lookups.byUser) != 0 {
 			t.Errorf("%d look-ups are still counted", s.lookups.taken)
 		}

@@ -62,7 +62,9 @@ func TestPlan(t *testing.T) {
 	with := func(p stop.Previous, change func(*stop.Previous)) stop.Previous { change(&p); return p }
 	outbound := func(p *stop.Previous) { p.Outbound = true }
 	const local = "192.0.2.1:22"
-	q := stop.Question{Request: stop.Request{Local: 968, Remote: 23, Type: stop.SVRec, SID: 92847523456}}
+	finding := func(ps []stop.Previous) stop.Finding {
+		return stop.Finding{Type: stop.SVRec, SID: 92847523456, Previous: ps}
+	}
 	ask := func(request string) stop.Traceback {
 		return stop.Traceback{SelectedBy: "inbound", Asked: true, Request: request}
 	}
@@ -98,7 +100,7 @@ func TestPlan(t *testing.T) {
 				{SelectedBy: "bound", Kind: "none", Error: "not asked: too many candidates"}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, plan := New(&fake{}, cfg).plan(cfg, q, c.in)
+			got, plan := NewTracebacks(nil, cfg).plan(cfg, finding(c.in))
 			asked := 0
 			for i := range c.want {
 				c.want[i].Previous = c.in[i].Ends
@@ -119,14 +121,14 @@ func TestPlan(t *testing.T) {
 		many = append(many, candidate(fmt.Sprintf("198.51.100.7:%d", i+1), local))
 	}
 	many = append(many, candidate("192.0.2.7:1", local), candidate("192.0.2.7:2", local), candidate("192.0.2.7:3", local))
-	records, plan := New(&fake{}, cfg).plan(cfg, q, many)
+	records, plan := NewTracebacks(nil, cfg).plan(cfg, finding(many))
 	if len(records) != maxNotAsked+2 || len(plan) != 2 || !records[plan[0]].Asked || !records[plan[1]].Asked {
 		t.Errorf("%d records, asked are %v", len(records), plan)
 	}
 	if got, want := records[maxNotAsked-1].Error, "not asked: policy; and 745 more candidates, not asked"; got != want {
 		t.Errorf("the last that is not asked says %q", got)
 	}
-	if got := requestTo(stop.Question{Request: stop.Request{Type: stop.IDRec, SID: 7}}, candidate("192.0.2.7:616", local)); got.String() != "616 , 22 : ID_REC : 7" {
+	if got := requestTo(stop.Finding{Type: stop.IDRec, SID: 7}, candidate("192.0.2.7:616", local).Ends); got.String() != "616 , 22 : ID_REC : 7" {
 		t.Errorf("type and session are not kept: %s", got)
 	}
 }
@@ -158,12 +160,12 @@ func TestTraceback(t *testing.T) {
 	}}
 	cfg := testConfig()
 	cfg.Traceback.Port = port
-	s := New(f, cfg)
+	s := newServer(f, cfg)
 	c := dialPipe(t, s, "127.0.0.9")
 	token := tokenIn(t, "968 , 23", c.ask("968 , 23 : SV_REC : 7\r\n"))
 	close(replied)
 	c.Close()
-	s.Wait(t.Context())
+	s.finish(t)
 	if extra, _ := io.ReadAll(c.r); len(extra) > 0 {
 		t.Errorf("the requester gets %q as well", extra)
 	}
@@ -193,7 +195,7 @@ func TestTraceback(t *testing.T) {
 	if n := len(f.kept[token]); n != 1 {
 		t.Errorf("%d records", n)
 	}
-	if n := s.Counters.Asked.Load(); n != 4 {
+	if n := s.tracing().Counters.Asked.Load(); n != 4 {
 		t.Errorf("%d asked", n)
 	}
 }
@@ -204,9 +206,9 @@ func TestNotAskedFromElsewhere(t *testing.T) {
 	f := &fake{previous: func() []stop.Previous { return []stop.Previous{candidate("127.0.0.21:616", "192.0.2.1:22")} }}
 	cfg := testConfig()
 	cfg.Traceback.Port = port
-	s := New(f, cfg)
+	s := newServer(f, cfg)
 	token := tokenIn(t, "1 , 2", once(t, s, "127.0.0.9", "1 , 2 : SV_REC : 7"))
-	s.Wait(t.Context())
+	s.finish(t)
 	got, _ := f.lastKept(token)
 	if len(got) != 1 {
 		t.Fatalf("records are %+v", got)
@@ -219,7 +221,7 @@ func TestNotAskedFromElsewhere(t *testing.T) {
 	if want := (stop.Traceback{Previous: r.Previous, SelectedBy: "inbound", Kind: "none"}); r != want {
 		t.Errorf("the record is %+v", r)
 	}
-	if n := s.Counters.Asked.Load(); n != 0 {
+	if n := s.tracing().Counters.Asked.Load(); n != 0 {
 		t.Errorf("%d asked", n)
 	}
 }
@@ -228,13 +230,13 @@ func TestNotAskedFromElsewhere(t *testing.T) {
 func TestOtherTypesAskNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{previous: func() []stop.Previous { return []stop.Previous{candidate("192.0.2.7:616", "127.0.0.1:22")} }}
-		s := New(f, testConfig())
+		s := newServer(f, testConfig())
 		for _, line := range []string{"1 , 2", "1 , 2 : SV"} {
 			once(t, s, "127.0.0.9", line)
 		}
-		s.Wait(t.Context())
-		if s.Counters.Asked.Load() != 0 || f.kept != nil {
-			t.Errorf("%d asked, records %v", s.Counters.Asked.Load(), f.kept)
+		s.finish(t)
+		if s.tracing().Counters.Asked.Load() != 0 || f.kept != nil {
+			t.Errorf("%d asked, records %v", s.tracing().Counters.Asked.Load(), f.kept)
 		}
 	})
 }
@@ -261,7 +263,7 @@ func TestFollowedOnce(t *testing.T) {
 	f.previous = func() []stop.Previous { return previous }
 	cfg := testConfig()
 	cfg.Traceback.Port = port
-	s := New(f, cfg)
+	s := newServer(f, cfg)
 	ask := func(from, line string) stop.Token { return tokenIn(t, "1 , 2", once(t, s, from, line)) }
 
 	first := ask("127.0.0.9", "1 , 2 : SV_REC : 1")
@@ -274,10 +276,10 @@ func TestFollowedOnce(t *testing.T) {
 	previous = []stop.Previous{a, b, word(6)}
 	later = append(later, ask("127.0.0.2", "1 , 2 : SV_REC : 3 : 127.0.0.9"))
 	close(gate)
-	s.Wait(t.Context())
+	s.flush()
 	// And once it has ended.
 	later = append(later, ask("127.0.0.9", "1 , 2 : SV_REC : 4"))
-	s.Wait(t.Context())
+	s.flush()
 	if d := cmp.Diff(map[string]int{"127.0.0.21": 1, "127.0.0.22": 1}, asked); d != "" {
 		t.Error(d)
 	}
@@ -306,7 +308,7 @@ func TestFollowedOnce(t *testing.T) {
 	ask("127.0.0.9", "1 , 2 : SV_REC : 6")
 	// Another connection.
 	tokenIn(t, "1 , 3", once(t, s, "127.0.0.9", "1 , 3 : SV_REC : 7"))
-	s.Wait(t.Context())
+	s.flush()
 	if d := cmp.Diff(map[string]int{"127.0.0.21": 4, "127.0.0.22": 2}, asked); d != "" {
 		t.Error(d)
 	}
@@ -318,24 +320,24 @@ func TestTracebackBounds(t *testing.T) {
 		f := &fake{previous: func() []stop.Previous { return []stop.Previous{candidate("192.0.2.7:616", "127.0.0.1:22")} }}
 		cfg := testConfig()
 		cfg.Traceback.Parallel = 1
-		s := New(f, cfg)
-		s.tracebacks.take(payer{}) // and none may ask
+		s := newServer(f, cfg)
+		s.tracing().asking.take(payer{}) // and none may ask
 		var tokens []stop.Token
-		for s.waiting.take(payer{}) { // half of them
+		for s.tracing().begun.take(payer{}) { // half of them
 		}
 		for i := range waitingPerSlot/4 + 3 {
 			tokens = append(tokens, tokenIn(t, fmt.Sprintf("1 , %d", i+1), once(t, s, "127.0.0.9", fmt.Sprintf("1 , %d : SV_REC : 7", i+1))))
 		}
 		synctest.Wait()
-		if n := s.Counters.OverBound.Load(); n != 3 {
+		if n := s.tracing().Counters.OverBound.Load(); n != 3 {
 			t.Errorf("%d were over the bound", n)
 		}
 		start := time.Now()
-		s.under.Wait()
+		s.settle()
 		if got := time.Since(start); got != cfg.Traceback.Timeout/2 {
 			t.Errorf("they waited %s", got)
 		}
-		s.promises.writing.Wait()
+		s.recorded()
 		if got := time.Since(start); got != recordAfter(cfg, stop.SVRec) {
 			t.Errorf("they were recorded after %s", got)
 		}
@@ -348,10 +350,10 @@ func TestTracebackBounds(t *testing.T) {
 				t.Errorf("where nobody was asked it is on record %d times", n)
 			}
 		}
-		if s.Counters.Asked.Load() != 0 {
+		if s.tracing().Counters.Asked.Load() != 0 {
 			t.Error("somebody was asked")
 		}
-		if len(s.followed.known) != 0 {
+		if len(s.tracing().followed.known) != 0 {
 			t.Error("what was not followed counts as followed")
 		}
 	})

@@ -17,26 +17,32 @@ import (
 )
 
 // serveTokens is the daemon made to speak the Session Token Protocol. The server parses requests (parse_req
-// of the thesis's Table 4.1) and asks previous hosts (send_reqs); the examiner finds the processes
-// (process_req).
+// of the thesis's Table 4.1), the examiner finds the processes (process_req), and the trace-backs ask previous
+// hosts (send_reqs).
 func serveTokens(ctx context.Context, l net.Listener, h openedHost, dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	x := &examine.Examiner{Host: h, UserName: h.UserName, Keeper: directory(dir), Name: "identd", Version: "1", Sources: func() []string { return []string{"netlink", "proc"} },
-		PIDs: []int{os.Getpid()}, Deadline: time.Second, Trace: trace.Defaults, Save: examine.AllGroups}
-	s := server.New(x, &server.Config{
+	cfg := &server.Config{
 		Errors: server.ErrorsStandard,
 		Limits: server.Limits{Connections: 256, ConnectionsPerSource: 32, RequestsPerConn: 100, Idle: 30 * time.Second, Lookups: 16,
 			PerSourcePerSecond: 50, Burst: 100, PerUserPerSecond: 50, UserBurst: 100, AskersPerSID: 32, Table: 4096, Over: server.OverDecoy},
 		Traceback: server.TracebackConfig{Port: 113, Window: 2 * time.Minute, To: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")},
 			MaxPrevious: 8, Timeout: 10 * time.Second, Parallel: 16},
 		Logger: slog.Default(),
-	})
+	}
+	tracebacks := server.NewTracebacks(directory(dir).keepTraceback, cfg)
+	x := &examine.Examiner{Host: h, UserName: h.UserName, Keeper: directory(dir), Tracer: tracebacks, Name: "identd", Version: "1",
+		Sources: func() []string { return []string{"netlink", "proc"} }, PIDs: []int{os.Getpid()}, Deadline: time.Second,
+		Trace: trace.Defaults, Save: examine.AllGroups}
+	s := server.New(x, tracebacks, cfg)
 	if err := s.Serve(ctx, l); err != nil {
 		return err
 	}
-	return s.Wait(context.Background())
+	if err := s.Wait(context.Background()); err != nil {
+		return err
+	}
+	return tracebacks.Wait(context.Background())
 }
 
 // A directory keeps each report in the form of the thesis's Appendix B (print_procddata), beside the exact
@@ -56,9 +62,9 @@ func (d directory) Keep(_ context.Context, b []byte, _ stop.Payer) (stop.Token, 
 	return t, err
 }
 
-// KeepTraceback keeps what previous hosts answered. It never reaches the requester.
-func (d directory) KeepTraceback(_ context.Context, t stop.Token, b []byte) error {
-	return d.write(t, ".traceback.json", b)
+// keepTraceback keeps what previous hosts answered. It never reaches the requester.
+func (d directory) keepTraceback(_ context.Context, t stop.Token, records []stop.Traceback) error {
+	return d.write(t, ".traceback.json", report.EncodeTraceback(records))
 }
 
 // write returns once the file is durable: a token must not leave before what it stands for is.

@@ -15,6 +15,7 @@ import (
 // A collectorPart examines.
 type collectorPart struct {
 	keeper *farKeeper
+	tracer tracing
 	log    *slog.Logger
 	sys    system
 	later  sync.WaitGroup // what the start does not wait for
@@ -35,7 +36,7 @@ func (o *collectorPart) start(s started) (err error) {
 
 func (o *collectorPart) reload(s started) error {
 	x := examiner(s.Config, o.sys, s.PIDs)
-	x.Keeper, x.Checkpoint = o.keeper, o.keeper.checkpoint
+	x.Keeper, x.Checkpoint, x.Tracer = o.keeper, o.keeper.checkpoint, o.tracer
 	o.now.Store(x)
 	return nil
 }
@@ -46,9 +47,6 @@ func (o *collectorPart) stop() {
 }
 
 func (o *collectorPart) serves(ctx context.Context, c call, b []byte) ([]byte, error) {
-	if c == callCounted {
-		return []byte("null"), nil
-	}
 	return serveAnswerer(o.now.Load)(ctx, c, b)
 }
 
@@ -73,13 +71,6 @@ func (k *farKeeper) Keep(ctx context.Context, report []byte, p stop.Payer) (stop
 		return stop.Token{}, err
 	}
 	return t, nil
-}
-
-func (k *farKeeper) KeepTraceback(ctx context.Context, t stop.Token, record []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
-	defer cancel()
-	_, err := ask[none](ctx, k.link, callKeepTraceback, keptTraceback{t, record})
-	return err
 }
 
 // checkpoint is the digest of the log's last checkpoint.

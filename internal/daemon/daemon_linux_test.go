@@ -161,7 +161,7 @@ func TestDaemon(t *testing.T) {
 	text, err := io.ReadAll(answer.Body)
 	answer.Body.Close()
 	http.DefaultClient.CloseIdleConnections()
-	for _, want := range []string{"\nstopd_requests_total 2\n", "\nstopd_tokens_total 2\n", "\nstopd_bound_limit{bound=\"lookups\"} 64\n", "\ngo_goroutines "} {
+	for _, want := range []string{"\nstopd_requests_total 2\n", "\nstopd_tokens_total 2\n", "\nstopd_bound_limit{bound=\"lookups\"} 64\n", "\nstopd_bound_limit{bound=\"tracebacks\"} 64\n", "\ngo_goroutines "} {
 		if err != nil || !strings.Contains(string(text), want) {
 			t.Errorf("no %q in %s: %v", want, text, err)
 		}

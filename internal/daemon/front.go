@@ -21,9 +21,8 @@ type frontPart struct {
 }
 
 func (f *frontPart) config(s started) *server.Config {
-	c := s.Front
-	c.Logger, c.Ask = f.process.log, askBy(f.process.joints[tracer])
-	return c
+	s.Server.Logger = f.process.log
+	return s.Server
 }
 
 func (f *frontPart) start(s started) error {
@@ -45,7 +44,7 @@ func (f *frontPart) start(s started) error {
 	}
 	var ctx context.Context
 	ctx, f.cancel = context.WithCancel(context.Background())
-	f.server = server.New(answerer{f.process.joints[collector]}, f.config(s))
+	f.server = server.New(answerer{f.process.joints[collector]}, tracing{f.process.joints[tracer]}, f.config(s))
 	f.endMetrics = func() {}
 	if metrics != nil {
 		f.endMetrics = serveMetrics(metrics, f.server, f.process.log)
@@ -66,7 +65,7 @@ func (f *frontPart) reload(s started) error {
 	return nil
 }
 
-// stop answers what was asked, and lets trace-backs end for a while.
+// stop answers what was asked.
 func (f *frontPart) stop() {
 	if f.finished.Swap(true) {
 		return
@@ -75,7 +74,7 @@ func (f *frontPart) stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), finishTimeout)
 	defer cancel()
 	if f.server.Wait(ctx) != nil {
-		f.process.log.Warn("stopped before all trace-backs had ended")
+		f.process.log.Warn("stopped before all requests were answered")
 	}
 	f.endMetrics()
 }
@@ -84,9 +83,5 @@ func (f *frontPart) serves(_ context.Context, c call, _ []byte) ([]byte, error) 
 	if c != callCounted {
 		return nil, errCall(c)
 	}
-	var counted [][2]string
-	for _, a := range f.server.Counters.LogValue().Group() {
-		counted = append(counted, [2]string{a.Key, a.Value.String()})
-	}
-	return json.Marshal(counted)
+	return json.Marshal(f.server.Counted())
 }

@@ -104,8 +104,6 @@ func (k *keeperPart) serves(ctx context.Context, c call, b []byte) ([]byte, erro
 		return json.Marshal(k.store.Log().LastDigest())
 	case callRecordConfig:
 		return serve(ctx, c, b, func(ctx context.Context, sum [32]byte) (none, error) { return none{}, k.store.RecordConfig(ctx, sum) })
-	case callCounted:
-		return []byte("null"), nil
 	}
 	return nil, errCall(c)
 }

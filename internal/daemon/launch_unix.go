@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The ends of the links between roles, for each role in the order of joins.
+// The ends of the links between roles, for each role in the order of links.
 type ends map[role][]*os.File
 
 func (e ends) close() {
@@ -28,7 +28,7 @@ func (e ends) close() {
 // joinAll makes the links between roles.
 func joinAll() (ends, error) {
 	e := ends{}
-	for _, j := range joins {
+	for _, j := range links() {
 		a, b, err := socketPair()
 		if err != nil {
 			e.close()

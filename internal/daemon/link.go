@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"sync"
-	"syscall"
 
 	"github.com/stopd/stopd"
 )
@@ -29,8 +28,8 @@ const (
 	callFind
 	callExamine
 	callDecline
-	callTraceback
-	callAsk
+	callFound
+	callBegin
 	callKeep
 	callKeepTraceback
 	callRecordConfig
@@ -42,10 +41,11 @@ const (
 // largest is how many octets a call and its answer may have.
 var largest = [calls]struct{ asked, answered int }{
 	callAnswer: {0, 0}, callFailure: {0, 0},
-	callStart: {1 << 20, 64 << 10}, callStop: {0, 64 << 10}, callReload: {1 << 20, 0}, callCounted: {0, 64 << 10},
+	callStart: {1 << 20, 64 << 10}, callStop: {0, 0}, callReload: {1 << 20, 0}, callCounted: {0, 64 << 10},
 	callLog: {64 << 10, 0}, callProve: {64 << 10, 64 << 10},
-	callFind: {8 << 10, 8 << 10}, callExamine: {8 << 10, 16 << 20}, callDecline: {64 << 10, 8 << 10}, callTraceback: {16 << 20, 0},
-	callAsk: {8 << 10, 64 << 10}, callKeep: {16 << 20, 8 << 10}, callKeepTraceback: {16 << 20, 0}, callRecordConfig: {8 << 10, 0},
+	callFind: {8 << 10, 1 << 10}, callExamine: {8 << 10, 1 << 10}, callDecline: {64 << 10, 1 << 10},
+	callFound: {16 << 20, 0}, callBegin: {1 << 10, 0},
+	callKeep: {16 << 20, 8 << 10}, callKeepTraceback: {16 << 20, 0}, callRecordConfig: {8 << 10, 0},
 	callCheckpoint: {0, 8 << 10}, callPost: {64 << 10, 64 << 10},
 }
 
@@ -217,7 +217,7 @@ type failure struct {
 }
 
 // failures are the errors that who calls has to tell apart.
-var failures = map[string]error{"no user": stop.ErrNoUser, "no room": stop.ErrNoRoom, "no such address": syscall.EADDRNOTAVAIL}
+var failures = map[string]error{"no user": stop.ErrNoUser, "no room": stop.ErrNoRoom}
 
 func formatFailure(err error) []byte {
 	f := failure{Text: err.Error()}
@@ -252,7 +252,10 @@ func (e *farError) Unwrap() error { return e.is }
 
 // ask calls the other end with a value and fills in its answer.
 func ask[Answer, Asked any](ctx context.Context, l *link, c call, asked Asked) (answer Answer, err error) {
-	b, err := json.Marshal(asked)
+	var b []byte
+	if largest[c].asked > 0 {
+		b, err = json.Marshal(asked)
+	}
 	if err == nil {
 		b, err = l.call(ctx, c, b)
 	}

@@ -12,13 +12,13 @@ import (
 	"net/netip"
 	"reflect"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/stopd/stopd"
+	"github.com/stopd/stopd/server"
 )
 
 // linked joins two links. What the second serves is given.
@@ -49,12 +49,12 @@ func TestLink(t *testing.T) {
 				return nil, fmt.Errorf("%v, %w", p, err)
 			}
 			return serve(ctx, callDecline, []byte("{}"), func(context.Context, none) (stop.Token, error) { return stop.TokenOf(report), nil })
+		case callCheckpoint:
+			return serve(ctx, c, b, func(context.Context, none) (string, error) { return "digest", nil })
 		case callExamine:
 			return nil, fmt.Errorf("because: %w", stop.ErrNoUser)
 		case callDecline:
 			return nil, fmt.Errorf("because: %w", stop.ErrNoRoom)
-		case callAsk:
-			return nil, fmt.Errorf("because: %w", syscall.EADDRNOTAVAIL)
 		}
 		return nil, errors.New(strings.Repeat("\x01", 1<<20))
 	})
@@ -66,13 +66,16 @@ func TestLink(t *testing.T) {
 	if k, err := (&farKeeper{x}).Keep(t.Context(), report, stop.Payer{UID: 7}); err != nil || k != stop.TokenOf(report) {
 		t.Errorf("keep: %v, %v", k, err)
 	}
-	for c, want := range map[call]error{callExamine: stop.ErrNoUser, callDecline: stop.ErrNoRoom, callAsk: syscall.EADDRNOTAVAIL} {
+	if d := (&farKeeper{x}).checkpoint(); d != "digest" {
+		t.Errorf("checkpoint: %q", d)
+	}
+	for c, want := range map[call]error{callExamine: stop.ErrNoUser, callDecline: stop.ErrNoRoom} {
 		_, err := x.call(t.Context(), c, []byte("{}"))
 		if !errors.Is(err, want) || err.Error() != "because: "+want.Error() {
 			t.Errorf("call %d: %v", c, err)
 		}
 	}
-	if _, err := x.call(t.Context(), callTraceback, []byte("{}")); err == nil || len(err.Error()) > maxFailure || len(err.Error()) < 1000 {
+	if _, err := x.call(t.Context(), callFound, []byte("{}")); err == nil || len(err.Error()) > maxFailure || len(err.Error()) < 1000 {
 		t.Errorf("a long error: %v", err)
 	}
 	if _, err := x.call(t.Context(), callFind, make([]byte, largest[callFind].asked+1)); err == nil || errors.Is(err, errLink) {
@@ -88,14 +91,12 @@ func TestLink(t *testing.T) {
 func TestMessages(t *testing.T) {
 	end := netip.MustParseAddrPort("[fe80::1%eth0]:9")
 	for _, v := range []any{
-		&stop.Finding{Token: stop.Token{1, 255}, Previous: []stop.Previous{{Ends: stop.Ends{Remote: end, Local: end}, Outbound: true, Reasons: []string{"a"}, Corroborated: true, Elsewhere: true}}},
-		&tracebacks{stop.Token{2}, []stop.Traceback{{Previous: stop.Ends{Remote: end}, SelectedBy: "flow", Asked: true, Request: "1 , 2", Sent: time.Unix(1, 0).UTC(),
-			Answered: time.Unix(2, 3).UTC(), Reply: "r", Kind: "token", Token: "t", Error: "e", SameAs: "s"}}},
+		&stop.Finding{Token: stop.Token{1, 255}, Type: stop.IDRec, SID: 1<<64 - 1, Requester: end.Addr(), Connection: stop.Connection{Local: end, UID: 1<<32 - 1}, Previous: []stop.Previous{{Ends: stop.Ends{Remote: end, Local: end}, Outbound: true, Reasons: []string{"a"}, Corroborated: true, Elsewhere: true}}},
+		&keptTraceback{stop.Token{2}, []byte("[\x00\xff]")},
+		&server.Counted{Counts: []server.Count{{Name: "asked", N: 1<<64 - 1}}, Bounds: []server.Bound{{Name: "b", Used: 1, Limit: 2, Reached: 3}}},
 		&declined{question{Request: stop.Request{Local: 1, Remote: 2, Type: stop.ID, SID: 3, For: end.Addr()}, Requester: end.Addr(), Local: end}, "why", stop.Token{3}},
-		&stop.Answer{Sent: "s", Reply: stop.Reply{Local: 1, Remote: 2, System: "OTHER", Charset: "c", UserID: "u", Error: stop.NoUser}, Line: "l", Kind: stop.KindToken, Token: stop.Token{4}},
-		&hostAsked{end.Addr(), time.Second, end, stop.Request{Local: 1, Remote: 2, Type: stop.SVRec, SID: 1 << 63}},
 		&stop.Payer{Source: end.Addr(), UID: 9, Owned: true, Traceback: true},
-		&started{UID: 1, Root: true, Listeners: 2, Metrics: true, Config: full(), Front: serverConfig(full()), PIDs: []int{3}},
+		&started{UID: 1, Root: true, Listeners: 2, Metrics: true, Config: full(), Server: serverConfig(full()), PIDs: []int{3}},
 	} {
 		b, err := json.Marshal(v)
 		if err != nil {

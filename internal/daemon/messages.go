@@ -19,8 +19,8 @@ import (
 )
 
 // What crosses between processes are the calls of the seams: server.Answerer from the front to the collector,
-// server.Config's Ask from the front to the tracer, examine.Keeper from the collector to the keeper, and the
-// requests to witnesses from the keeper to the tracer.
+// server.Tracer from the front to the tracer, examine.Tracer from the collector to it, examine.Keeper from the collector
+// to the keeper, server.KeepTraceback from the tracer to it, and the requests to witnesses from the keeper to the tracer.
 
 // An answerer is the collector, as the front sees it.
 type answerer struct{ *link }
@@ -47,26 +47,16 @@ type declined struct {
 	SameAs   stop.Token
 }
 
-type tracebacks struct {
-	Token   stop.Token
-	Records []stop.Traceback
-}
-
 func (a answerer) Find(ctx context.Context, q stop.Question) (stop.Connection, error) {
 	return ask[stop.Connection](ctx, a.link, callFind, questionOf(q))
 }
 
-func (a answerer) Examine(ctx context.Context, q stop.Question) (stop.Finding, error) {
-	return ask[stop.Finding](ctx, a.link, callExamine, questionOf(q))
+func (a answerer) Examine(ctx context.Context, q stop.Question) (stop.Token, error) {
+	return ask[stop.Token](ctx, a.link, callExamine, questionOf(q))
 }
 
 func (a answerer) Decline(ctx context.Context, q stop.Question, why string, sameAs stop.Token) (stop.Token, error) {
 	return ask[stop.Token](ctx, a.link, callDecline, declined{questionOf(q), why, sameAs})
-}
-
-func (a answerer) KeepTraceback(ctx context.Context, t stop.Token, ts []stop.Traceback) error {
-	_, err := ask[none](ctx, a.link, callTraceback, tracebacks{t, ts})
-	return err
 }
 
 // serveAnswerer serves what the front calls.
@@ -76,14 +66,10 @@ func serveAnswerer(x func() *examine.Examiner) func(context.Context, call, []byt
 		case callFind:
 			return serve(ctx, c, b, func(ctx context.Context, q question) (stop.Connection, error) { return x().Find(ctx, q.question()) })
 		case callExamine:
-			return serve(ctx, c, b, func(ctx context.Context, q question) (stop.Finding, error) { return x().Examine(ctx, q.question()) })
+			return serve(ctx, c, b, func(ctx context.Context, q question) (stop.Token, error) { return x().Examine(ctx, q.question()) })
 		case callDecline:
 			return serve(ctx, c, b, func(ctx context.Context, d declined) (stop.Token, error) {
 				return x().Decline(ctx, d.Question.question(), d.Why, d.SameAs)
-			})
-		case callTraceback:
-			return serve(ctx, c, b, func(ctx context.Context, t tracebacks) (none, error) {
-				return none{}, x().KeepTraceback(ctx, t.Token, t.Records)
 			})
 		}
 		return nil, errCall(c)
@@ -92,25 +78,37 @@ func serveAnswerer(x func() *examine.Examiner) func(context.Context, call, []byt
 
 func errCall(c call) error { return fmt.Errorf("this process does not serve call %d", c) }
 
-// A hostAsked is one previous host to be asked, as server.Config's Ask has it.
-type hostAsked struct {
-	Source  netip.Addr
-	Timeout time.Duration
-	To      netip.AddrPort
-	Request stop.Request
+// A tracing is the tracer, as the front and the collector see it.
+type tracing struct{ *link }
+
+// Found implements examine.Tracer.
+func (t tracing) Found(ctx context.Context, f stop.Finding) error {
+	_, err := ask[none](ctx, t.link, callFound, f)
+	return err
 }
 
-// askBy asks previous hosts by the tracer.
-func askBy(l *link) server.Ask {
-	return func(ctx context.Context, source netip.Addr, timeout time.Duration, to netip.AddrPort, r stop.Request) (stop.Answer, error) {
-		return ask[stop.Answer](ctx, l, callAsk, hostAsked{source, timeout, to, r})
+// Begin implements server.Tracer.
+func (t tracing) Begin(ctx context.Context, of stop.Token) error {
+	_, err := ask[none](ctx, t.link, callBegin, of)
+	return err
+}
+
+// Counted implements server.Tracer.
+func (t tracing) Counted(ctx context.Context) (server.Counted, error) {
+	return ask[server.Counted](ctx, t.link, callCounted, none{})
+}
+
+// serveTracer serves what the front and the collector call of the tracer.
+func serveTracer(ctx context.Context, tb *server.Tracebacks, c call, b []byte) ([]byte, error) {
+	switch c {
+	case callFound:
+		return serve(ctx, c, b, func(ctx context.Context, f stop.Finding) (none, error) { return none{}, tb.Found(ctx, f) })
+	case callBegin:
+		return serve(ctx, c, b, func(ctx context.Context, t stop.Token) (none, error) { return none{}, tb.Begin(ctx, t) })
+	case callCounted:
+		return serve(ctx, c, b, func(ctx context.Context, _ none) (server.Counted, error) { return tb.Counted(ctx) })
 	}
-}
-
-// askHost asks a previous host.
-func askHost(ctx context.Context, h hostAsked) (stop.Answer, error) {
-	c := stop.Client{Source: h.Source, Timeout: h.Timeout}
-	return c.Ask(ctx, h.To, h.Request)
+	return nil, errCall(c)
 }
 
 // A keptReport is what the keeper is given. The report follows the JSON of the payer after a line feed.

@@ -26,7 +26,7 @@ const (
 func serveMetrics(l net.Listener, of *server.Server, log *slog.Logger) (end func()) {
 	var open atomic.Int64
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", metricsHandler(of))
+	mux.Handle("GET /metrics", metricsHandler(of.AllCounted))
 	s := &http.Server{
 		Handler: mux, ReadTimeout: metricsTimeout, WriteTimeout: metricsTimeout, IdleTimeout: metricsTimeout, MaxHeaderBytes: 4096,
 		ConnState: func(c net.Conn, state http.ConnState) {
@@ -55,15 +55,15 @@ func serveMetrics(l net.Listener, of *server.Server, log *slog.Logger) (end func
 }
 
 // metricsHandler has no collector of the process: that reads /proc, which the front cannot.
-func metricsHandler(s *server.Server) http.Handler {
+func metricsHandler(counted counted) http.Handler {
 	r := prometheus.NewRegistry()
-	r.MustRegister(&metrics{s}, collectors.NewGoCollector())
+	r.MustRegister(counted, collectors.NewGoCollector())
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{MaxRequestsInFlight: 2, Timeout: metricsTimeout})
 }
 
-// metrics are the server's counters and bounds. None tells of a user, a connection or a host, nor of anything in
-// a report.
-type metrics struct{ server *server.Server }
+// counted are the counters and bounds of the front and the tracer. None tells of a user, a connection or a host, nor of
+// anything in a report.
+type counted func(context.Context) (server.Counted, error)
 
 var (
 	buildDesc = prometheus.NewDesc("stopd_build_info", "The version that runs; always 1.", []string{"version"}, nil)
@@ -72,23 +72,20 @@ var (
 	metDesc   = prometheus.NewDesc("stopd_bound_reached_total", "How often a bound was met; what is done then is in stopd(8).", []string{"bound"}, nil)
 )
 
-// counters are those of the server, in the order in which they are logged.
-var counters = []struct {
-	desc *prometheus.Desc
-	of   func(*server.Counters) *atomic.Uint64
-}{
-	{counter("requests", "Lines read."), func(c *server.Counters) *atomic.Uint64 { return &c.Requests }},
-	{counter("malformed_requests", "Lines that do not parse."), func(c *server.Counters) *atomic.Uint64 { return &c.Malformed }},
-	{counter("errors", "Replies with an error."), func(c *server.Counters) *atomic.Uint64 { return &c.Errors }},
-	{counter("tokens", "Replies with a token that a record stands for."), func(c *server.Counters) *atomic.Uint64 { return &c.Tokens }},
-	{counter("decoys", "Of these, those whose record says only why."), func(c *server.Counters) *atomic.Uint64 { return &c.Decoys }},
-	{counter("duplicates", "Of these, those to duplicates."), func(c *server.Counters) *atomic.Uint64 { return &c.Duplicates }},
-	{counter("over_bound", "Requests and trace-backs turned away at a bound."), func(c *server.Counters) *atomic.Uint64 { return &c.OverBound }},
-	{counter("asked", "Previous hosts asked."), func(c *server.Counters) *atomic.Uint64 { return &c.Asked }},
-	{counter("evicted", "Connections ended to make room."), func(c *server.Counters) *atomic.Uint64 { return &c.Evicted }},
-	{counter("refused", "Connections refused."), func(c *server.Counters) *atomic.Uint64 { return &c.Refused }},
-	{counter("failed", "Requests without a reply, and trace-backs without a record, because of an error."), func(c *server.Counters) *atomic.Uint64 { return &c.Failed }},
-	{counter("no_room", "Reports that the store had no room for."), func(c *server.Counters) *atomic.Uint64 { return &c.NoRoom }},
+// counters are the metrics of what is counted, by the names under which it is logged.
+var counters = map[string]*prometheus.Desc{
+	"requests":   counter("requests", "Lines read."),
+	"malformed":  counter("malformed_requests", "Lines that do not parse."),
+	"errors":     counter("errors", "Replies with an error."),
+	"tokens":     counter("tokens", "Replies with a token that a record stands for."),
+	"decoys":     counter("decoys", "Of these, those whose record says only why."),
+	"duplicates": counter("duplicates", "Of these, those to duplicates."),
+	"over_bound": counter("over_bound", "Requests and trace-backs turned away at a bound."),
+	"asked":      counter("asked", "Previous hosts asked."),
+	"evicted":    counter("evicted", "Connections ended to make room."),
+	"refused":    counter("refused", "Connections refused."),
+	"failed":     counter("failed", "Requests without a reply, and trace-backs without a record, because of an error."),
+	"no_room":    counter("no_room", "Reports that the store had no room for."),
 }
 
 func counter(name, help string) *prometheus.Desc {
@@ -96,22 +93,31 @@ func counter(name, help string) *prometheus.Desc {
 }
 
 // Describe implements prometheus.Collector.
-func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
+func (counted) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{buildDesc, usedDesc, limitDesc, metDesc} {
 		ch <- d
 	}
-	for _, c := range counters {
-		ch <- c.desc
+	for _, d := range counters {
+		ch <- d
 	}
 }
 
 // Collect implements prometheus.Collector.
-func (m *metrics) Collect(ch chan<- prometheus.Metric) {
+func (c counted) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(buildDesc, prometheus.GaugeValue, 1, Version)
-	for _, c := range counters {
-		ch <- prometheus.MustNewConstMetric(c.desc, prometheus.CounterValue, float64(c.of(&m.server.Counters).Load()))
+	ctx, cancel := context.WithTimeout(context.Background(), metricsTimeout)
+	defer cancel()
+	all, err := c(ctx)
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(metDesc, err)
+		return
 	}
-	for _, b := range m.server.Bounds() {
+	for _, n := range all.Counts {
+		if d, ok := counters[n.Name]; ok {
+			ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n.N))
+		}
+	}
+	for _, b := range all.Bounds {
 		ch <- prometheus.MustNewConstMetric(metDesc, prometheus.CounterValue, float64(b.Reached), b.Name)
 		if b.Limit > 0 {
 			ch <- prometheus.MustNewConstMetric(usedDesc, prometheus.GaugeValue, float64(b.Used), b.Name)

@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -21,25 +22,33 @@ import (
 func newServer() *server.Server {
 	c := serverConfig(Defaults())
 	c.Logger = slog.New(slog.DiscardHandler)
-	return server.New(answerer{}, c)
+	return server.New(answerer{}, server.NewTracebacks(nil, c), c)
 }
 
-// Every counter of the server is a metric, and its own.
+// Every counter is a metric, and its own; what both halves count is added up.
 func TestEveryCounterIsAMetric(t *testing.T) {
-	s := newServer()
-	c := reflect.ValueOf(&s.Counters).Elem()
-	for i, m := range counters {
-		m.of(&s.Counters).Add(uint64(i + 1))
-	}
-	seen := map[uint64]bool{}
-	for i := range c.NumField() {
-		n := c.Field(i).Addr().Interface().(interface{ Load() uint64 }).Load()
-		if n == 0 || seen[n] {
-			t.Errorf("%s is no metric, or another's", c.Type().Field(i).Name)
+	both := [2]*server.Counters{{}, {}}
+	for _, c := range both {
+		v := reflect.ValueOf(c).Elem()
+		for i := range v.NumField() {
+			v.Field(i).Addr().Interface().(*atomic.Uint64).Store(uint64(i + 1))
 		}
-		seen[n] = true
 	}
-	problems, err := testutil.CollectAndLint(&metrics{s})
+	sum := server.Counted{Counts: both[0].Counts()}.And(server.Counted{Counts: both[1].Counts()})
+	seen := map[uint64]bool{}
+	for _, n := range sum.Counts {
+		if n.N == 0 || n.N%2 != 0 || seen[n.N] {
+			t.Errorf("%s is not the sum, or another's", n.Name)
+		}
+		seen[n.N] = true
+		if counters[n.Name] == nil {
+			t.Errorf("%s is no metric", n.Name)
+		}
+	}
+	if n := reflect.TypeFor[server.Counters]().NumField(); len(seen) != n || len(counters) != n {
+		t.Errorf("%d are told of, %d are metrics, and there are %d", len(seen), len(counters), n)
+	}
+	problems, err := testutil.CollectAndLint(counted(newServer().AllCounted))
 	if err != nil || len(problems) > 0 {
 		t.Errorf("%v, %v", problems, err)
 	}
@@ -57,7 +66,8 @@ func TestManualHasEveryBound(t *testing.T) {
 	for _, m := range regexp.MustCompile(`(?m)^\.It Cm (\w+)$`).FindAllStringSubmatch(text, -1) {
 		manual = append(manual, m[1])
 	}
-	for _, b := range newServer().Bounds() {
+	all, _ := newServer().AllCounted(t.Context())
+	for _, b := range all.Bounds {
 		bounds = append(bounds, b.Name)
 	}
 	if d := cmp.Diff(bounds, manual); d != "" {
@@ -78,7 +88,7 @@ func TestServeMetrics(t *testing.T) {
 	}
 	text, err := io.ReadAll(r.Body)
 	r.Body.Close()
-	for _, want := range []string{"\nstopd_requests_total 0\n", "\nstopd_bound_limit{bound=\"lookups\"} 64\n", "\nstopd_bound_reached_total{bound=\"idle\"} 0\n", "\ngo_goroutines "} {
+	for _, want := range []string{"\nstopd_requests_total 0\n", "\nstopd_bound_limit{bound=\"lookups\"} 64\n", "\nstopd_bound_reached_total{bound=\"idle\"} 0\n", "\nstopd_asked_total 0\n", "\nstopd_bound_limit{bound=\"tracebacks\"} 64\n", "\ngo_goroutines "} {
 		if err != nil || !strings.Contains(string(text), want) {
 			t.Errorf("no %q in %s: %v", want, text, err)
 		}

@@ -16,9 +16,9 @@ func (s *site) inProcess(t *testing.T) (*evidence.Store, string) {
 	for _, r := range roles {
 		ps[r] = &process{role: r, log: s.logger(), joints: map[role]*link{}}
 	}
-	for _, j := range joins {
+	for _, l := range links() {
 		a, b := net.Pipe()
-		ps[j[0]].joints[j[1]], ps[j[1]].joints[j[0]] = newLink(a, ps[j[0]].serveOther), newLink(b, ps[j[1]].serveOther)
+		ps[l[0]].joints[l[1]], ps[l[1]].joints[l[0]] = newLink(a, ps[l[0]].serveOther(l[1])), newLink(b, ps[l[1]].serveOther(l[0]))
 	}
 	l, err := net.Listen("tcp", s.cfg.Listen[0])
 	if err != nil {
@@ -34,17 +34,19 @@ func (s *site) inProcess(t *testing.T) (*evidence.Store, string) {
 		t.Fatal(err)
 	}
 	k := &keeperPart{process: ps[keeper]}
-	parts := map[role]part{keeper: k, tracer: &tracerPart{}, collector: &collectorPart{keeper: &farKeeper{ps[collector].joints[keeper]}, log: s.logger()},
-		front: &frontPart{process: ps[front], passes: theirs}}
+	parts := map[role]part{keeper: k, tracer: &tracerPart{process: ps[tracer]},
+		collector: &collectorPart{keeper: &farKeeper{ps[collector].joints[keeper]}, tracer: tracing{ps[collector].joints[tracer]}, log: s.logger()},
+		front:     &frontPart{process: ps[front], passes: theirs}}
 	for _, r := range roles {
 		made := parts[r]
-		if err := made.start(started{Config: s.cfg, Front: serverConfig(s.cfg), Listeners: 1, PIDs: []int{os.Getpid()}}); err != nil {
+		if err := made.start(started{Config: s.cfg, Server: serverConfig(s.cfg), Listeners: 1, PIDs: []int{os.Getpid()}}); err != nil {
 			t.Fatal(err)
 		}
 		ps[r].part.Store(&made)
 	}
 	t.Cleanup(func() {
 		parts[front].stop()
+		parts[tracer].stop()
 		k.stop()
 	})
 	return k.store, l.Addr().String()

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"syscall"
 
@@ -31,22 +32,50 @@ var roles = []role{keeper, tracer, collector, front}
 // roleVariable names the role of a process that the supervisor starts.
 const roleVariable = "STOPD_ROLE"
 
-// The descriptors that a role inherits: its link with the supervisor, its links with others in the order of joins,
+// The descriptors that a role inherits: its link with the supervisor, its links with others in the order of links,
 // and what else it needs: the front and the tracer an empty directory, the front and the keeper a socket that passes listeners.
 const (
 	controlFD  = 3
 	firstJoint = 4
 )
 
-// joins are the links between roles. Who stands first calls.
-var joins = [][2]role{{front, collector}, {front, tracer}, {collector, keeper}, {keeper, tracer}}
+// A join is what one role may call of another.
+type join struct {
+	from, to role
+	calls    []call
+}
+
+// joins are all there is between roles. Where each calls the other, both go by one link.
+var joins = []join{
+	{front, collector, []call{callFind, callExamine, callDecline}},
+	{front, tracer, []call{callBegin, callCounted}},
+	{collector, tracer, []call{callFound}},
+	{collector, keeper, []call{callKeep, callCheckpoint}},
+	{tracer, keeper, []call{callKeepTraceback}},
+	{keeper, tracer, []call{callPost}},
+}
+
+// links are the pairs of roles that are joined, in an order that all processes know.
+func links() (pairs [][2]role) {
+	for _, j := range joins {
+		if !slices.Contains(pairs, [2]role{j.to, j.from}) {
+			pairs = append(pairs, [2]role{j.from, j.to})
+		}
+	}
+	return pairs
+}
+
+// mayCall reports whether a role may call something of another.
+func mayCall(from, to role, c call) bool {
+	return slices.ContainsFunc(joins, func(j join) bool { return j.from == from && j.to == to && slices.Contains(j.calls, c) })
+}
 
 // A started is what a role is told at its start.
 type started struct {
 	UID       int  // to run as, -1 to stay
 	Root      bool // an inherited descriptor is the empty directory to change the root to
 	Config    Config
-	Front     *server.Config `json:",omitempty"`
+	Server    *server.Config `json:",omitempty"` // of the front and the tracer
 	Listeners int            // that the front is passed
 	Metrics   bool           // and that one more is for metrics
 	PIDs      []int          // of all processes of the daemon
@@ -106,13 +135,13 @@ func (p *process) open() error {
 	}
 	joints := map[role]net.Conn{}
 	fd := uintptr(firstJoint)
-	for _, j := range joins {
-		if j[0] != p.role && j[1] != p.role {
+	for _, l := range links() {
+		if l[0] != p.role && l[1] != p.role {
 			continue
 		}
-		other := j[0]
+		other := l[0]
 		if other == p.role {
-			other = j[1]
+			other = l[1]
 		}
 		if joints[other], err = inherited(fd); err != nil {
 			return err
@@ -121,7 +150,7 @@ func (p *process) open() error {
 	}
 	p.joints = map[role]*link{}
 	for other, c := range joints {
-		p.joints[other] = newLink(c, p.serveOther)
+		p.joints[other] = newLink(c, p.serveOther(other))
 	}
 	p.extra = fd
 	ready := make(chan struct{})
@@ -145,17 +174,18 @@ func inherited(fd uintptr) (net.Conn, error) {
 	return c, nil
 }
 
-// serveOther answers other roles, once this one has started.
-func (p *process) serveOther(ctx context.Context, c call, b []byte) ([]byte, error) {
-	part := p.part.Load()
-	if part == nil {
-		return nil, errors.New("not started yet")
+// serveOther answers another role what it may call, once this one has started.
+func (p *process) serveOther(from role) func(context.Context, call, []byte) ([]byte, error) {
+	return func(ctx context.Context, c call, b []byte) ([]byte, error) {
+		part := p.part.Load()
+		switch {
+		case !mayCall(from, p.role, c):
+			return nil, errCall(c)
+		case part == nil:
+			return nil, errors.New("not started yet")
+		}
+		return (*part).serves(ctx, c, b)
 	}
-	switch c {
-	case callStart, callStop, callReload, callCounted, callLog, callProve, callRecordConfig:
-		return nil, errCall(c) // the supervisor's alone
-	}
-	return (*part).serves(ctx, c, b)
 }
 
 // serveControl does what the supervisor says.
@@ -175,7 +205,7 @@ func (p *process) serveControl(ctx context.Context, c call, b []byte) ([]byte, e
 		return serve(ctx, c, b, func(_ context.Context, s started) (none, error) { return none{}, (*part).reload(s) })
 	case callStop:
 		(*part).stop()
-		return (*part).serves(ctx, callCounted, nil)
+		return nil, nil
 	}
 	return (*part).serves(ctx, c, b)
 }
@@ -209,9 +239,9 @@ func (p *process) begin(_ context.Context, s started) ([]string, error) {
 	case front:
 		made = &frontPart{process: p, passes: passes}
 	case tracer:
-		made = &tracerPart{}
+		made = &tracerPart{process: p}
 	case collector:
-		made = &collectorPart{keeper: &farKeeper{p.joints[keeper]}, log: p.log}
+		made = &collectorPart{keeper: &farKeeper{p.joints[keeper]}, tracer: tracing{p.joints[tracer]}, log: p.log}
 	case keeper:
 		made = &keeperPart{process: p, control: passes}
 	default:

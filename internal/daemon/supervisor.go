@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stopd/stopd/evidence"
+	"github.com/stopd/stopd/server"
 )
 
 // A supervisor starts the other processes, and them all anew where one ends. It reads the configuration and opens
@@ -89,7 +89,7 @@ func (s *supervisor) start() (err error) {
 	}
 	ends.close() // so that a link ends with the process at its other end
 	// The keeper asks witnesses by the tracer as soon as it has started.
-	if err := s.begin(g, tracer, started{Config: Config{Witnesses: s.cfg.Witnesses}}); err != nil {
+	if err := s.begin(g, tracer, started{Config: Config{Witnesses: s.cfg.Witnesses}, Server: traced(s.now)}); err != nil {
 		return err
 	}
 	begun := make(chan error)
@@ -114,7 +114,7 @@ func (s *supervisor) start() (err error) {
 			return err
 		}
 	}
-	if err := s.begin(g, front, started{Front: serverConfig(s.now), Listeners: len(s.listeners), Metrics: s.metrics != nil}); err != nil {
+	if err := s.begin(g, front, started{Server: fronted(s.now), Listeners: len(s.listeners), Metrics: s.metrics != nil}); err != nil {
 		return err
 	}
 	for _, c := range g.processes {
@@ -151,6 +151,20 @@ func (s *supervisor) listen() (err error) {
 func kept(c Config) Config {
 	return Config{Store: c.Store, Volatile: c.Volatile, Recipients: c.Recipients, Quorum: c.Quorum, Witnesses: c.Witnesses,
 		Limits: Limits{StoreBytes: c.Limits.StoreBytes, Retention: c.Limits.Retention}}
+}
+
+// fronted is what the front has to know of a configuration: nothing of who may be asked.
+func fronted(c Config) *server.Config {
+	s := serverConfig(c)
+	s.Traceback = server.TracebackConfig{Window: c.Traceback.Window.Duration, Timeout: c.Traceback.Timeout.Duration}
+	return s
+}
+
+// traced is what the tracer has to know of a configuration: nothing of who may ask.
+func traced(c Config) *server.Config {
+	s := serverConfig(c)
+	s.OnBehalf, s.Limits = nil, server.Limits{Table: c.Limits.Table}
+	return s
 }
 
 // collected is what the collector has to know of a configuration.
@@ -251,18 +265,23 @@ func (s *supervisor) stop() {
 		s.log.Warn("tell the service manager", "error", err)
 	}
 	s.closeListeners()
-	g := s.running
+	// Who is asked after the last reply may still answer, and what became of all is recorded.
+	s.finish(front)
+	s.finish(tracer)
+	s.counted()
+	s.closeControl()
+	s.finish(keeper)
+	s.running.end(endTime)
+	s.running = nil
+}
+
+// finish has a process end what is under way.
+func (s *supervisor) finish(r role) {
 	ctx, cancel := context.WithTimeout(context.Background(), finishTimeout+endTime)
 	defer cancel()
-	s.counted(g.processes[front].control.call(ctx, callStop, nil))
-	s.closeControl()
-	ctx, cancel = context.WithTimeout(context.Background(), finishTimeout)
-	defer cancel()
-	if _, err := g.processes[keeper].control.call(ctx, callStop, nil); err != nil {
-		s.log.Error("close the store", "error", err)
+	if _, err := s.running.processes[r].control.call(ctx, callStop, nil); err != nil {
+		s.log.Error("finish what is under way", "process", string(r), "error", err)
 	}
-	g.end(endTime)
-	s.running = nil
 }
 
 // close ends what is left after a failure.
@@ -317,19 +336,22 @@ func (g *group) end(within time.Duration) {
 	}
 }
 
-// counted logs what the front counted since its start, on one line.
-func (s *supervisor) counted(b []byte, err error) {
-	var counted [][2]string
-	if err == nil {
-		err = json.Unmarshal(b, &counted)
-	}
-	if err != nil {
-		s.log.Error("ask for the counters", "error", err)
-		return
+// counted logs what was counted since the start, on one line.
+func (s *supervisor) counted() {
+	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
+	defer cancel()
+	var sum server.Counted
+	for _, r := range []role{front, tracer} {
+		c, err := ask[server.Counted](ctx, s.running.processes[r].control, callCounted, none{})
+		if err != nil {
+			s.log.Error("ask for the counters", "error", err)
+			return
+		}
+		sum = sum.And(c)
 	}
 	var attrs []slog.Attr
-	for _, c := range counted {
-		attrs = append(attrs, slog.String(c[0], c[1]))
+	for _, c := range sum.Counts {
+		attrs = append(attrs, slog.Uint64(c.Name, c.N))
 	}
 	s.log.LogAttrs(context.Background(), slog.LevelInfo, "counted since the start", attrs...)
 }
@@ -337,10 +359,7 @@ func (s *supervisor) counted(b []byte, err error) {
 // reload replaces the configuration. A bad one is refused and the old one stays; so does what cannot be
 // changed while the daemon runs.
 func (s *supervisor) reload() {
-	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
-	defer cancel()
-	at := s.running.processes[front].control
-	s.counted(at.call(ctx, callCounted, nil))
+	s.counted()
 	cfg, err := Load(s.path)
 	if err != nil {
 		s.log.Error("reload refused", "error", err)
@@ -349,13 +368,14 @@ func (s *supervisor) reload() {
 	if fmt.Sprint(cfg.atStart()) != fmt.Sprint(s.cfg.atStart()) {
 		s.log.Warn("listen, store, volatile, recipients, quorum, witness and limits.store_bytes, retention, lookups and table, traceback.parallel and metrics.listen, change with a restart only")
 	}
-	_, err = ask[none](ctx, at, callReload, started{Front: serverConfig(cfg)})
-	if err == nil {
-		_, err = ask[none](ctx, s.running.processes[collector].control, callReload, started{Config: collected(cfg), PIDs: s.running.pids()})
-	}
-	if err != nil {
-		s.log.Error("reload", "error", err)
-		return
+	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
+	defer cancel()
+	for r, what := range map[role]started{front: {Server: fronted(cfg)}, tracer: {Server: traced(cfg)},
+		collector: {Config: collected(cfg), PIDs: s.running.pids()}} {
+		if _, err := ask[none](ctx, s.running.processes[r].control, callReload, what); err != nil {
+			s.log.Error("reload", "process", string(r), "error", err)
+			return
+		}
 	}
 	s.now = cfg
 	s.recordConfig()

@@ -47,11 +47,11 @@ func (r Request) About(from, to netip.Addr, at time.Time) Question {
 	return q
 }
 
-// A Connection is what a quick look-up tells of the asked connection.
+// A Connection is what tells the asked connection from others, and its owner from other users. The numbers say no more than
+// that: the same is the same, as long as the host that looked runs.
 type Connection struct {
-	Local, Remote netip.AddrPort
-	// UID owns it.
-	UID uint32
+	ID    uint64 // never 0
+	Owner uint64
 }
 
 // A Payer is whom a report is charged to: what one requester, and what about one user, may be kept is bounded.

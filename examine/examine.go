@@ -4,7 +4,10 @@ package examine
 
 import (
 	"context"
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -49,6 +52,8 @@ type Examiner struct {
 	Save     Groups
 	// Checkpoint gives the digest of the host's last checkpoint, or nothing; nil where there is no log.
 	Checkpoint func() string
+	// Secret is what the numbers of a [stop.Connection] are made with: who does not have it cannot tell what they stand for.
+	Secret []byte
 	// UserName turns a user id into a name; empty is unknown.
 	UserName func(ctx context.Context, uid uint32) string
 }
@@ -60,16 +65,23 @@ func (x *Examiner) Find(ctx context.Context, q stop.Question) (stop.Connection, 
 	if err != nil && ownerless(err) == nil {
 		return stop.Connection{}, err
 	}
-	return connectionOf(q, s, err), nil
+	return x.connectionOf(q, s, err), nil
 }
 
-// connectionOf is what admission tells a connection by; err is nil or why it has no owner.
-func connectionOf(q stop.Question, s host.Socket, err error) stop.Connection {
-	if err != nil {
-		return stop.Connection{Local: q.Local, Remote: q.Remote, UID: nobody}
+// connectionOf is what a connection is told from others by; err is nil or why it has no owner.
+func (x *Examiner) connectionOf(q stop.Question, s host.Socket, err error) stop.Connection {
+	ends, uid := host.Ends{Local: q.Local, Remote: q.Remote}, uint32(nobody)
+	if err == nil {
+		ends, uid = s.Outside(), s.UID
 	}
-	o := s.Outside()
-	return stop.Connection{Local: o.Local, Remote: o.Remote, UID: s.UID}
+	return stop.Connection{ID: max(1, x.number("connection %s %s", ends.Local, ends.Remote)), Owner: x.number("user %d", uid)}
+}
+
+// number is the same for the same text, and says nothing else.
+func (x *Examiner) number(format string, args ...any) uint64 {
+	h := hmac.New(sha256.New, x.Secret)
+	fmt.Fprintf(h, format, args...)
+	return binary.BigEndian.Uint64(h.Sum(nil))
 }
 
 // nobody is the owner of a connection that is not known: the user id that no system gives.
@@ -87,6 +99,13 @@ func ownerless(err error) error {
 	return nil
 }
 
+// Why nobody answers for a connection. There is no more to it: it is told to whoever speaks to strangers.
+var (
+	errNoConnection = fmt.Errorf("%w: no such connection", stop.ErrNoUser)
+	errNoHolder     = fmt.Errorf("%w: no process holds the connection", stop.ErrNoUser)
+	errInbound      = fmt.Errorf("%w: this host did not open the connection", stop.ErrNoUser)
+)
+
 // find returns the socket that a question is about, where there is somebody to answer for it.
 func (x *Examiner) find(ctx context.Context, q stop.Question) (host.Socket, error) {
 	f := host.Flow{Protocol: host.TCP, Local: q.Local, Remote: q.Remote}
@@ -97,14 +116,14 @@ func (x *Examiner) find(ctx context.Context, q stop.Question) (host.Socket, erro
 	}
 	switch {
 	case errors.Is(err, host.ErrNotFound):
-		return host.Socket{}, fmt.Errorf("%w: no such connection", stop.ErrNoUser)
+		return host.Socket{}, errNoConnection
 	case err != nil:
 		return host.Socket{}, fmt.Errorf("find connection: %w", err)
 	case s.Inode == 0 && s.Object == "":
 		// The uid of such a row says nothing, often 0: answering it would accuse root.
-		return host.Socket{}, fmt.Errorf("%w: no process holds the connection", stop.ErrNoUser)
+		return host.Socket{}, errNoHolder
 	case s.Direction == host.Inbound && !q.OnBehalf():
-		return host.Socket{}, fmt.Errorf("%w: this host did not open the connection", stop.ErrNoUser)
+		return host.Socket{}, errInbound
 	}
 	return s, nil
 }
@@ -157,7 +176,7 @@ func (x *Examiner) look(ctx context.Context, q stop.Question) (report.Report, lo
 		return report.Report{}, looked{}, err
 	}
 	r := x.blank(ctx, q)
-	l := looked{connectionOf(q, s, err), r.Host.NetNS}
+	l := looked{x.connectionOf(q, s, err), r.Host.NetNS}
 	r.Kind = report.KindID
 	switch {
 	case err != nil:

@@ -223,14 +223,40 @@ func TestWhoIsAnswered(t *testing.T) {
 	}
 }
 
-// The address that the request came to is the connection's, or any of the host's.
-func TestAnyLocalAddress(t *testing.T) {
+// What is told of a connection is the same whichever of the host's addresses the request came to, and tells it from
+// others and its owner from other users. Nobody without the secret can make it.
+func TestFind(t *testing.T) {
 	x, _ := examiner(t)
-	q := question(t, "968,23:SV")
-	q.Local = netip.MustParseAddrPort("192.0.2.1:968")
-	c, err := x.Find(t.Context(), q)
-	if want := (stop.Connection{Local: netip.MustParseAddrPort("2.2.2.2:968"), Remote: netip.MustParseAddrPort("3.3.3.3:23"), UID: 1000}); err != nil || c != want {
-		t.Errorf("found %+v, %v", c, err)
+	find := func(line, local string) stop.Connection {
+		t.Helper()
+		q := question(t, line)
+		q.Local = netip.AddrPortFrom(netip.MustParseAddr(local), q.Local.Port())
+		c, err := x.Find(t.Context(), q)
+		if err != nil || c.ID == 0 {
+			t.Fatalf("%s: %+v, %v", line, c, err)
+		}
+		return c
+	}
+	asked := find("968,23:SV", "2.2.2.2")
+	if again := find("968,23:ID_REC:7", "192.0.2.1"); again != asked {
+		t.Errorf("at another address: %+v, not %+v", again, asked)
+	}
+	if own := find("4001,24:SV", "2.2.2.2"); own.ID == asked.ID || own.Owner != asked.Owner {
+		t.Errorf("another connection of the user: %+v and %+v", own, asked)
+	}
+	root := find("22,616:SV:1.1.1.1", "2.2.2.2")
+	if root.ID == asked.ID || root.Owner == asked.Owner {
+		t.Errorf("another user's: %+v and %+v", root, asked)
+	}
+	x.Secret = []byte("another")
+	if other := find("968,23:SV", "2.2.2.2"); other.ID == asked.ID || other.Owner == asked.Owner {
+		t.Errorf("with another secret: %+v", other)
+	}
+	x.Host = hiddenHost{x.Host}
+	hidden := find("968,23:SV", "2.2.2.2")
+	x.Host = x.Host.(hiddenHost).Host
+	if of := find("968,23:SV", "2.2.2.2"); hidden.ID != of.ID || hidden.Owner == of.Owner {
+		t.Errorf("hidden: %+v, and not %+v", hidden, of)
 	}
 }
 

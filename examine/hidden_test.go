@@ -24,7 +24,7 @@ func TestHidden(t *testing.T) {
 		x, k := examiner(t)
 		x.Host = hiddenHost{x.Host}
 		c, err := x.Find(t.Context(), question(t, line))
-		if err != nil || c.UID != nobody {
+		if err != nil || c.Owner != x.number("user %d", uint32(nobody)) {
 			t.Errorf("%s: found %+v, %v", line, c, err)
 		}
 		if _, err := x.Examine(t.Context(), question(t, line)); err != nil {
@@ -61,7 +61,7 @@ func TestTranslated(t *testing.T) {
 	x.Host = &host.Replay{Recording: rec}
 	q := question(t, "968,23:SV")
 	c, err := x.Find(t.Context(), q)
-	if err != nil || c.Local != q.Local || c.Remote != q.Remote {
+	if want := x.number("connection %s %s", q.Local, q.Remote); err != nil || c.ID != want {
 		t.Fatalf("found %+v, %v", c, err)
 	}
 	if _, err := x.Examine(t.Context(), q); err != nil {
@@ -92,7 +92,7 @@ func TestForwarded(t *testing.T) {
 	for line, want := range map[string]int{"968,23": 0, "968,23:SV_REC:7": 1, "968,23:ID_REC:7": 1} {
 		x, k := examiner(t)
 		x.Host = forwardingHost{x.Host}
-		if c, err := x.Find(t.Context(), question(t, line)); err != nil || c.UID != nobody {
+		if c, err := x.Find(t.Context(), question(t, line)); err != nil || c.Owner != x.number("user %d", uint32(nobody)) {
 			t.Errorf("%s: found %+v, %v", line, c, err)
 		}
 		_, err := x.Examine(t.Context(), question(t, line))

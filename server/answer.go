@@ -13,15 +13,11 @@ import (
 // A repeat is what makes a request with a SID a duplicate: same requester, SID and connection (thesis
 // section 3.2.2). Whole reports are apart from names, which whoever asks first would else be left with.
 type repeat struct {
-	requester netip.Addr
-	sid       uint64
-	flow
-	full bool
+	requester  netip.Addr
+	sid        uint64
+	connection uint64 // as the look-up found it: a host with several addresses can be asked at each of them
+	full       bool
 }
-
-// A flow is the ends of a connection, as the look-up found them: a host with several addresses can be
-// asked about one connection at each of them.
-type flow struct{ local, remote netip.AddrPort }
 
 // An asking is a request that others may be duplicates of. Its token is there once it is done; none where
 // it was answered with an error, which is no answer.
@@ -73,10 +69,10 @@ func (s *Server) decide(ctx context.Context, cfg *Config, q stop.Question) (answ
 		case !q.PortsValid():
 			return s.refuse(ctx, cfg, q, stop.InvalidPort, "invalid port")
 		}
-		return s.examine(ctx, cfg, q, flow{}, payer{source: source(q.Requester)})
+		return s.examine(ctx, cfg, q, 0, payer{source: source(q.Requester)})
 	}
 	c, err := s.answerer.Find(ctx, q)
-	f, by := flow{c.Local, c.Remote}, payer{source(q.Requester), c.UID, true}
+	by := payer{source(q.Requester), c.Owner, true}
 	switch {
 	case errors.Is(err, stop.ErrNoUser):
 		if !s.charge(cfg, q) {
@@ -85,21 +81,21 @@ func (s *Server) decide(ctx context.Context, cfg *Config, q stop.Question) (answ
 		return s.refuse(ctx, cfg, q, stop.NoUser, err.Error())
 	case err != nil:
 		return answer{}, err
-	case !s.admit(cfg, q, c.UID, f):
+	case !s.admit(cfg, q, c):
 		return s.over(cfg, q), nil
 	case q.Type.Recursive():
-		return s.recursive(ctx, cfg, q, f, by)
+		return s.recursive(ctx, cfg, q, c.ID, by)
 	}
-	return s.examine(ctx, cfg, q, f, by)
+	return s.examine(ctx, cfg, q, c.ID, by)
 }
 
 // admit charges a question about a connection that exists. The first SV or SV_REC is charged to the
 // connection's owner, a repeat to who asks: an intruder must not spend the allowance of the host that would
 // ask about him. Nor must he hide behind his own, spent: then who asks may pay for the first as well.
-func (s *Server) admit(cfg *Config, q stop.Question, uid uint32, f flow) bool {
-	first := q.Type.Full() && s.first(cfg, q, f)
+func (s *Server) admit(cfg *Config, q stop.Question, c stop.Connection) bool {
+	first := q.Type.Full() && s.first(cfg, q, c.ID)
 	if first {
-		if s.users.spend(uid, q.Time, cfg.Limits.perUser()) {
+		if s.users.spend(c.Owner, q.Time, cfg.Limits.perUser()) {
 			return true
 		}
 		s.reached.userRate.Add(1)
@@ -108,7 +104,7 @@ func (s *Server) admit(cfg *Config, q stop.Question, uid uint32, f flow) bool {
 		return true
 	}
 	if first {
-		s.connection.drop(f) // it was not answered, so the next is the first
+		s.connection.drop(c.ID) // it was not answered, so the next is the first
 	}
 	return false
 }
@@ -123,9 +119,9 @@ func (s *Server) charge(cfg *Config, q stop.Question) bool {
 }
 
 // first reports whether nobody has asked about a connection within the window.
-func (s *Server) first(cfg *Config, q stop.Question, f flow) bool {
+func (s *Server) first(cfg *Config, q stop.Question, connection uint64) bool {
 	first := false
-	s.connection.update(f, q.Time, q.Time.Add(cfg.Traceback.Window), func(_, known bool) bool {
+	s.connection.update(connection, q.Time, q.Time.Add(cfg.Traceback.Window), func(_, known bool) bool {
 		first = !known
 		return true
 	})
@@ -133,7 +129,7 @@ func (s *Server) first(cfg *Config, q stop.Question, f flow) bool {
 }
 
 // recursive answers a question that carries a SID, unless it is a duplicate.
-func (s *Server) recursive(ctx context.Context, cfg *Config, q stop.Question, f flow, by payer) (answer, error) {
+func (s *Server) recursive(ctx context.Context, cfg *Config, q stop.Question, connection uint64, by payer) (answer, error) {
 	until := q.Time.Add(cfg.Traceback.Window)
 	room := false
 	s.askers.update(q.SID, q.Time, until, func(m map[netip.Addr]bool, known bool) map[netip.Addr]bool {
@@ -149,7 +145,7 @@ func (s *Server) recursive(ctx context.Context, cfg *Config, q stop.Question, f 
 		s.reached.askersPerSID.Add(1)
 		return s.over(cfg, q), nil
 	}
-	k := repeat{q.Requester, q.SID, f, q.Type.Full()}
+	k := repeat{q.Requester, q.SID, connection, q.Type.Full()}
 	mine := &asking{done: make(chan struct{})}
 	for {
 		first := mine
@@ -170,7 +166,7 @@ func (s *Server) recursive(ctx context.Context, cfg *Config, q stop.Question, f 
 		// The first had no answer, so this one may take its place.
 	}
 	defer close(mine.done)
-	a, err := s.examine(ctx, cfg, q, f, by)
+	a, err := s.examine(ctx, cfg, q, connection, by)
 	if err != nil || !a.examined {
 		s.asked.drop(k)
 		return a, err
@@ -179,10 +175,10 @@ func (s *Server) recursive(ctx context.Context, cfg *Config, q stop.Question, f 
 	return a, err
 }
 
-// examine looks at the host.
-func (s *Server) examine(ctx context.Context, cfg *Config, q stop.Question, f flow, by payer) (answer, error) {
+// examine looks at the host. The connection is 0 where it was not looked up before.
+func (s *Server) examine(ctx context.Context, cfg *Config, q stop.Question, connection uint64, by payer) (answer, error) {
 	if !s.lookups.wait(by, lookupWait) {
-		s.connection.drop(f) // it was not answered, so the next is the first
+		s.connection.drop(connection) // it was not answered, so the next is the first
 		return s.over(cfg, q), nil
 	}
 	t, err := s.answerer.Examine(ctx, q)
@@ -191,7 +187,7 @@ func (s *Server) examine(ctx context.Context, cfg *Config, q stop.Question, f fl
 	case errors.Is(err, stop.ErrNoUser):
 		return s.refuse(ctx, cfg, q, stop.NoUser, err.Error())
 	case err != nil:
-		s.connection.drop(f)
+		s.connection.drop(connection)
 	}
 	examined := err == nil
 	a, err := s.saved(cfg, q, t, err)

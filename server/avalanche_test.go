@@ -29,7 +29,7 @@ type simulated struct {
 func (h *simulated) Find(_ context.Context, q stop.Question) (stop.Connection, error) {
 	for _, w := range h.out {
 		if w.ends.Remote == q.Local && w.ends.Local == q.Remote {
-			return stop.Connection{Local: q.Local, Remote: q.Remote, UID: 1000}, nil
+			return between(q.Local, q.Remote, 1000), nil
 		}
 	}
 	return stop.Connection{}, stop.ErrNoUser

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"hash/maphash"
 	"io"
 	"log/slog"
 	"net"
@@ -20,8 +21,8 @@ import (
 // A fake answers as it is told to, and remembers what it was asked. Connections that nobody told it of do
 // not exist.
 type fake struct {
-	uid      uint32
-	local    netip.AddrPort               // what Find says the local end is; not valid is that of the question
+	uid      uint64                       // the owner of all connections
+	local    netip.AddrPort               // the local end of what is found; not valid is that of the question
 	find     func(stop.Question) error    // nil: every connection exists
 	examine  func(stop.Question) error    // called before the answer
 	previous func() []stop.Previous       // the candidates
@@ -64,12 +65,19 @@ func (f *fake) Find(_ context.Context, q stop.Question) (stop.Connection, error)
 	return f.connection(q)
 }
 
+// between is what is told of the connection between two ends.
+func between(local, remote netip.AddrPort, owner uint64) stop.Connection {
+	return stop.Connection{ID: maphash.Comparable(seed, [2]netip.AddrPort{local, remote}) | 1, Owner: owner}
+}
+
+var seed = maphash.MakeSeed()
+
 func (f *fake) connection(q stop.Question) (stop.Connection, error) {
 	local := q.Local
 	if f.local.IsValid() {
 		local = f.local
 	}
-	return stop.Connection{Local: local, Remote: q.Remote, UID: f.uid}, nil
+	return between(local, q.Remote, f.uid), nil
 }
 
 func (f *fake) Examine(ctx context.Context, q stop.Question) (stop.Token, error) {

@@ -25,10 +25,10 @@ type Server struct {
 	conns      conns
 	lookups    *shares
 	sources    *budgets[netip.Prefix]
-	users      *budgets[uint32]
+	users      *budgets[uint64]
 	asked      *table[repeat, *asking]
 	askers     *table[uint64, map[netip.Addr]bool]
-	connection *table[flow, bool]
+	connection *table[uint64, bool]
 	promised   *shares // trace-back records; room is taken for them before any work is done
 	under      sync.WaitGroup
 	grid       grid
@@ -52,10 +52,10 @@ func New(a Answerer, t Tracer, c *Config) *Server {
 		conns:      conns{open: map[*conn]bool{}, bySource: map[netip.Prefix]int{}},
 		lookups:    newShares(c.Limits.Lookups, slotShare),
 		sources:    newBudgets[netip.Prefix](n),
-		users:      newBudgets[uint32](n),
+		users:      newBudgets[uint64](n),
 		asked:      newTable[repeat, *asking](n),
 		askers:     newTable[uint64, map[netip.Addr]bool](n),
-		connection: newTable[flow, bool](n),
+		connection: newTable[uint64, bool](n),
 		promised:   newShares(n, promiseShare),
 	}
 	s.config.Store(c)

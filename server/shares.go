@@ -11,8 +11,8 @@ import (
 // is asked about was looked up, the local user who owns it.
 type payer struct {
 	source netip.Prefix
-	uid    uint32
-	owned  bool // uid is known
+	owner  uint64
+	owned  bool // owner is known
 }
 
 // shares divides room among those who ask. No source has more than a part of what is left, so whoever takes all it
@@ -24,7 +24,7 @@ type shares struct {
 	part     int // a source's part of what is left is one of so many
 	taken    int
 	bySource map[netip.Prefix]int
-	byUser   map[uint32]int
+	byUser   map[uint64]int
 	queue    list.List // of *waiter, the first to come first
 	reached  uint64    // how often the bound was met
 }
@@ -36,21 +36,21 @@ type waiter struct {
 }
 
 func newShares(limit, part int) *shares {
-	return &shares{limit: limit, part: part, bySource: map[netip.Prefix]int{}, byUser: map[uint32]int{}}
+	return &shares{limit: limit, part: part, bySource: map[netip.Prefix]int{}, byUser: map[uint64]int{}}
 }
 
 // fits reports whether there is room for one more of a payer's: one at least, since small numbers have no parts.
 func (s *shares) fits(p payer) bool {
 	left := s.limit - s.taken
 	return left > 0 && s.bySource[p.source] < max(1, left/s.part) &&
-		(!p.owned || s.byUser[p.uid] < max(1, s.limit/2))
+		(!p.owned || s.byUser[p.owner] < max(1, s.limit/2))
 }
 
 func (s *shares) give(p payer) {
 	s.taken++
 	s.bySource[p.source]++
 	if p.owned {
-		s.byUser[p.uid]++
+		s.byUser[p.owner]++
 	}
 }
 
@@ -103,7 +103,7 @@ func (s *shares) giveBack(p payer) {
 	s.taken--
 	less(s.bySource, p.source)
 	if p.owned {
-		less(s.byUser, p.uid)
+		less(s.byUser, p.owner)
 	}
 	for at := s.queue.Front(); at != nil && s.taken < s.limit; {
 		next := at.Next()

@@ -14,7 +14,7 @@ import (
 
 func payerAt(a string) payer { return payer{source: source(netip.MustParseAddr(a))} }
 
-func ownedBy(a string, uid uint32) payer {
+func ownedBy(a string, uid uint64) payer {
 	return payer{source(netip.MustParseAddr(a)), uid, true}
 }
 
@@ -125,7 +125,7 @@ func TestSlowConnectionsCrowdNobodyOut(t *testing.T) {
 	const slow, quick = 2 * time.Second, time.Millisecond
 	synctest.Test(t, func(t *testing.T) {
 		mallory := func(q stop.Question) bool { return q.Remote.Port() < 1000 }
-		f := &owners{of: func(q stop.Question) uint32 {
+		f := &owners{of: func(q stop.Question) uint64 {
 			if mallory(q) {
 				return 1000
 			}
@@ -174,11 +174,11 @@ func TestSlowConnectionsCrowdNobodyOut(t *testing.T) {
 // owners is a host with several users.
 type owners struct {
 	fake
-	of func(stop.Question) uint32
+	of func(stop.Question) uint64
 }
 
 func (o *owners) Find(ctx context.Context, q stop.Question) (stop.Connection, error) {
 	c, err := o.fake.Find(ctx, q)
-	c.UID = o.of(q)
+	c.Owner = o.of(q)
 	return c, err
 }

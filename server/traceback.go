@@ -16,8 +16,8 @@ import (
 
 // A path is a connection that is followed back. Where only names were asked for, whole reports may still be.
 type path struct {
-	flow
-	full bool
+	connection uint64
+	full       bool
 }
 
 // A following is a path that is followed, once in a window: whoever asks later refers to it, unless the
@@ -31,7 +31,7 @@ type following struct {
 func (tb *Tracebacks) follow(p *promise, room bool) {
 	cfg := tb.config.Load()
 	g := &following{signature(p), p}
-	first, key := g, path{flow{p.finding.Connection.Local, p.finding.Connection.Remote}, p.finding.Type.Full()}
+	first, key := g, path{p.finding.Connection.ID, p.finding.Type.Full()}
 	now := time.Now()
 	tb.followed.update(key, now, now.Add(cfg.Traceback.Window), func(o *following, known bool) *following {
 		if known && o.previous == g.previous {

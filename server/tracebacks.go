@@ -65,7 +65,7 @@ func (tb *Tracebacks) Found(_ context.Context, f stop.Finding) error {
 	cfg := tb.config.Load()
 	p := &promise{finding: f, by: payer{source: source(f.Requester)}}
 	if f.Connection != (stop.Connection{}) {
-		p.by.uid, p.by.owned = f.Connection.UID, true
+		p.by.owner, p.by.owned = f.Connection.Owner, true
 	}
 	p.records, p.plan = tb.plan(cfg, f)
 	p.finding.Previous = nil

@@ -31,7 +31,7 @@ func (l *ledger) keep(_ context.Context, t stop.Token, rs []stop.Traceback) erro
 
 func findingOf(n byte) stop.Finding {
 	return stop.Finding{Token: stop.Token{n}, Type: stop.SVRec, SID: 7, Requester: netip.MustParseAddr("192.0.2.9"),
-		Connection: stop.Connection{Local: netip.MustParseAddrPort("192.0.2.1:968"), Remote: netip.MustParseAddrPort("192.0.2.9:23"), UID: 1000},
+		Connection: stop.Connection{ID: 1, Owner: 1000},
 		Previous:   []stop.Previous{candidate("192.0.2.7:616", "127.0.0.1:22"), {Ends: stop.Ends{Remote: netip.MustParseAddrPort("192.0.2.8:5")}}}}
 }
 

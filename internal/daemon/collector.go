@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -18,6 +19,7 @@ type collectorPart struct {
 	tracer tracing
 	log    *slog.Logger
 	sys    system
+	secret [32]byte       // of the numbers that the front tells connections by
 	later  sync.WaitGroup // what the start does not wait for
 	now    atomic.Pointer[examine.Examiner]
 }
@@ -26,6 +28,7 @@ func (o *collectorPart) start(s started) (err error) {
 	if o.sys, err = openSystem(); err != nil {
 		return err
 	}
+	rand.Read(o.secret[:]) // never fails
 	o.later.Go(func() {
 		if err := o.sys.accelerate(); err != nil {
 			o.log.Info("descriptors are read by /proc alone", "cause", err)
@@ -36,7 +39,7 @@ func (o *collectorPart) start(s started) (err error) {
 
 func (o *collectorPart) reload(s started) error {
 	x := examiner(s.Config, o.sys, s.PIDs)
-	x.Keeper, x.Checkpoint, x.Tracer = o.keeper, o.keeper.checkpoint, o.tracer
+	x.Keeper, x.Checkpoint, x.Tracer, x.Secret = o.keeper, o.keeper.checkpoint, o.tracer, o.secret[:]
 	o.now.Store(x)
 	return nil
 }
@@ -47,7 +50,7 @@ func (o *collectorPart) stop() {
 }
 
 func (o *collectorPart) serves(ctx context.Context, c call, b []byte) ([]byte, error) {
-	return serveAnswerer(o.now.Load)(ctx, c, b)
+	return serveAnswerer(ctx, o.now.Load(), o.log, c, b)
 }
 
 // A farKeeper is the keeper as the collector sees it. It does not wait for it for ever.

@@ -41,7 +41,7 @@ func TestLink(t *testing.T) {
 				if d := cmp.Diff(q, asked.question(), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); d != "" {
 					return stop.Connection{}, errors.New(d)
 				}
-				return stop.Connection{Local: q.Local, UID: 1<<32 - 1}, nil
+				return stop.Connection{ID: 1<<64 - 1, Owner: 7}, nil
 			})
 		case callKeep:
 			report, p, err := parseKept(b)
@@ -59,7 +59,7 @@ func TestLink(t *testing.T) {
 		return nil, errors.New(strings.Repeat("\x01", 1<<20))
 	})
 	got, err := answerer{x}.Find(t.Context(), q)
-	if err != nil || got.UID != 1<<32-1 || got.Local != q.Local {
+	if err != nil || got != (stop.Connection{ID: 1<<64 - 1, Owner: 7}) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	report := bytes.Repeat([]byte("\x00\n\xff"), 1000)
@@ -91,7 +91,7 @@ func TestLink(t *testing.T) {
 func TestMessages(t *testing.T) {
 	end := netip.MustParseAddrPort("[fe80::1%eth0]:9")
 	for _, v := range []any{
-		&stop.Finding{Token: stop.Token{1, 255}, Type: stop.IDRec, SID: 1<<64 - 1, Requester: end.Addr(), Connection: stop.Connection{Local: end, UID: 1<<32 - 1}, Previous: []stop.Previous{{Ends: stop.Ends{Remote: end, Local: end}, Outbound: true, Reasons: []string{"a"}, Corroborated: true, Elsewhere: true}}},
+		&stop.Finding{Token: stop.Token{1, 255}, Type: stop.IDRec, SID: 1<<64 - 1, Requester: end.Addr(), Connection: stop.Connection{ID: 1<<64 - 1, Owner: 1 << 63}, Previous: []stop.Previous{{Ends: stop.Ends{Remote: end, Local: end}, Outbound: true, Reasons: []string{"a"}, Corroborated: true, Elsewhere: true}}},
 		&keptTraceback{stop.Token{2}, []byte("[\x00\xff]")},
 		&server.Counted{Counts: []server.Count{{Name: "asked", N: 1<<64 - 1}}, Bounds: []server.Bound{{Name: "b", Used: 1, Limit: 2, Reached: 3}}},
 		&declined{question{Request: stop.Request{Local: 1, Remote: 2, Type: stop.ID, SID: 3, For: end.Addr()}, Requester: end.Addr(), Local: end}, "why", stop.Token{3}},
@@ -186,7 +186,7 @@ func FuzzLink(f *testing.F) {
 				return nil, err
 			}
 			return serve(ctx, c, asked, func(_ context.Context, q question) (stop.Connection, error) {
-				return stop.Connection{Local: q.Local}, nil
+				return stop.Connection{ID: q.Request.Local}, nil
 			})
 		})
 		go io.Copy(io.Discard, a)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -59,21 +60,41 @@ func (a answerer) Decline(ctx context.Context, q stop.Question, why string, same
 	return ask[stop.Token](ctx, a.link, callDecline, declined{questionOf(q), why, sameAs})
 }
 
-// serveAnswerer serves what the front calls.
-func serveAnswerer(x func() *examine.Examiner) func(context.Context, call, []byte) ([]byte, error) {
-	return func(ctx context.Context, c call, b []byte) ([]byte, error) {
-		switch c {
-		case callFind:
-			return serve(ctx, c, b, func(ctx context.Context, q question) (stop.Connection, error) { return x().Find(ctx, q.question()) })
-		case callExamine:
-			return serve(ctx, c, b, func(ctx context.Context, q question) (stop.Token, error) { return x().Examine(ctx, q.question()) })
-		case callDecline:
-			return serve(ctx, c, b, func(ctx context.Context, d declined) (stop.Token, error) {
-				return x().Decline(ctx, d.Question.question(), d.Why, d.SameAs)
-			})
-		}
-		return nil, errCall(c)
+// serveAnswerer serves what the front calls. What it is told are tokens, a connection's numbers, and words.
+func serveAnswerer(ctx context.Context, x *examine.Examiner, log *slog.Logger, c call, b []byte) ([]byte, error) {
+	switch c {
+	case callFind:
+		return serve(ctx, c, b, func(ctx context.Context, q question) (stop.Connection, error) {
+			found, err := x.Find(ctx, q.question())
+			return found, worded(err, log)
+		})
+	case callExamine:
+		return serve(ctx, c, b, func(ctx context.Context, q question) (stop.Token, error) {
+			t, err := x.Examine(ctx, q.question())
+			return t, worded(err, log)
+		})
+	case callDecline:
+		return serve(ctx, c, b, func(ctx context.Context, d declined) (stop.Token, error) {
+			t, err := x.Decline(ctx, d.Question.question(), d.Why, d.SameAs)
+			return t, worded(err, log)
+		})
 	}
+	return nil, errCall(c)
+}
+
+// errFailed stands for every error that only an administrator is to know more of.
+var errFailed = errors.New("the collector failed; its own line says why")
+
+// worded leaves of an error what the front may know. Who answers to nobody has one of a few reasons (package examine).
+func worded(err error, log *slog.Logger) error {
+	switch {
+	case err == nil, errors.Is(err, stop.ErrNoUser):
+		return err
+	case errors.Is(err, stop.ErrNoRoom):
+		return stop.ErrNoRoom
+	}
+	log.Error("examine", "error", err)
+	return errFailed
 }
 
 func errCall(c call) error { return fmt.Errorf("this process does not serve call %d", c) }

@@ -63,7 +63,7 @@ func asksNobody(table int) *server.Tracebacks {
 func FuzzTracer(f *testing.F) {
 	end := netip.MustParseAddrPort("[fe80::1%eth0]:9")
 	found, err := json.Marshal(stop.Finding{Token: stop.Token{1}, Type: stop.SVRec, SID: 7, Requester: end.Addr(),
-		Connection: stop.Connection{Local: end, Remote: end, UID: 9},
+		Connection: stop.Connection{ID: 1, Owner: 9},
 		Previous:   []stop.Previous{{Ends: stop.Ends{Remote: end, Local: end}, Reasons: []string{"inbound"}, Corroborated: true}, {}}})
 	if err != nil {
 		f.Fatal(err)

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -36,15 +37,16 @@ func Check(cfg Config, w io.Writer) error {
 	fmt.Fprintf(w, "on behalf of other hosts: %s\n", whom(cfg.OnBehalf, "nobody may ask"))
 	fmt.Fprintf(w, "previous hosts: asked on port %d in %s, at most %d a request; where this host connected itself: %s\n",
 		cfg.Traceback.Port, whom(cfg.Traceback.To, "no network"), cfg.Traceback.MaxPrevious, whom(cfg.Traceback.OutboundTo, "never"))
-	for _, a := range abilities() {
-		fmt.Fprintln(w, a)
-	}
 	return checkProcesses(cfg, w)
 }
 
-// checkProcesses starts each process as the daemon would, has it try what a stranger would, and says what it can.
+// checkProcesses starts each process as the daemon would, has it try what a stranger would, and says what the collector sees
+// and what each can.
 func checkProcesses(cfg Config, w io.Writer) error {
 	if len(tried) == 0 {
+		for _, a := range abilities() {
+			fmt.Fprintln(w, a)
+		}
 		return nil
 	}
 	dir, err := os.MkdirTemp("", "stopd-check-")
@@ -54,34 +56,50 @@ func checkProcesses(cfg Config, w io.Writer) error {
 	defer os.RemoveAll(dir)
 	cfg.Store = filepath.Join(dir, "store")
 	s := &supervisor{log: slog.New(slog.NewTextHandler(io.Discard, nil)), cfg: cfg}
+	can := map[role][]string{}
+	for _, r := range roles {
+		c, sees, err := s.try(r)
+		if err != nil {
+			return err
+		}
+		if r == collector {
+			for _, a := range sees {
+				fmt.Fprintln(w, a)
+			}
+		}
+		if can[r] = c; len(c) == 0 {
+			can[r] = []string{"none of it"}
+		}
+	}
 	fmt.Fprintf(w, "tried in each process: %s\n", strings.Join(tried, ", "))
 	for _, r := range []role{front, tracer, collector, keeper} {
-		can, err := s.try(r)
-		switch {
-		case err != nil:
-			return err
-		case len(can) == 0:
-			can = []string{"none of it"}
-		}
-		fmt.Fprintf(w, "%s can: %s\n", r, strings.Join(can, ", "))
+		fmt.Fprintf(w, "%s can: %s\n", r, strings.Join(can[r], ", "))
 	}
 	return nil
 }
 
-// try starts a process as the daemon would, but for what it is to do, and returns what it can.
-func (s *supervisor) try(r role) ([]string, error) {
+// try starts a process as the daemon would, but for what it is to do, and returns what it can and what it sees of this machine.
+func (s *supervisor) try(r role) (can, sees []string, err error) {
 	e, err := joinAll()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer e.close()
 	c, err := s.launch(r, e)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	g := &group{processes: map[role]*child{r: c}}
 	defer g.end(endTime)
-	return s.tell(c, started{Trial: new(s.trial())})
+	if can, err = s.tell(c, started{Trial: new(s.trial())}); err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), startTime)
+	defer cancel()
+	if sees, err = ask[[]string](ctx, c.control, callAbilities, none{}); err != nil {
+		return nil, nil, fmt.Errorf("ask the %s what it sees: %w", r, err)
+	}
+	return can, sees, nil
 }
 
 // trial is what is tried.

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -57,6 +58,34 @@ func TestConfined(t *testing.T) {
 		status, err := os.ReadFile("/proc/" + strconv.Itoa(c.process.Pid) + "/status")
 		if err != nil || !bytes.HasPrefix(status, []byte("Name:\tstopd\n")) || !bytes.Contains(status, []byte("NoNewPrivs:\t1\n")) {
 			t.Errorf("the %s: %v, %s", c.role, err, status)
+		}
+	}
+}
+
+// What the check says can be seen is what the collector sees, with what is left to it, and not who runs the check.
+func TestAbilitiesAreThoseOfTheProcess(t *testing.T) {
+	s := newSite(t)
+	d := &supervisor{log: s.logger(), cfg: s.cfg}
+	own := abilities()
+	for r, blind := range map[role]bool{collector: false, front: true, tracer: true, keeper: true} {
+		_, sees, err := d.try(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		no := slices.ContainsFunc(sees, func(s string) bool { return strings.HasPrefix(s, "sockets by sock_diag: no") })
+		if no != blind || r == collector && len(sees) != len(own) {
+			t.Errorf("the %s says %q", r, sees)
+		}
+		if os.Geteuid() == 0 && r == collector {
+			if d := cmp.Diff(own, sees); d != "" {
+				t.Errorf("root sees more than the collector that it starts:\n%s", d)
+			}
+		}
+		if r == collector {
+			var b bytes.Buffer
+			if err := Check(s.cfg, &b); err != nil || !strings.Contains(b.String(), "\n"+strings.Join(sees, "\n")+"\ntried in each process: ") {
+				t.Errorf("%v: no %q in %s", err, sees, b.String())
+			}
 		}
 	}
 }

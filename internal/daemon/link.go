@@ -25,6 +25,7 @@ const (
 	callCounted
 	callLog
 	callProve
+	callAbilities
 	callFind
 	callExamine
 	callDecline
@@ -42,7 +43,7 @@ const (
 var largest = [calls]struct{ asked, answered int }{
 	callAnswer: {0, 0}, callFailure: {0, 0},
 	callStart: {1 << 20, 64 << 10}, callStop: {0, 0}, callReload: {1 << 20, 0}, callCounted: {0, 64 << 10},
-	callLog: {64 << 10, 0}, callProve: {64 << 10, 64 << 10},
+	callLog: {64 << 10, 0}, callProve: {64 << 10, 64 << 10}, callAbilities: {0, 64 << 10},
 	callFind: {8 << 10, 1 << 10}, callExamine: {8 << 10, 1 << 10}, callDecline: {64 << 10, 1 << 10},
 	callFound: {16 << 20, 0}, callBegin: {1 << 10, 0},
 	callKeep: {16 << 20, 8 << 10}, callKeepTraceback: {16 << 20, 0}, callRecordConfig: {8 << 10, 0},

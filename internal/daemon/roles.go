@@ -195,6 +195,8 @@ func (p *process) serveControl(ctx context.Context, c call, b []byte) ([]byte, e
 		return serve(ctx, c, b, p.begin)
 	case callProve:
 		return serve(ctx, c, b, func(_ context.Context, t trial) ([]string, error) { return prove(t), nil })
+	case callAbilities:
+		return serve(ctx, c, b, func(context.Context, none) ([]string, error) { return abilities(), nil })
 	}
 	part := p.part.Load()
 	if part == nil {

@@ -40,6 +40,12 @@ func TestOnlyWhatIsJoined(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
+	supervisors := []call{callStart, callStop, callReload, callLog, callProve, callAbilities, callRecordConfig}
+	for _, calls := range want {
+		if slices.ContainsFunc(calls, func(c call) bool { return slices.Contains(supervisors, c) }) {
+			t.Errorf("%v has calls of the supervisor", calls)
+		}
+	}
 	if _, err := (&process{role: tracer}).serveOther(front)(t.Context(), callBegin, nil); err == nil {
 		t.Error("a process that has not started serves")
 	}

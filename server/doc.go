@@ -1,3 +1,3 @@
-// Package server answers requests: it admits or declines them, releases the replies, and afterwards asks
-// the previous hosts. It knows an [Answerer] and never sees a report.
+// Package server has the two halves of answering: a [Server] admits requests or declines them and releases the replies,
+// and [Tracebacks] ask the previous hosts afterwards. Neither sees a report, and a Server never a previous host.
 package server

@@ -113,6 +113,7 @@ type promises struct {
 
 var (
 	errPromises   = errors.New("too many trace-backs are promised")
+	errPromised   = errors.New("one is promised for that token")
 	errNoPromise  = errors.New("no trace-back is promised for that token, or it has begun")
 	errNoMoreWork = errors.New("the trace-backs have ended")
 )
@@ -124,7 +125,9 @@ func (ps *promises) add(p *promise, after time.Duration, write func([]stop.Trace
 	switch {
 	case ps.ended:
 		return errNoMoreWork
-	case len(ps.open) >= ps.limit || ps.open[p.finding.Token] != nil:
+	case ps.open[p.finding.Token] != nil:
+		return errPromised
+	case len(ps.open) >= ps.limit:
 		ps.reached++
 		return errPromises
 	}

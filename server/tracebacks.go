@@ -90,7 +90,7 @@ func (tb *Tracebacks) Begin(_ context.Context, t stop.Token) error {
 	default:
 		tb.follow(p, false)
 	}
-	tb.under.Done()
+	tb.under.Done() // it was counted until here, so that Wait misses nothing
 	return nil
 }
 

@@ -191,21 +191,21 @@ func TestStartedAnew(t *testing.T) {
 	if s.log.String() != before {
 		t.Errorf("a signal to one process did something: %s", s.log.String()[len(before):])
 	}
-	for range maxRestarts + 1 - len(roles) {
-		for len(childrenOf(t, front)) == 0 {
-			time.Sleep(10 * time.Millisecond)
-		}
-		syscall.Kill(childrenOf(t, front)[0], syscall.SIGKILL)
-		select {
-		case err := <-ended:
-			if err == nil || !strings.Contains(err.Error(), "the front ended") {
-				t.Errorf("it ended with %v", err)
-			}
-			return
-		case <-time.After(3 * time.Second):
-		}
+	for i := len(roles) + 1; i <= maxRestarts; i++ {
+		kill(front, i)
+		token()
 	}
-	t.Errorf("it goes on for ever: %s", s.log.String())
+	if err := syscall.Kill(childrenOf(t, front)[0], syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		if err == nil || !strings.Contains(err.Error(), "the front ended") {
+			t.Errorf("it ended with %v", err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatalf("it goes on for ever: %s", s.log.String())
+	}
 }
 
 // childrenOf are the processes of a role that this process started.

@@ -99,17 +99,21 @@ func worded(err error, log *slog.Logger) error {
 
 func errCall(c call) error { return fmt.Errorf("this process does not serve call %d", c) }
 
-// A tracing is the tracer, as the front and the collector see it.
+// A tracing is the tracer, as the front and the collector see it. They do not wait for it for ever.
 type tracing struct{ *link }
 
 // Found implements examine.Tracer.
 func (t tracing) Found(ctx context.Context, f stop.Finding) error {
+	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
+	defer cancel()
 	_, err := ask[none](ctx, t.link, callFound, f)
 	return err
 }
 
 // Begin implements server.Tracer.
 func (t tracing) Begin(ctx context.Context, of stop.Token) error {
+	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
+	defer cancel()
 	_, err := ask[none](ctx, t.link, callBegin, of)
 	return err
 }

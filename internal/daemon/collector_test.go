@@ -88,7 +88,7 @@ func replayed(t testing.TB, log *slog.Logger) (*process, *examine.Examiner, *she
 // What the front may call is answered with a token of what was kept, two numbers, or one of few words: nothing of users,
 // processes, addresses or of who a connection leads back to. Everything else it calls is refused, and does nothing.
 func TestWhatTheFrontGets(t *testing.T) {
-	var log lockedBuffer
+	var log bytes.Buffer
 	p, x, k := replayed(t, slog.New(slog.NewTextHandler(&log, nil)))
 	asks := p.serveOther(front)
 	whole, secrets := x.Host, errors.New("read /home/user1: of 1.1.1.1:616, 1000")

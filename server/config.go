@@ -41,7 +41,9 @@ const (
 type Config struct {
 	Errors string
 	// OnBehalf lists who may ask on behalf of other hosts.
-	OnBehalf  []netip.Prefix
+	OnBehalf []netip.Prefix
+	// Peers are answered otherwise. No two have the same prefix.
+	Peers     []Peer
 	Slots     Slots
 	Limits    Limits
 	Traceback TracebackConfig

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -35,6 +36,7 @@ type Config struct {
 	Traceback  Traceback      `toml:"traceback"`
 	Save       Save           `toml:"save"`
 	Metrics    Metrics        `toml:"metrics"`
+	Peers      []Peer         `toml:"peer"`
 	Witnesses  []Witness      `toml:"witness"`
 }
 
@@ -249,10 +251,14 @@ func (c *Config) check() error {
 			errs = append(errs, fmt.Errorf("listen: %q is not an address and port", l))
 		}
 	}
-	for _, l := range []struct {
+	lists := []struct {
 		key string
 		ps  []netip.Prefix
-	}{{"on_behalf", c.OnBehalf}, {"traceback.to", c.Traceback.To}, {"traceback.outbound_to", c.Traceback.OutboundTo}} {
+	}{{"on_behalf", c.OnBehalf}, {"traceback.to", c.Traceback.To}, {"traceback.outbound_to", c.Traceback.OutboundTo}, {"peer.hosts", nil}}
+	for _, p := range c.Peers {
+		lists[3].ps = append(lists[3].ps, prefixes(p.Hosts)...)
+	}
+	for _, l := range lists {
 		for _, p := range l.ps {
 			if p.Addr().Is4In6() { // no address would ever be in it
 				errs = append(errs, fmt.Errorf("%s: %q is IPv4 written as IPv6: write it as IPv4", l.key, p))
@@ -267,6 +273,7 @@ func (c *Config) check() error {
 	if c.Store == "" {
 		errs = append(errs, errors.New("store is empty"))
 	}
+	errs = append(errs, c.checkPeers()...)
 	_, err := c.AgeRecipients()
 	errs = append(errs, err)
 	_, err = c.witnesses()
@@ -389,6 +396,14 @@ func Template(c Config) []byte {
 	w("users       = %t", s.Users)
 	w("environment = %t  # facts from the processes' environment", s.Environment)
 	w("\n[metrics]\nlisten = %s  # where Prometheus reads them, such as \"127.0.0.1:9113\"; empty is nowhere", strconv.Quote(c.Metrics.Listen))
+	w("\n# Who is answered otherwise than the rest; one section a peer, and the longest prefix decides:")
+	if len(c.Peers) == 0 {
+		w("# [[peer]]\n# hosts  = [\"192.0.2.9\"]  # addresses and prefixes\n# system = \"OTHER\"  # or UNIX, for those that refuse OTHER")
+		w("# names  = false  # whether ID is answered with the user's name\n# pin    = \"\"  # its key")
+	}
+	for _, p := range c.Peers {
+		w("[[peer]]\nhosts  = %s\nsystem = %q\nnames  = %t\npin    = %s", list(p.Hosts), cmp.Or(p.System, server.SystemOther), p.Names, strconv.Quote(p.Pin))
+	}
 	w("\n# Who is shown the log's checkpoints and cosigns them; one section a witness:")
 	if len(c.Witnesses) == 0 {
 		w("# [[witness]]\n# url = \"https://witness.example/\"\n# key = \"witness.example/w1+...\"")

@@ -116,7 +116,7 @@ func examiner(cfg Config, sys system, pids []int) *examine.Examiner {
 func serverConfig(c Config) *server.Config {
 	l, t := c.Limits, c.Traceback
 	return &server.Config{
-		Errors: c.Reply.Errors, OnBehalf: c.OnBehalf,
+		Errors: c.Reply.Errors, OnBehalf: c.OnBehalf, Peers: c.serverPeers(),
 		Slots: server.Slots{ID: c.Reply.Slots.ID.Duration, IDRec: c.Reply.Slots.IDRec.Duration,
 			SV: c.Reply.Slots.SV.Duration, SVRec: c.Reply.Slots.SVRec.Duration},
 		Limits: server.Limits{

@@ -191,8 +191,15 @@ func (s *Server) examine(ctx context.Context, cfg *Config, q stop.Question, f fl
 		s.connection.drop(f)
 	}
 	examined := err == nil
+	if found.Unread {
+		s.reached.userFiles.Add(1)
+	}
 	a, err := s.saved(cfg, q, found.Token, err)
 	a.examined = examined
+	if examined && q.Naming != stop.NameNever && sendable(found.Name) {
+		s.Counters.Names.Add(1)
+		a.reply.UserID = found.Name
+	}
 	if a.then != nil {
 		a.then.by = by
 		a.then.follow = func(ctx context.Context, room bool) { s.follow(ctx, cfg, q, f, found, a.then, room) }
@@ -211,15 +218,15 @@ func (s *Server) saved(cfg *Config, q stop.Question, t stop.Token, err error) (a
 		return answer{}, err
 	}
 	s.Counters.Tokens.Add(1)
-	a := token(q, t)
+	a := token(cfg, q, t)
 	if q.Type.Recursive() {
 		a.then = &promise{token: t, source: source(q.Requester)}
 	}
 	return a, nil
 }
 
-func token(q stop.Question, t stop.Token) answer {
-	return answer{reply: stop.Reply{Local: q.Request.Local, Remote: q.Request.Remote, System: "OTHER", UserID: t.String()}}
+func token(cfg *Config, q stop.Question, t stop.Token) answer {
+	return answer{reply: stop.Reply{Local: q.Request.Local, Remote: q.Request.Remote, System: cfg.peer(q.Requester).System, UserID: t.String()}}
 }
 
 // refuse answers where nobody answers for a connection: with an error, or with a decoy where errors are
@@ -232,7 +239,7 @@ func (s *Server) refuse(ctx context.Context, cfg *Config, q stop.Question, word 
 		word = stop.UnknownError
 	}
 	s.Counters.Errors.Add(1)
-	s.wait(cfg, q.Type)
+	s.wait(cfg, q)
 	return answer{reply: stop.Reply{Local: q.Request.Local, Remote: q.Request.Remote, Error: word}}, nil
 }
 
@@ -244,14 +251,14 @@ func (s *Server) decoy(ctx context.Context, cfg *Config, q stop.Question, why st
 
 // decline answers with a token that stands for why there was no examination.
 func (s *Server) decline(ctx context.Context, cfg *Config, q stop.Question, why string, sameAs stop.Token) (answer, error) {
-	s.wait(cfg, q.Type)
+	s.wait(cfg, q)
 	t, err := s.answerer.Decline(ctx, q, why, sameAs)
 	return s.saved(cfg, q, t, err)
 }
 
 // over answers at a bound, without any work.
 func (s *Server) over(cfg *Config, q stop.Question) answer {
-	s.wait(cfg, q.Type)
+	s.wait(cfg, q)
 	return s.turnAway(cfg, q)
 }
 
@@ -263,5 +270,5 @@ func (s *Server) turnAway(cfg *Config, q stop.Question) answer {
 	}
 	var t stop.Token
 	rand.Read(t[:]) // never fails
-	return token(q, t)
+	return token(cfg, q, t)
 }

@@ -17,7 +17,7 @@ type Bound struct {
 // reached counts, for the bounds that have no counter of their own, what they turned away.
 type reached struct {
 	descriptors, connections, connectionsPerSource, requestsPerConn, idle, line atomic.Uint64
-	sourceRate, userRate, askersPerSID, previous, candidates                    atomic.Uint64
+	sourceRate, userRate, askersPerSID, previous, candidates, userFiles         atomic.Uint64
 }
 
 // Bounds gives every bound, in the order of a request's way. None tells of a user or a connection.
@@ -41,6 +41,7 @@ func (s *Server) Bounds() []Bound {
 		s.asked.bound("duplicates"),
 		s.connection.bound("asked_connections"),
 		s.lookups.bound("lookups"),
+		{Name: "user_files", Reached: r.userFiles.Load()},
 		{Name: "store", Reached: s.Counters.NoRoom.Load()},
 		{Name: "max_previous", Reached: r.previous.Load()},
 		{Name: "candidates_recorded", Reached: r.candidates.Load()},

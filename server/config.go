@@ -40,6 +40,8 @@ const (
 // A Config is what an administrator decides.
 type Config struct {
 	Errors string
+	// OptIn lets users tell hosts of their choice their names.
+	OptIn bool
 	// OnBehalf lists who may ask on behalf of other hosts.
 	OnBehalf []netip.Prefix
 	// Peers are answered otherwise. No two have the same prefix.

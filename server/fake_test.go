@@ -25,6 +25,8 @@ type fake struct {
 	find     func(stop.Question) error    // nil: every connection exists
 	examine  func(stop.Question) error    // called before the answer
 	previous func() []stop.Previous       // the candidates
+	name     func(stop.Question) string   // the user's name that the answer comes with
+	unread   bool                         // what it says of the user's files
 	keepErr  func([]stop.Traceback) error // of KeepTraceback
 	decline  func(q stop.Question, why string) error
 
@@ -80,7 +82,10 @@ func (f *fake) Examine(_ context.Context, q stop.Question) (stop.Finding, error)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	found := stop.Finding{Token: f.token()}
+	found := stop.Finding{Token: f.token(), Unread: f.unread}
+	if f.name != nil {
+		found.Name = f.name(q)
+	}
 	if f.previous != nil {
 		found.Previous = f.previous()
 	}

@@ -1,6 +1,11 @@
 package server
 
-import "net/netip"
+import (
+	"net/netip"
+	"strings"
+
+	"github.com/stopd/stopd"
+)
 
 // A Peer is some of those who ask, who are answered otherwise than the rest.
 type Peer struct {
@@ -28,4 +33,36 @@ func (c *Config) peer(a netip.Addr) Peer {
 		}
 	}
 	return found
+}
+
+// naming says when a question is answered with the user's name. Only the other end of the connection gets one, for ID:
+// who asks on behalf of others gets tokens.
+func (c *Config) naming(q stop.Question) stop.Naming {
+	switch {
+	case q.Type != stop.ID || q.OnBehalf():
+		return stop.NameNever
+	case c.peer(q.Requester).Names:
+		return stop.NameUnlessHidden
+	case c.OptIn:
+		return stop.NameIfListed
+	}
+	return stop.NameNever
+}
+
+// maxName is how many octets a user name may have (RFC 1413, the user identification).
+const maxName = 512
+
+// sendable reports whether a name arrives as it is: printable ASCII, the character set of a reply that names none, without
+// blanks at its ends, which readers drop. What looks like a token would be taken for one.
+func sendable(name string) bool {
+	if name == "" || len(name) > maxName || strings.TrimSpace(name) != name {
+		return false
+	}
+	for i := range len(name) {
+		if name[i] < ' ' || name[i] > '~' {
+			return false
+		}
+	}
+	_, err := stop.ParseToken(name)
+	return err != nil
 }

@@ -41,8 +41,8 @@ type Server struct {
 
 // Counters count what happened since the start.
 type Counters struct {
-	Requests, Malformed, Errors, Tokens, Decoys, Duplicates, OverBound atomic.Uint64
-	Asked, Evicted, Refused, Failed, NoRoom                            atomic.Uint64
+	Requests, Malformed, Errors, Tokens, Names, Decoys, Duplicates, OverBound atomic.Uint64
+	Asked, Evicted, Refused, Failed, NoRoom                                   atomic.Uint64
 }
 
 // LogValue gives every counter by its name. None tells of a user or a connection.
@@ -50,6 +50,7 @@ func (c *Counters) LogValue() slog.Value {
 	return slog.GroupValue(
 		slog.Uint64("requests", c.Requests.Load()), slog.Uint64("malformed", c.Malformed.Load()),
 		slog.Uint64("errors", c.Errors.Load()), slog.Uint64("tokens", c.Tokens.Load()),
+		slog.Uint64("names", c.Names.Load()),
 		slog.Uint64("decoys", c.Decoys.Load()), slog.Uint64("duplicates", c.Duplicates.Load()),
 		slog.Uint64("over_bound", c.OverBound.Load()), slog.Uint64("asked", c.Asked.Load()),
 		slog.Uint64("evicted", c.Evicted.Load()), slog.Uint64("refused", c.Refused.Load()),
@@ -204,14 +205,16 @@ func (s *Server) reply(ctx context.Context, cfg *Config, nc net.Conn, line []byt
 	}
 	// Nothing a client does ends the work on its request: not even that it vanishes.
 	work := context.WithoutCancel(ctx)
-	a, err := s.answer(work, cfg, req.About(from, to, began.UTC()))
+	q := req.About(from, to, began.UTC())
+	q.Naming = cfg.naming(q)
+	a, err := s.answer(work, cfg, q)
 	if err != nil {
 		s.Counters.Failed.Add(1)
 		s.log.Error("answer request", "error", err)
 		return false // a reply that nothing durable stands for would be a lie
 	}
 	done := time.Now()
-	s.release(cfg, req.Type, began, a.examined)
+	s.release(cfg, q, began, a.examined)
 	nc.SetWriteDeadline(time.Now().Add(cfg.Limits.Idle))
 	_, err = nc.Write(a.reply.Line())
 	if a.then != nil {

@@ -49,6 +49,7 @@ type Witness struct {
 // Reply says what errors look like, and when replies leave.
 type Reply struct {
 	Errors string `toml:"errors"`
+	OptIn  bool   `toml:"opt_in"`
 	Slots  Slots  `toml:"slots"`
 }
 
@@ -352,6 +353,7 @@ func Template(c Config) []byte {
 	w("on_behalf  = %s  # who may ask on behalf of other hosts", list(c.OnBehalf))
 	w("quorum     = %d  # witnesses that have to cosign a checkpoint; 0 is all", c.Quorum)
 	w("\n[reply]\nerrors = %q  # standard, unknown (UNKNOWN-ERROR for every error) or token (a decoy)", c.Reply.Errors)
+	w("opt_in = %t  # whether users may let hosts have their names, by ~/.ident", c.Reply.OptIn)
 	o := c.Reply.Slots
 	w("slots  = {ID = \"%s\", ID_REC = \"%s\", SV = \"%s\", SV_REC = \"%s\"}  # replies leave on multiples of these, so that their time tells less",
 		o.ID.Duration, o.IDRec.Duration, o.SV.Duration, o.SVRec.Duration)

@@ -31,14 +31,15 @@ type question struct {
 	Time          time.Time
 	Requester     netip.Addr
 	Local, Remote netip.AddrPort
+	Naming        stop.Naming
 }
 
 func questionOf(q stop.Question) question {
-	return question{q.Request, q.Time, q.Requester, q.Local, q.Remote}
+	return question{q.Request, q.Time, q.Requester, q.Local, q.Remote, q.Naming}
 }
 
 func (q question) question() stop.Question {
-	return stop.Question{Request: q.Request, Time: q.Time, Requester: q.Requester, Local: q.Local, Remote: q.Remote}
+	return stop.Question{Request: q.Request, Time: q.Time, Requester: q.Requester, Local: q.Local, Remote: q.Remote, Naming: q.Naming}
 }
 
 type declined struct {

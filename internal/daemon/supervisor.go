@@ -347,8 +347,9 @@ func (s *supervisor) reload() {
 		return
 	}
 	if fmt.Sprint(cfg.atStart()) != fmt.Sprint(s.cfg.atStart()) {
-		s.log.Warn("listen, store, volatile, recipients, quorum, witness and limits.store_bytes, retention, lookups and table, traceback.parallel and metrics.listen, change with a restart only")
+		s.log.Warn("listen, store, volatile, recipients, quorum, witness, reply.opt_in and limits.store_bytes, retention, lookups and table, traceback.parallel and metrics.listen, change with a restart only")
 	}
+	cfg.Reply.OptIn = cfg.Reply.OptIn && s.cfg.Reply.OptIn // the tracer cannot look names up otherwise
 	_, err = ask[none](ctx, at, callReload, started{Front: serverConfig(cfg)})
 	if err == nil {
 		_, err = ask[none](ctx, s.running.processes[collector].control, callReload, started{Config: collected(cfg), PIDs: s.running.pids()})

@@ -45,6 +45,10 @@ type Examiner struct {
 	Checkpoint func() string
 	// UserName turns a user id into a name; empty is unknown.
 	UserName func(ctx context.Context, uid uint32) string
+	// Tell returns the name of a socket's user where a question may be answered with it, else nothing; unread is set
+	// where the user's files were to be read for that and were not. The socket is zero where there is none of a user of
+	// this host. Nil tells no names.
+	Tell func(ctx context.Context, q stop.Question, s host.Socket) (name string, unread bool)
 }
 
 // Find looks the asked connection up, and nothing else. The error is [stop.ErrNoUser] where nobody answers
@@ -102,7 +106,7 @@ func (x *Examiner) find(ctx context.Context, q stop.Question) (host.Socket, erro
 // previous host where the type asks for them. The error is [stop.ErrNoUser] where nobody answers for the
 // connection, [stop.ErrNoRoom] where there is no room to save; nothing is saved then.
 func (x *Examiner) Examine(ctx context.Context, q stop.Question) (stop.Finding, error) {
-	r, home, err := x.look(ctx, q)
+	r, l, err := x.look(ctx, q)
 	if err != nil {
 		return stop.Finding{}, err
 	}
@@ -114,8 +118,19 @@ func (x *Examiner) Examine(ctx context.Context, q stop.Question) (stop.Finding, 
 	if err != nil {
 		return stop.Finding{}, fmt.Errorf("keep report: %w", err)
 	}
-	return stop.Finding{Token: t, Previous: candidates(r.Previous, home)}, nil
+	f := stop.Finding{Token: t, Previous: candidates(r.Previous, l.home)}
+	if x.Tell != nil && q.Naming != stop.NameNever {
+		// In other network namespaces a number may be a container's own user.
+		if elsewhere(l.socket.NetNS, l.home) {
+			l.socket = host.Socket{}
+		}
+		f.Name, f.Unread = x.Tell(ctx, q, l.socket)
+	}
+	return f, nil
 }
+
+// elsewhere reports whether a network namespace is another than the daemon's own; 0 is not known.
+func elsewhere(netns, home uint64) bool { return netns != 0 && home != 0 && netns != home }
 
 // Look returns the report that Examine would save, and saves nothing.
 func (x *Examiner) Look(ctx context.Context, q stop.Question) (report.Report, error) {
@@ -123,14 +138,20 @@ func (x *Examiner) Look(ctx context.Context, q stop.Question) (report.Report, er
 	return r, err
 }
 
-// look returns the report, and the daemon's own network namespace.
-func (x *Examiner) look(ctx context.Context, q stop.Question) (report.Report, uint64, error) {
+// A looked is what a report comes from.
+type looked struct {
+	socket host.Socket // zero where none was found
+	home   uint64      // the daemon's own network namespace
+}
+
+// look returns the report, and what it comes from.
+func (x *Examiner) look(ctx context.Context, q stop.Question) (report.Report, looked, error) {
 	s, err := x.find(ctx, q)
 	if err != nil && ownerless(err) == nil {
-		return report.Report{}, 0, err
+		return report.Report{}, looked{}, err
 	}
 	r := x.blank(ctx, q)
-	home := r.Host.NetNS
+	l := looked{s, r.Host.NetNS}
 	r.Kind = report.KindID
 	switch {
 	case err != nil:
@@ -140,7 +161,7 @@ func (x *Examiner) look(ctx context.Context, q stop.Question) (report.Report, ui
 	default:
 		r.Connection = x.connection(ctx, s)
 		if err := x.trace(ctx, q, s, &r); err != nil {
-			return report.Report{}, 0, err
+			return report.Report{}, looked{}, err
 		}
 	}
 	if q.Type.Full() {
@@ -153,7 +174,7 @@ func (x *Examiner) look(ctx context.Context, q stop.Question) (report.Report, ui
 		r.Tool.Sources = append(slices.Clip(r.Tool.Sources), "conntrack")
 	}
 	x.Save.apply(&r)
-	return r, home, nil
+	return r, l, nil
 }
 
 // translated reports whether a connection of a report, or one with a previous host, has other ends outside of
@@ -285,7 +306,7 @@ func candidates(ps []trace.Previous, home uint64) []stop.Previous {
 	for _, p := range ps {
 		out = append(out, stop.Previous{Ends: stop.Ends{Remote: p.Remote, Local: p.Local},
 			Outbound: p.Direction == host.Outbound, Reasons: p.Reasons, Corroborated: p.Corroborated,
-			Elsewhere: p.NetNS != 0 && home != 0 && p.NetNS != home})
+			Elsewhere: elsewhere(p.NetNS, home)})
 	}
 	return out
 }

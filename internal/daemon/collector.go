@@ -10,15 +10,20 @@ import (
 
 	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/examine"
+	"github.com/stopd/stopd/internal/optin"
 )
 
 // A collectorPart examines.
 type collectorPart struct {
-	keeper *farKeeper
-	log    *slog.Logger
-	sys    system
-	later  sync.WaitGroup // what the start does not wait for
-	now    atomic.Pointer[examine.Examiner]
+	keeper     *farKeeper
+	supervisor *link
+	tracer     *link
+	log        *slog.Logger
+	sys        system
+	teller     *teller
+	cancel     context.CancelFunc
+	later      sync.WaitGroup // what the start does not wait for
+	now        atomic.Pointer[examine.Examiner]
 }
 
 func (o *collectorPart) start(s started) (err error) {
@@ -30,17 +35,22 @@ func (o *collectorPart) start(s started) (err error) {
 			o.log.Info("descriptors are read by /proc alone", "cause", err)
 		}
 	})
+	var ctx context.Context
+	ctx, o.cancel = context.WithCancel(context.Background())
+	o.teller = &teller{account: o.sys.account, read: readBySupervisor(o.supervisor), names: &optin.Names{Resolve: resolveByTracer(o.tracer)}}
+	o.later.Go(func() { o.teller.names.Run(ctx) })
 	return o.reload(s)
 }
 
 func (o *collectorPart) reload(s started) error {
 	x := examiner(s.Config, o.sys, s.PIDs)
-	x.Keeper, x.Checkpoint = o.keeper, o.keeper.checkpoint
+	x.Keeper, x.Checkpoint, x.Tell = o.keeper, o.keeper.checkpoint, o.teller.tell
 	o.now.Store(x)
 	return nil
 }
 
 func (o *collectorPart) stop() {
+	o.cancel()
 	o.later.Wait()
 	o.sys.close()
 }

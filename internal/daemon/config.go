@@ -309,6 +309,11 @@ func (c *Config) LogPolicy(key translog.Key) (translog.Policy, error) {
 	return translog.NewPolicy(key.Verifier(), ws, c.Quorum)
 }
 
+// resolves reports whether names of hosts are looked up: those of witnesses, and those in users' files.
+func (c *Config) resolves() bool {
+	return len(c.Witnesses) > 0 || c.Reply.OptIn || slices.ContainsFunc(c.Peers, func(p Peer) bool { return p.Names })
+}
+
 // maxSlot is the longest slot of replies: those who ask do not wait for ever.
 const maxSlot = 5 * time.Second
 

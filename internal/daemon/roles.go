@@ -39,7 +39,7 @@ const (
 )
 
 // joins are the links between roles. Who stands first calls.
-var joins = [][2]role{{front, collector}, {front, tracer}, {collector, keeper}, {keeper, tracer}}
+var joins = [][2]role{{front, collector}, {front, tracer}, {collector, keeper}, {keeper, tracer}, {collector, tracer}}
 
 // A started is what a role is told at its start.
 type started struct {
@@ -78,6 +78,12 @@ func RunRole() (status int, is bool) {
 	}
 	// The supervisor says when to end and what to read again, whoever else was sent the signal.
 	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
+	if r == reader {
+		if readHome(os.Stdin, os.Stdout) != nil {
+			return 1, true
+		}
+		return 0, true
+	}
 	debug.SetGCPercent(50) // five heaps instead of one
 	p := &process{role: r}
 	if err := p.open(); err != nil {
@@ -211,7 +217,7 @@ func (p *process) begin(_ context.Context, s started) ([]string, error) {
 	case tracer:
 		made = &tracerPart{}
 	case collector:
-		made = &collectorPart{keeper: &farKeeper{p.joints[keeper]}, log: p.log}
+		made = &collectorPart{keeper: &farKeeper{p.joints[keeper]}, supervisor: p.control, tracer: p.joints[tracer], log: p.log}
 	case keeper:
 		made = &keeperPart{process: p, control: passes}
 	default:

@@ -27,6 +27,7 @@ type supervisor struct {
 	control   net.Listener
 	running   *group
 	warned    bool // of what could not be given up
+	readers   readers
 }
 
 // A group is one run of the processes. They are started together and end together.
@@ -89,7 +90,7 @@ func (s *supervisor) start() (err error) {
 	}
 	ends.close() // so that a link ends with the process at its other end
 	// The keeper asks witnesses by the tracer as soon as it has started.
-	if err := s.begin(g, tracer, started{Config: Config{Witnesses: s.cfg.Witnesses}}); err != nil {
+	if err := s.begin(g, tracer, started{Config: Config{Witnesses: s.cfg.Witnesses, Reply: Reply{OptIn: s.cfg.Reply.OptIn}, Peers: s.cfg.Peers}}); err != nil {
 		return err
 	}
 	begun := make(chan error)
@@ -187,7 +188,7 @@ func (s *supervisor) begin(g *group, r role, what started) error {
 func (s *supervisor) tell(c *child, what started) ([]string, error) {
 	if c.role == front || c.role == tracer {
 		what.UID = unprivileged()
-		what.Root = c.role == front || len(s.cfg.Witnesses) == 0 // their names and certificates are in files
+		what.Root = c.role == front || !s.cfg.resolves() // hosts' names and certificates are in files
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startTime)
 	defer cancel()
@@ -198,9 +199,12 @@ func (s *supervisor) tell(c *child, what started) ([]string, error) {
 	return said, err
 }
 
-// said is what a process calls: it logs.
+// said is what a process calls: it logs. The collector has users' files read, too.
 func (s *supervisor) said(r role) func(ctx context.Context, c call, b []byte) ([]byte, error) {
 	return func(ctx context.Context, c call, b []byte) ([]byte, error) {
+		if c == callRead && r == collector {
+			return serve(ctx, c, b, s.read)
+		}
 		if c != callLog {
 			return nil, errCall(c)
 		}

@@ -128,16 +128,25 @@ func TestReader(t *testing.T) {
 			h.write("../roots", text, 0, 0o644)
 			h.must(os.Link(h.at("../roots"), h.at(name)))
 		},
-		"FIFO":      func(h *home, name, _ string) { h.must(unix.Mkfifo(h.at(name), 0o666)) },
-		"directory": func(h *home, name, _ string) { h.must(os.Mkdir(h.at(name), 0o777)) },
+		"FIFO": func(h *home, name, _ string) {
+			h.must(unix.Mkfifo(h.at(name), 0o600))
+			h.must(os.Chown(h.at(name), aliceUID, aliceUID))
+		},
+		"directory": func(h *home, name, _ string) {
+			h.must(os.Mkdir(h.at(name), 0o700))
+			h.must(os.Chown(h.at(name), aliceUID, aliceUID))
+		},
 		"socket": func(h *home, name, _ string) {
 			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 			h.must(err)
 			h.must(unix.Bind(fd, &unix.SockaddrUnix{Name: h.at(name)}))
 			h.must(unix.Close(fd))
 		},
-		"device":         func(h *home, name, _ string) { h.must(unix.Mknod(h.at(name), unix.S_IFCHR|0o666, 1<<8|5)) },
-		"device, opened": func(h *home, name, _ string) { h.must(unix.Mknod(h.at(name), unix.S_IFCHR|0o666, 5<<8|2)) },
+		"device": func(h *home, name, _ string) { h.must(unix.Mknod(h.at(name), unix.S_IFCHR|0o666, 1<<8|5)) },
+		"a device of one's own that is empty": func(h *home, name, _ string) {
+			h.must(unix.Mknod(h.at(name), unix.S_IFCHR|0o600, 1<<8|3))
+			h.must(os.Chown(h.at(name), aliceUID, aliceUID))
+		},
 		"device by bind": func(h *home, name, text string) {
 			h.write(name, text, aliceUID, 0o644)
 			h.must(unix.Mount("/dev/zero", h.at(name), "", unix.MS_BIND, ""))

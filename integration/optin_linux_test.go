@@ -294,3 +294,65 @@ func TestPostgreSQLIdent(t *testing.T) {
 		t.Errorf("%d answers are saved, %v", answered, err)
 	}
 }
+
+// ircd-hybrid believes an ident daemon only where the system is UNIX.
+func TestHybridIdent(t *testing.T) {
+	n := newNamesLab(t)
+	modules, err := n.peer.Run(n.ctx, "sh", "-c", "echo /usr/lib/*/ircd-hybrid/modules")
+	n.must(err)
+	conf := strings.ReplaceAll(`serverinfo { name = "irc.example"; description = "test"; network_name = "test"; network_description = "test"; sid = "0AA"; };
+admin { name = "a"; description = "a"; email = "a@irc.example"; };
+class { name = "users"; ping_time = 2 minutes; max_number = 100; sendq = 100 kbytes; };
+listen { host = "192.0.2.2"; port = 6667; };
+auth { user = "*@*"; class = "users"; };
+general { disable_auth = no; throttle_count = 100; };
+modules { path = "MODULES"; path = "MODULES/autoload"; };
+`, "MODULES", strings.TrimSpace(string(modules)))
+	n.must(n.peer.WriteFile("/etc/ircd.conf", []byte(conf), 0o644, "root"))
+	// The server looks for the client's name first, and waits long for an answer.
+	const nobody = `import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("192.0.2.2", 53))
+while True:
+    question, by = s.recvfrom(512)
+    s.sendto(question[:2] + b"\x81\x83" + question[4:], by)
+`
+	n.must(n.peer.WriteFile("/etc/resolv.conf", []byte("nameserver 192.0.2.2\n"), 0o644, "root"))
+	_, err = n.peer.Start("python3", "-c", nobody)
+	n.must(err)
+	_, err = n.peer.Run(n.ctx, "sh", "-c", "mkdir -p /var/lib/ircd-hybrid /run/ircd; chown victim /var/lib/ircd-hybrid /run/ircd")
+	n.must(err)
+	ircd, err := n.peer.StartAs("victim", "/usr/sbin/ircd-hybrid", "-foreground", "-configfile", "/etc/ircd.conf", "-pidfile", "/run/ircd/pid", "-logfile", "/run/ircd/log")
+	n.must(err)
+	t.Cleanup(func() {
+		if log, _ := ircd.Log(); t.Failed() {
+			t.Log(log)
+		}
+	})
+	n.must(n.peer.WaitListen(n.ctx, 6667))
+	const client = `import socket, sys
+s = socket.create_connection(("192.0.2.2", 6667))
+s.sendall(b"NICK nick\r\nUSER said 0 * :x\r\n")
+for line in s.makefile():
+    word = line.split()
+    if word[0] == "PING":
+        s.sendall(b"PONG " + word[1].encode() + b"\r\n")
+    if word[1] == "001":
+        s.sendall(b"WHOIS nick\r\n")
+    if word[1] in ("311", "ERROR") or word[0] == "ERROR":
+        sys.exit(print(line.split()[4] if word[1] == "311" else line))
+`
+	known := func() string {
+		out, err := n.u.Host.RunAs(n.ctx, "alice", "python3", "-c", client)
+		n.must(err)
+		return strings.TrimSpace(string(out))
+	}
+	got := map[string]string{"UNIX": known()}
+	n.must(n.u.Configure("system", `system = "OTHER"`))
+	n.must(n.u.Daemon.Stop(n.ctx))
+	n.must(n.u.Run(n.ctx))
+	got["OTHER"] = known()
+	if d := cmp.Diff(map[string]string{"UNIX": "alice", "OTHER": "~said"}, got); d != "" {
+		t.Errorf("who the server takes alice for (-want +got):\n%s", d)
+	}
+}

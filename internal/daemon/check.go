@@ -8,8 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/stopd/stopd/evidence"
+	"github.com/stopd/stopd/internal/optin"
 )
 
 // Check says what a daemon with this configuration would do and see on this machine. The error, before a word
@@ -36,6 +38,7 @@ func Check(cfg Config, w io.Writer) error {
 	fmt.Fprintf(w, "on behalf of other hosts: %s\n", whom(cfg.OnBehalf, "nobody may ask"))
 	fmt.Fprintf(w, "previous hosts: asked on port %d in %s, at most %d a request; where this host connected itself: %s\n",
 		cfg.Traceback.Port, whom(cfg.Traceback.To, "no network"), cfg.Traceback.MaxPrevious, whom(cfg.Traceback.OutboundTo, "never"))
+	fmt.Fprintf(w, "names of users: %s\n", cfg.telling())
 	for _, a := range abilities() {
 		fmt.Fprintln(w, a)
 	}
@@ -65,7 +68,33 @@ func checkProcesses(cfg Config, w io.Writer) error {
 		}
 		fmt.Fprintf(w, "%s can: %s\n", r, strings.Join(can, ", "))
 	}
+	if !cfg.tellsNames() {
+		return nil
+	}
+	can, err := s.tryReader()
+	if err != nil {
+		return err
+	}
+	if len(can) == 0 {
+		can = []string{"none of it"}
+	}
+	fmt.Fprintf(w, "%s, as a user, can: %s\n", reader, strings.Join(can, ", "))
 	return nil
+}
+
+// tryReader starts a reader as the daemon would, for a user without a home, and returns what it can.
+func (s *supervisor) tryReader() ([]string, error) {
+	uid := unprivileged()
+	if uid < 0 {
+		uid = os.Geteuid()
+	}
+	q := optin.Question{UID: uint32(uid), GID: uint32(uid)}
+	b, err := readBy(readerAsked{q, new(s.trial())}, s.cfg, time.Now().Add(endTime), func() {})
+	if err != nil {
+		return nil, fmt.Errorf("try the %s: %w", reader, err)
+	}
+	said, err := parseSaid(b)
+	return said.Can, err
 }
 
 // try starts a process as the daemon would, but for what it is to do, and returns what it can.
@@ -99,6 +128,27 @@ func (c Config) vouching() string {
 		return "shown to no witness: who has its key can write it anew, and only reports that others hold speak against it"
 	}
 	return fmt.Sprintf("shown to %d witness(es), of which %d have to cosign it", len(c.Witnesses), n)
+}
+
+// telling says who gets names of users.
+func (c Config) telling() string {
+	var to []netip.Prefix
+	for _, p := range c.Peers {
+		if p.Names {
+			to = append(to, prefixes(p.Hosts)...)
+		}
+	}
+	var told []string
+	if len(to) > 0 {
+		told = append(told, "told to "+list(to)+" unless a user's files hide him")
+	}
+	if c.Reply.OptIn {
+		told = append(told, "told to those that a user's ~/.ident lists")
+	}
+	if len(told) == 0 {
+		return "told to nobody"
+	}
+	return strings.Join(told, "; ")
 }
 
 func whom(ps []netip.Prefix, none string) string {

@@ -311,7 +311,12 @@ func (c *Config) LogPolicy(key translog.Key) (translog.Policy, error) {
 
 // resolves reports whether names of hosts are looked up: those of witnesses, and those in users' files.
 func (c *Config) resolves() bool {
-	return len(c.Witnesses) > 0 || c.Reply.OptIn || slices.ContainsFunc(c.Peers, func(p Peer) bool { return p.Names })
+	return len(c.Witnesses) > 0 || c.tellsNames()
+}
+
+// tellsNames reports whether there is anybody who may have the name of a user.
+func (c *Config) tellsNames() bool {
+	return c.Reply.OptIn || slices.ContainsFunc(c.Peers, func(p Peer) bool { return p.Names })
 }
 
 // maxSlot is the longest slot of replies: those who ask do not wait for ever.

@@ -35,9 +35,9 @@ func (c *Config) peer(a netip.Addr) Peer {
 	return found
 }
 
-// naming says when a question is answered with the user's name. Only the other end of the connection gets one, for ID:
+// Naming says when a question is answered with the user's name. Only the other end of the connection gets one, for ID:
 // who asks on behalf of others gets tokens.
-func (c *Config) naming(q stop.Question) stop.Naming {
+func (c *Config) Naming(q stop.Question) stop.Naming {
 	switch {
 	case q.Type != stop.ID || q.OnBehalf():
 		return stop.NameNever

@@ -206,7 +206,7 @@ func (s *Server) reply(ctx context.Context, cfg *Config, nc net.Conn, line []byt
 	// Nothing a client does ends the work on its request: not even that it vanishes.
 	work := context.WithoutCancel(ctx)
 	q := req.About(from, to, began.UTC())
-	q.Naming = cfg.naming(q)
+	q.Naming = cfg.Naming(q)
 	a, err := s.answer(work, cfg, q)
 	if err != nil {
 		s.Counters.Failed.Add(1)

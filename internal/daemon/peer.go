@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/server"
 )
 
@@ -66,4 +67,9 @@ func prefixes(ns []Network) (ps []netip.Prefix) {
 		ps = append(ps, n.Prefix)
 	}
 	return ps
+}
+
+// names reports whether there are names that who asks from an address may have.
+func (c *Config) names(from netip.Addr) bool {
+	return serverConfig(*c).Naming(stop.Question{Requester: from}) != stop.NameNever
 }

@@ -17,7 +17,7 @@ func unprivileged() int { return -1 }
 
 func startRestricted(cmd *exec.Cmd, _ role, _ Config) error { return cmd.Start() }
 
-func filesOf(optin.Question, func() error) (optin.Files, error) { return optin.Files{}, errSystem }
+func filesOf(optin.Question) (optin.Files, error) { return optin.Files{}, errSystem }
 
 func confine(_ role, _ started, _ *os.File) []string { return nil }
 

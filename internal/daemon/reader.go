@@ -30,8 +30,7 @@ type readerSaid struct {
 	Can    []string `json:",omitempty"`
 }
 
-// Bounds of readers. A user can have his reader wait for ever, where he serves his own home (FUSE): so none has many, and after one
-// that was late he has none for a while.
+// Bounds of readers. A user can have his reader wait for ever, where he serves his own home (FUSE): while one does, he has no other.
 const (
 	readerTime         = 100 * time.Millisecond // from its start to its answer
 	maxReaders         = 32                     // at once
@@ -40,7 +39,6 @@ const (
 	readersBurst       = 200.0
 	userReadersPerSec  = 20.0
 	userReadersBurst   = 40.0
-	lateUserWaits      = 10 * time.Second
 	maxRememberedUsers = 4096
 	maxName            = 253 // octets of a host's name (RFC 1035 section 2.3.4)
 )
@@ -58,23 +56,28 @@ type readers struct {
 }
 
 type readerCount struct {
-	running int
-	spent   float64   // of the burst
-	at      time.Time // when that was so
-	until   time.Time // none before
+	running, late int
+	spent         float64   // of the burst
+	at            time.Time // when that was so
+}
+
+// A reading is one reader, until it has ended.
+type reading struct {
+	user        *readerCount
+	late, ended bool
 }
 
 // room reports whether there may be one more.
 func (c *readerCount) room(now time.Time, most int, rate, burst float64) bool {
 	c.spent = max(0, c.spent-rate*now.Sub(c.at).Seconds())
 	c.at = now
-	return c.running < most && c.spent+1 <= burst && !now.Before(c.until)
+	return c.running < most && c.spent+1 <= burst
 }
 
 func (c *readerCount) take() { c.running++; c.spent++ }
 
-// start reports whether a reader may be started for a user; who starts it says when it has ended.
-func (r *readers) start(uid uint32, now time.Time) bool {
+// start counts a reader that is about to be started for a user; nil where it may not be.
+func (r *readers) start(uid uint32, now time.Time) *reading {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	u := r.users[uid]
@@ -83,7 +86,7 @@ func (r *readers) start(uid uint32, now time.Time) bool {
 			r.forget(now)
 		}
 		if len(r.users) >= maxRememberedUsers {
-			return false
+			return nil
 		}
 		if r.users == nil {
 			r.users = map[uint32]*readerCount{}
@@ -91,12 +94,12 @@ func (r *readers) start(uid uint32, now time.Time) bool {
 		u = &readerCount{}
 		r.users[uid] = u
 	}
-	if !u.room(now, maxUserReaders, userReadersPerSec, userReadersBurst) || !r.all.room(now, maxReaders, readersPerSecond, readersBurst) {
-		return false
+	if u.late > 0 || !u.room(now, maxUserReaders, userReadersPerSec, userReadersBurst) || !r.all.room(now, maxReaders, readersPerSecond, readersBurst) {
+		return nil
 	}
 	u.take()
 	r.all.take()
-	return true
+	return &reading{user: u}
 }
 
 // forget forgets users of whom there is nothing to remember.
@@ -108,32 +111,37 @@ func (r *readers) forget(now time.Time) {
 	}
 }
 
-func (r *readers) late(uid uint32, now time.Time) {
+// late notes that a reader has had its time.
+func (r *readers) late(x *reading) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if u := r.users[uid]; u != nil {
-		u.until = now.Add(lateUserWaits)
+	if !x.ended {
+		x.late = true
+		x.user.late++
 	}
 }
 
-func (r *readers) ended(uid uint32) {
+func (r *readers) ended(x *reading) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.users[uid].running--
+	x.ended = true
+	x.user.running--
 	r.all.running--
+	if x.late {
+		x.user.late--
+	}
 }
 
 // read has a reader read a user's files. What it says is as it came.
 func (s *supervisor) read(_ context.Context, asked readerAsked) (json.RawMessage, error) {
-	began, uid := time.Now(), asked.Question.UID
-	if !s.readers.start(uid, began) {
+	began := time.Now()
+	x := s.readers.start(asked.Question.UID, began)
+	if x == nil {
 		return nil, errReaders
 	}
-	said, err := readBy(asked, s.cfg, began.Add(readerTime), func() { s.readers.ended(uid) })
+	said, err := readBy(asked, s.cfg, began.Add(readerTime), func() { s.readers.ended(x) })
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		if len(said) > 0 { // it was at his files
-			s.readers.late(uid, time.Now())
-		}
+		s.readers.late(x)
 		return nil, errLate
 	}
 	if err != nil {
@@ -142,7 +150,7 @@ func (s *supervisor) read(_ context.Context, asked readerAsked) (json.RawMessage
 	return said, nil
 }
 
-// readBy starts a reader and returns what it says by a time, a blank at least if it has come to the user's files. It calls ended when the reader has ended, which may be much later.
+// readBy starts a reader and returns what it says by a time. It calls ended when the reader has ended, which may be much later.
 func readBy(asked readerAsked, cfg Config, by time.Time, ended func()) (_ json.RawMessage, err error) {
 	running := false
 	defer func() {
@@ -213,7 +221,7 @@ func readHome(in io.Reader, out io.Writer) error {
 	if err := json.NewDecoder(io.LimitReader(in, int64(largest[callRead].asked))).Decode(&asked); err != nil {
 		return err
 	}
-	files, err := filesOf(asked.Question, func() error { _, err := io.WriteString(out, " "); return err })
+	files, err := filesOf(asked.Question)
 	if err != nil {
 		return err
 	}

@@ -12,18 +12,15 @@ import (
 	"github.com/stopd/stopd/internal/optin"
 )
 
-// filesOf becomes a user, gives up all but reading in his home, and reads his files there, which it says by begin before. The calling goroutine keeps its thread:
+// filesOf becomes a user, gives up all but reading in his home, and reads his files there. The calling goroutine keeps its thread:
 // Landlock binds that one, and nothing else runs in a reader.
-func filesOf(q optin.Question, begin func() error) (optin.Files, error) {
+func filesOf(q optin.Question) (optin.Files, error) {
 	runtime.LockOSThread()
 	if err := becomeUser(q.UID, q.GID); err != nil {
 		return optin.Files{}, err
 	}
 	if err := restrictCalls(reader); err != nil {
 		return optin.Files{}, fmt.Errorf("restrict system calls: %w", err)
-	}
-	if err := begin(); err != nil {
-		return optin.Files{}, err
 	}
 	home, err := optin.Open(q.Home)
 	if errors.Is(err, optin.ErrNoHome) {

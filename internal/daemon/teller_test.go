@@ -112,67 +112,72 @@ func TestTellerTakesItsTime(t *testing.T) {
 
 func TestReadersBounds(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	started := func(r *readers, uid uint32, times int, end bool) (n int) {
+	started := func(r *readers, uid uint32, times int, end bool) (xs []*reading) {
 		for range times {
-			if r.start(uid, now) {
-				n++
+			if x := r.start(uid, now); x != nil {
+				xs = append(xs, x)
 				if end {
-					r.ended(uid)
+					r.ended(x)
 				}
 			}
 		}
-		return n
+		return xs
 	}
 	var r readers
-	if n := started(&r, 1, 100, false); n != maxUserReaders {
-		t.Errorf("%d of one user at once", n)
-	}
-	for range maxUserReaders {
-		r.ended(1)
+	xs := started(&r, 1, 100, false)
+	if len(xs) != maxUserReaders {
+		t.Errorf("%d of one user at once", len(xs))
 	}
 	now = now.Add(time.Hour)
-	if n := started(&r, 1, 1000, true); n != int(userReadersBurst) {
+	// One that was late and has not ended is the last; one that has ended does not matter.
+	for _, x := range xs[1:] {
+		r.ended(x)
+		r.late(x)
+	}
+	if len(started(&r, 1, 1, true)) != 1 {
+		t.Error("none after one that was late and has ended")
+	}
+	r.late(xs[0])
+	if len(started(&r, 1, 1, true)) != 0 || len(started(&r, 2, 1, true)) != 1 {
+		t.Error("one that is late counts for nothing, or for another user")
+	}
+	r.ended(xs[0])
+	now = now.Add(time.Hour)
+	if n := len(started(&r, 1, 1000, true)); n != int(userReadersBurst) {
 		t.Errorf("%d of one user in a burst", n)
 	}
 	now = now.Add(time.Second)
-	if n := started(&r, 1, 1000, true); n != int(userReadersPerSec) {
+	if n := len(started(&r, 1, 1000, true)); n != int(userReadersPerSec) {
 		t.Errorf("%d of one user in a second", n)
-	}
-	now = now.Add(time.Hour)
-	r.late(1, now)
-	if n := started(&r, 1, 10, true); n != 0 {
-		t.Errorf("%d after a late one", n)
-	}
-	now = now.Add(lateUserWaits)
-	if n := started(&r, 1, 1, true); n != 1 {
-		t.Error("none long after a late one")
 	}
 	now = now.Add(time.Hour)
 	n := 0
 	for uid := range uint32(1000) {
-		n += started(&r, uid, 1, true)
+		n += len(started(&r, uid, 1, true))
 	}
 	if n != int(readersBurst) {
 		t.Errorf("%d of all in a burst", n)
 	}
 	now = now.Add(time.Hour)
-	n = 0
+	xs = nil
 	for uid := range uint32(1000) {
-		n += started(&r, uid, 1, false)
+		xs = append(xs, started(&r, uid, 1, false)...)
 	}
-	if n != maxReaders {
-		t.Errorf("%d of all at once", n)
+	if len(xs) != maxReaders {
+		t.Errorf("%d of all at once", len(xs))
 	}
-	for uid := range uint32(maxReaders) {
-		r.ended(uid)
+	for _, x := range xs {
+		r.ended(x)
 	}
 	for uid := range uint32(3 * maxRememberedUsers) {
 		now = now.Add(time.Second / 10)
-		if started(&r, 10000+uid, 1, true) != 1 || len(r.users) > maxRememberedUsers {
+		if len(started(&r, 10000+uid, 1, true)) != 1 || len(r.users) > maxRememberedUsers {
 			t.Fatalf("user %d is refused, %d are remembered", uid, len(r.users))
 		}
 	}
-	r.late(12345678, now) // of whom nothing is remembered
+	if r.all.running != 0 {
+		t.Errorf("%d are counted and have ended", r.all.running)
+	}
 }
 
 // What a reader says was written by a process that read a user's files.

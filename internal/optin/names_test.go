@@ -128,9 +128,14 @@ func TestNamesBounds(t *testing.T) {
 			t.Error("another user's name is not looked up")
 		}
 		z.locked(func() { z.takes = time.Hour })
-		for i := range uint32(maxEntries + 100) {
-			n.Has(2000+i, "x.example", irc)
+		n.mu.Lock()
+		for i := range uint32(maxEntries - len(n.known)) {
+			n.known[named{2000 + i, "x.example"}] = &addresses{used: time.Now()}
+		}
+		n.mu.Unlock()
+		for i := range uint32(2 * maxLookups) {
 			time.Sleep(time.Millisecond)
+			n.Has(100000+i, "x.example", irc)
 		}
 		synctest.Wait()
 		z.locked(func() {

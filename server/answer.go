@@ -44,8 +44,9 @@ type answer struct {
 // would make decoys of everybody's.
 const lookupWait = 2 * time.Second
 
-// answer decides one question. The error means that no reply can be given.
-func (s *Server) answer(ctx context.Context, cfg *Config, q stop.Question) (a answer, err error) {
+// answer decides one question. Where stranger is not empty, it is why who asks may not on behalf of other hosts. The
+// error means that no reply can be given.
+func (s *Server) answer(ctx context.Context, cfg *Config, q stop.Question, stranger string) (a answer, err error) {
 	if q.Type.Recursive() {
 		if !s.promises.room.take(payer{source: source(q.Requester)}) {
 			return s.over(cfg, q), nil
@@ -56,17 +57,17 @@ func (s *Server) answer(ctx context.Context, cfg *Config, q stop.Question) (a an
 			}
 		}()
 	}
-	return s.decide(ctx, cfg, q)
+	return s.decide(ctx, cfg, q, stranger)
 }
 
-func (s *Server) decide(ctx context.Context, cfg *Config, q stop.Question) (answer, error) {
-	stranger := q.OnBehalf() && !within(q.Requester, cfg.OnBehalf)
-	if stranger || !q.PortsValid() || q.Type == stop.ID {
+func (s *Server) decide(ctx context.Context, cfg *Config, q stop.Question, stranger string) (answer, error) {
+	strange := q.OnBehalf() && stranger != ""
+	if strange || !q.PortsValid() || q.Type == stop.ID {
 		switch {
 		case !s.charge(cfg, q):
 			return s.over(cfg, q), nil
-		case stranger:
-			return s.decoy(ctx, cfg, q, "the requester may not ask on behalf of other hosts")
+		case strange:
+			return s.decoy(ctx, cfg, q, stranger)
 		case !q.PortsValid():
 			return s.refuse(ctx, cfg, q, stop.InvalidPort, "invalid port")
 		}
@@ -226,7 +227,7 @@ func (s *Server) saved(cfg *Config, q stop.Question, t stop.Token, err error) (a
 }
 
 func token(cfg *Config, q stop.Question, t stop.Token) answer {
-	return answer{reply: stop.Reply{Local: q.Request.Local, Remote: q.Request.Remote, System: cfg.peer(q.Requester).System, UserID: t.String()}}
+	return answer{reply: stop.Reply{Local: q.Request.Local, Remote: q.Request.Remote, System: cfg.Peer(q.Requester).System, UserID: t.String()}}
 }
 
 // refuse answers where nobody answers for a connection: with an error, or with a decoy where errors are

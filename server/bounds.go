@@ -28,6 +28,7 @@ func (s *Server) Bounds() []Bound {
 		{Name: "accept", Reached: r.descriptors.Load()},
 		s.conns.bound(cfg.Limits.Connections, r.connections.Load()),
 		{Name: "connections_per_source", Reached: r.connectionsPerSource.Load()},
+		s.handshakes.bound("handshakes"),
 		{Name: "requests_per_connection", Reached: r.requestsPerConn.Load()},
 		{Name: "idle", Reached: r.idle.Load()},
 		{Name: "line", Reached: r.line.Load()},

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -42,13 +43,15 @@ type Config struct {
 	Errors string
 	// OptIn lets users tell hosts of their choice their names.
 	OptIn bool
-	// OnBehalf lists who may ask on behalf of other hosts.
+	// OnBehalf lists who may ask on behalf of other hosts: in plain from a port below 1024, by TLS with a pinned key.
 	OnBehalf []netip.Prefix
 	// Peers are answered otherwise. No two have the same prefix.
 	Peers     []Peer
 	Slots     Slots
 	Limits    Limits
 	Traceback TracebackConfig
+	// Certificate is this host's, for those that speak TLS; nil refuses them.
+	Certificate *tls.Certificate `json:"-"`
 	// Ask asks a previous host; nil is by a [stop.Client]. It is a seam between processes: whoever accepts strangers
 	// must not connect.
 	Ask    Ask `json:"-"`

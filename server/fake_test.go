@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -156,10 +157,13 @@ func testConfig() *Config {
 type pipeEnd struct {
 	net.Conn
 	local, remote netip.Addr
+	port          int // of the other end; 0 is one that may ask on behalf of others
 }
 
-func (p pipeEnd) LocalAddr() net.Addr  { return &net.TCPAddr{IP: p.local.AsSlice(), Port: 113} }
-func (p pipeEnd) RemoteAddr() net.Addr { return &net.TCPAddr{IP: p.remote.AsSlice(), Port: 40000} }
+func (p pipeEnd) LocalAddr() net.Addr { return &net.TCPAddr{IP: p.local.AsSlice(), Port: 113} }
+func (p pipeEnd) RemoteAddr() net.Addr {
+	return &net.TCPAddr{IP: p.remote.AsSlice(), Port: cmp.Or(p.port, 1023)}
+}
 
 // serve answers one connection, as Serve does.
 func (s *Server) serve(ctx context.Context, nc net.Conn) {
@@ -180,7 +184,7 @@ func dialPipe(t *testing.T, s *Server, from string) *client {
 	t.Helper()
 	ours, theirs := net.Pipe()
 	t.Cleanup(func() { ours.Close() })
-	end := pipeEnd{theirs, netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr(from)}
+	end := pipeEnd{Conn: theirs, local: netip.MustParseAddr("127.0.0.1"), remote: netip.MustParseAddr(from)}
 	s.under.Go(func() { s.serve(t.Context(), end) })
 	return &client{t, ours, bufio.NewReader(ours)}
 }

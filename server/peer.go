@@ -12,7 +12,7 @@ type Peer struct {
 	Hosts  []netip.Prefix
 	System string // the operating system that replies name
 	Names  bool   // whether ID requests are answered with user names
-	Pin    string // of its key; empty is none
+	Pin    string // of its key, see [stop.PinOf]: it is neither asked nor answered in plain; empty is none
 }
 
 // The operating systems of replies. Some IRC servers refuse OTHER.
@@ -21,8 +21,8 @@ const (
 	SystemUnix  = "UNIX"
 )
 
-// peer is what holds for who asks from an address: the peer with the longest prefix that has it.
-func (c *Config) peer(a netip.Addr) Peer {
+// Peer is what holds for who asks from an address: the peer with the longest prefix that has it.
+func (c *Config) Peer(a netip.Addr) Peer {
 	a = a.Unmap().WithZone("")
 	found, bits := Peer{System: SystemOther}, -1
 	for _, p := range c.Peers {
@@ -41,7 +41,7 @@ func (c *Config) Naming(q stop.Question) stop.Naming {
 	switch {
 	case q.Type != stop.ID || q.OnBehalf():
 		return stop.NameNever
-	case c.peer(q.Requester).Names:
+	case c.Peer(q.Requester).Names:
 		return stop.NameUnlessHidden
 	case c.OptIn:
 		return stop.NameIfListed

@@ -28,12 +28,12 @@ func TestPeer(t *testing.T) {
 		"192.0.2.200": "site", "192.0.2.9": "host", "192.0.2.8": "half", "::ffff:192.0.2.9": "host", "198.51.100.1": "half",
 		"2001:db8::9": "host", "2001:db8::a": "site", "fe80::1%eth0": "site",
 	} {
-		if got := c.peer(netip.MustParseAddr(addr)).Pin; got != want {
+		if got := c.Peer(netip.MustParseAddr(addr)).Pin; got != want {
 			t.Errorf("%s: %q, not %q", addr, got, want)
 		}
 	}
 	for _, addr := range []string{"203.0.113.1", "2001:db9::1", "::1"} {
-		if d := cmp.Diff(Peer{System: SystemOther}, c.peer(netip.MustParseAddr(addr)), cmpopts.EquateComparable(netip.Prefix{})); d != "" {
+		if d := cmp.Diff(Peer{System: SystemOther}, c.Peer(netip.MustParseAddr(addr)), cmpopts.EquateComparable(netip.Prefix{})); d != "" {
 			t.Errorf("%s: %s", addr, d)
 		}
 	}

@@ -31,6 +31,7 @@ type Server struct {
 	followed   *table[path, *following]
 	tracebacks *shares
 	waiting    *shares        // trace-backs that have begun
+	handshakes *shares        // that are computed
 	under      sync.WaitGroup // trace-backs and connections
 	promises   promises
 	grid       grid
@@ -43,6 +44,7 @@ type Server struct {
 type Counters struct {
 	Requests, Malformed, Errors, Tokens, Names, Decoys, Duplicates, OverBound atomic.Uint64
 	Asked, Evicted, Refused, Failed, NoRoom                                   atomic.Uint64
+	Handshakes, FailedHandshakes, PlainRefused                                atomic.Uint64
 }
 
 // LogValue gives every counter by its name. None tells of a user or a connection.
@@ -54,7 +56,9 @@ func (c *Counters) LogValue() slog.Value {
 		slog.Uint64("decoys", c.Decoys.Load()), slog.Uint64("duplicates", c.Duplicates.Load()),
 		slog.Uint64("over_bound", c.OverBound.Load()), slog.Uint64("asked", c.Asked.Load()),
 		slog.Uint64("evicted", c.Evicted.Load()), slog.Uint64("refused", c.Refused.Load()),
-		slog.Uint64("failed", c.Failed.Load()), slog.Uint64("no_room", c.NoRoom.Load()))
+		slog.Uint64("failed", c.Failed.Load()), slog.Uint64("no_room", c.NoRoom.Load()),
+		slog.Uint64("handshakes", c.Handshakes.Load()), slog.Uint64("failed_handshakes", c.FailedHandshakes.Load()),
+		slog.Uint64("plain_refused", c.PlainRefused.Load()))
 }
 
 // slotShare is the part of the look-ups, or trace-backs, left that one source may have.
@@ -76,6 +80,7 @@ func New(a Answerer, c *Config) *Server {
 		followed:   newTable[path, *following](n),
 		tracebacks: newShares(c.Traceback.Parallel, slotShare),
 		waiting:    newShares(waitingPerSlot*c.Traceback.Parallel, slotShare),
+		handshakes: newShares(handshakesAtOnce(), slotShare),
 		promises:   promises{room: newShares(n, promiseShare), open: map[*promise]bool{}},
 	}
 	s.config.Store(c)
@@ -136,19 +141,19 @@ func (s *Server) Wait(ctx context.Context) error {
 
 // admitted counts a connection; where it has to go it is closed, and nil.
 func (s *Server) admitted(nc net.Conn) *conn {
-	from, ok := addrOf(nc.RemoteAddr())
-	to, ok2 := addrOf(nc.LocalAddr())
+	from, ok := endOf(nc.RemoteAddr())
+	to, ok2 := endOf(nc.LocalAddr())
 	if !ok || !ok2 {
 		nc.Close()
 		return nil
 	}
-	c := s.conns.add(nc, from, s.config.Load().Limits, &s.Counters, &s.reached)
+	c := s.conns.add(nc, from.Addr(), s.config.Load().Limits, &s.Counters, &s.reached)
 	if c == nil {
 		s.Counters.Refused.Add(1)
 		nc.Close()
 		return nil
 	}
-	c.from, c.to = from, to
+	c.from, c.port, c.to = from.Addr(), from.Port(), to.Addr()
 	return c
 }
 
@@ -161,12 +166,28 @@ func (s *Server) converse(ctx context.Context, nc *conn) {
 	stopped := context.AfterFunc(ctx, func() { nc.SetReadDeadline(time.Now()) })
 	defer stopped()
 	r := bufio.NewReaderSize(nc, stop.MaxLine+2)
+	nc.SetDeadline(time.Now().Add(cfg.Limits.Idle)) // of the first line, and of a handshake before it
+	if ctx.Err() != nil {
+		return
+	}
+	w, err := s.begins(cfg, nc, r)
+	if err != nil {
+		if ctx.Err() == nil {
+			s.reached.countEnd(err)
+		}
+		return
+	}
+	if nc.secure {
+		r = bufio.NewReaderSize(w, stop.MaxLine+2)
+	}
 	for n := 0; ; n++ {
 		if n >= cfg.Limits.RequestsPerConn {
 			s.reached.requestsPerConn.Add(1)
 			break
 		}
-		nc.SetDeadline(time.Now().Add(cfg.Limits.Idle))
+		if n > 0 {
+			nc.SetDeadline(time.Now().Add(cfg.Limits.Idle))
+		}
 		if ctx.Err() != nil {
 			return
 		}
@@ -182,16 +203,20 @@ func (s *Server) converse(ctx context.Context, nc *conn) {
 		}
 		s.conns.working(nc)
 		cfg = s.config.Load()
-		if !s.reply(ctx, cfg, nc, line, err, nc.from, nc.to) {
+		if !nc.secure && cfg.Peer(nc.from).Pin != "" {
+			s.Counters.PlainRefused.Add(1)
+			return // not a word in plain, whatever was asked
+		}
+		if !s.reply(ctx, cfg, nc, w, line, err) {
 			break
 		}
 	}
 	s.conns.waiting(nc)
-	drain(nc.Conn)
+	drain(w)
 }
 
-// reply answers one line; it returns false where the connection is to be closed.
-func (s *Server) reply(ctx context.Context, cfg *Config, nc net.Conn, line []byte, lineErr error, from, to netip.Addr) bool {
+// reply answers one line of a connection, in plain or by TLS as w does; it returns false where it is to be closed.
+func (s *Server) reply(ctx context.Context, cfg *Config, nc *conn, w net.Conn, line []byte, lineErr error) bool {
 	s.Counters.Requests.Add(1)
 	began := time.Now()
 	req, err := stop.ParseRequest(line)
@@ -200,14 +225,14 @@ func (s *Server) reply(ctx context.Context, cfg *Config, nc net.Conn, line []byt
 		if lineErr != nil {
 			s.reached.line.Add(1)
 		}
-		nc.Write(stop.Reply{Error: stop.UnknownError}.Line())
+		w.Write(stop.Reply{Error: stop.UnknownError}.Line())
 		return false
 	}
 	// Nothing a client does ends the work on its request: not even that it vanishes.
 	work := context.WithoutCancel(ctx)
-	q := req.About(from, to, began.UTC())
+	q := req.About(nc.from, nc.to, began.UTC())
 	q.Naming = cfg.Naming(q)
-	a, err := s.answer(work, cfg, q)
+	a, err := s.answer(work, cfg, q, cfg.stranger(nc))
 	if err != nil {
 		s.Counters.Failed.Add(1)
 		s.log.Error("answer request", "error", err)
@@ -216,7 +241,7 @@ func (s *Server) reply(ctx context.Context, cfg *Config, nc net.Conn, line []byt
 	done := time.Now()
 	s.release(cfg, q, began, a.examined)
 	nc.SetWriteDeadline(time.Now().Add(cfg.Limits.Idle))
-	_, err = nc.Write(a.reply.Line())
+	_, err = w.Write(a.reply.Line())
 	if a.then != nil {
 		s.begin(work, cfg, a.then, done.Add(recordAfter(cfg, req.Type)))
 	}
@@ -258,11 +283,12 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 	return line, nil
 }
 
-func addrOf(a net.Addr) (netip.Addr, bool) {
+// endOf is one end of a connection.
+func endOf(a net.Addr) (netip.AddrPort, bool) {
 	t, ok := a.(*net.TCPAddr)
 	if !ok {
-		return netip.Addr{}, false
+		return netip.AddrPort{}, false
 	}
 	ap := t.AddrPort()
-	return ap.Addr().Unmap(), ap.IsValid()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), ap.IsValid()
 }

@@ -189,7 +189,7 @@ func (s *Server) askOne(ctx context.Context, cfg *Config, q stop.Question, r sto
 	ask := cfg.Ask
 	if ask == nil {
 		ask = func(ctx context.Context, source netip.Addr, timeout time.Duration, to netip.AddrPort, r stop.Request) (stop.Answer, error) {
-			return (&stop.Client{Source: source, Timeout: timeout}).Ask(ctx, to, r)
+			return (&stop.Client{Source: source, Timeout: timeout, Pin: cfg.Peer(to.Addr()).Pin, Certificate: cfg.Certificate}).Ask(ctx, to, r)
 		}
 	}
 	to := netip.AddrPortFrom(r.Previous.Remote.Addr(), cfg.Traceback.Port)

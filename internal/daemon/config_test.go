@@ -51,7 +51,7 @@ func TestTemplateHoldsEveryKey(t *testing.T) {
 	c.Reply.Errors, c.Limits.Over, c.Save.Arguments, c.Traceback.Port = "token", "error", "off", 999
 	c.Metrics.Listen = "[::1]:9113"
 	c.Peers = []Peer{
-		{Hosts: []Network{{netip.MustParsePrefix("192.0.2.9/32")}, {netip.MustParsePrefix("2001:db8::/32")}}, System: "UNIX", Names: true, Pin: `a "b"`},
+		{Hosts: []Network{{netip.MustParsePrefix("192.0.2.9/32")}, {netip.MustParsePrefix("2001:db8::/32")}}, System: "UNIX", Names: true, Pin: "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="},
 		{Hosts: []Network{{netip.MustParsePrefix("198.51.100.0/24")}}, System: "OTHER"},
 	}
 	c.Quorum, c.Witnesses = 1, []Witness{{"https://witness.example/w", witnessKey}}
@@ -138,6 +138,8 @@ func TestConfigErrors(t *testing.T) {
 		{"[[peer]]\nhosts = [\"fe80::1%eth0\"]", `line 3, column 10: peer.hosts: "fe80::1%eth0" is not an address`},
 		{"[[peer]]\nhosts = [\"::ffff:192.0.2.9\"]", `peer.hosts: "::ffff:192.0.2.9/128" is IPv4 written as IPv6: write it as IPv4`},
 		{"[[peer]]\nhosts = [\"192.0.2.9\"]\nsystem = \"unix\"", `peer.system is "unix": none of OTHER, UNIX`},
+		{"[[peer]]\nhosts = [\"192.0.2.9\"]\npin = \"sha256//47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\"", `peer.pin: "sha256//47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=" is not the base64 of a SHA-256, 44 characters`},
+		{"[[peer]]\nhosts = [\"192.0.2.9\"]\npin = \"47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFV=\"", `peer.pin: "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFV=" is not`},
 		{"[[peer]]\nhosts = [\"192.0.2.9\"]\nnames = \"yes\"", "line 4, column 9: peer.names: cannot decode TOML string as bool"},
 		{"[[peer]]\nhosts = [\"192.0.2.0/24\"]\n[[peer]]\nhosts = [\"192.0.2.9\", \"192.0.2.7/24\"]", `peer.hosts: "192.0.2.0/24" is there twice`},
 		{"[[peer]]\nhosts = [\"192.0.2.9\", \"192.0.2.9/32\"]", `peer.hosts: "192.0.2.9/32" is there twice`},

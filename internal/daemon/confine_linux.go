@@ -201,7 +201,11 @@ func rulesOf(r role, cfg Config) ([]rule, error) {
 		if err != nil {
 			return nil, fmt.Errorf("find log key: %w", err)
 		}
-		rules = append(rules, rule{dir, change}, rule{dir + ".lock", rewrite}, rule{key, readFile})
+		tlsKey, err := TLSKeyPath(cfg.Store)
+		if err != nil {
+			return nil, err
+		}
+		rules = append(rules, rule{dir, change}, rule{dir + ".lock", rewrite}, rule{key, readFile}, rule{tlsKey, readFile})
 	case r == tracer && cfg.resolves():
 		for _, path := range []string{"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/services"} {
 			rules = append(rules, rule{path, readFile})

@@ -38,6 +38,9 @@ const (
 	callPost
 	callRead
 	callResolve
+	callCertificate
+	callSignServer
+	callSignClient
 	calls
 )
 
@@ -50,6 +53,7 @@ var largest = [calls]struct{ asked, answered int }{
 	callAsk: {8 << 10, 64 << 10}, callKeep: {16 << 20, 8 << 10}, callKeepTraceback: {16 << 20, 0}, callRecordConfig: {8 << 10, 0},
 	callCheckpoint: {0, 8 << 10}, callPost: {64 << 10, 64 << 10},
 	callRead: {8 << 10, 32 << 10}, callResolve: {1 << 10, 8 << 10},
+	callCertificate: {0, 4 << 10}, callSignServer: {256, 128}, callSignClient: {256, 128},
 }
 
 const (

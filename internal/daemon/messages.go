@@ -108,12 +108,6 @@ func askBy(l *link) server.Ask {
 	}
 }
 
-// askHost asks a previous host.
-func askHost(ctx context.Context, h hostAsked) (stop.Answer, error) {
-	c := stop.Client{Source: h.Source, Timeout: h.Timeout}
-	return c.Ask(ctx, h.To, h.Request)
-}
-
 // A keptReport is what the keeper is given. The report follows the JSON of the payer after a line feed.
 func formatKept(report []byte, p stop.Payer) ([]byte, error) {
 	b, err := json.Marshal(p) // on one line

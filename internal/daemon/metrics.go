@@ -90,6 +90,9 @@ var counters = []struct {
 	{counter("refused", "Connections refused."), func(c *server.Counters) *atomic.Uint64 { return &c.Refused }},
 	{counter("failed", "Requests without a reply, and trace-backs without a record, because of an error."), func(c *server.Counters) *atomic.Uint64 { return &c.Failed }},
 	{counter("no_room", "Reports that the store had no room for."), func(c *server.Counters) *atomic.Uint64 { return &c.NoRoom }},
+	{counter("handshakes", "Connections that speak TLS."), func(c *server.Counters) *atomic.Uint64 { return &c.Handshakes }},
+	{counter("failed_handshakes", "Connections that began with TLS and came to nothing."), func(c *server.Counters) *atomic.Uint64 { return &c.FailedHandshakes }},
+	{counter("plain_refused", "Lines in plain of peers whose key is pinned, which are not answered."), func(c *server.Counters) *atomic.Uint64 { return &c.PlainRefused }},
 }
 
 func counter(name, help string) *prometheus.Desc {

@@ -44,6 +44,11 @@ func (c *Config) checkPeers() (errs []error) {
 		if s := p.System; s != "" && s != server.SystemOther && s != server.SystemUnix {
 			errs = append(errs, fmt.Errorf("peer.system is %q: none of %s, %s", s, server.SystemOther, server.SystemUnix))
 		}
+		if p.Pin != "" {
+			if err := stop.CheckPin(p.Pin); err != nil {
+				errs = append(errs, fmt.Errorf("peer.pin: %w", err))
+			}
+		}
 		for _, h := range p.Hosts {
 			if seen[h.Masked()] {
 				errs = append(errs, fmt.Errorf("peer.hosts: %q is there twice", h.Masked()))

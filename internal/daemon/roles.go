@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"syscall"
 
@@ -39,7 +40,18 @@ const (
 )
 
 // joins are the links between roles. Who stands first calls.
-var joins = [][2]role{{front, collector}, {front, tracer}, {collector, keeper}, {keeper, tracer}, {collector, tracer}}
+var joins = [][2]role{{front, collector}, {front, tracer}, {front, keeper}, {collector, keeper}, {keeper, tracer}, {collector, tracer}}
+
+// served are the calls of one role that another serves. Nobody else's are, whatever it asks.
+var served = map[[2]role][]call{
+	{front, collector}:  {callFind, callExamine, callDecline, callTraceback},
+	{front, tracer}:     {callAsk},
+	{front, keeper}:     {callCertificate, callSignServer},
+	{tracer, keeper}:    {callCertificate, callSignClient},
+	{collector, keeper}: {callKeep, callKeepTraceback, callCheckpoint},
+	{collector, tracer}: {callResolve},
+	{keeper, tracer}:    {callPost},
+}
 
 // A started is what a role is told at its start.
 type started struct {
@@ -127,7 +139,7 @@ func (p *process) open() error {
 	}
 	p.joints = map[role]*link{}
 	for other, c := range joints {
-		p.joints[other] = newLink(c, p.serveOther)
+		p.joints[other] = newLink(c, p.serveOther(other))
 	}
 	p.extra = fd
 	ready := make(chan struct{})
@@ -151,17 +163,18 @@ func inherited(fd uintptr) (net.Conn, error) {
 	return c, nil
 }
 
-// serveOther answers other roles, once this one has started.
-func (p *process) serveOther(ctx context.Context, c call, b []byte) ([]byte, error) {
-	part := p.part.Load()
-	if part == nil {
-		return nil, errors.New("not started yet")
+// serveOther answers another role, once this one has started.
+func (p *process) serveOther(other role) func(ctx context.Context, c call, b []byte) ([]byte, error) {
+	return func(ctx context.Context, c call, b []byte) ([]byte, error) {
+		part := p.part.Load()
+		if part == nil {
+			return nil, errors.New("not started yet")
+		}
+		if !slices.Contains(served[[2]role{other, p.role}], c) {
+			return nil, errCall(c)
+		}
+		return (*part).serves(ctx, c, b)
 	}
-	switch c {
-	case callStart, callStop, callReload, callCounted, callLog, callProve, callRecordConfig:
-		return nil, errCall(c) // the supervisor's alone
-	}
-	return (*part).serves(ctx, c, b)
 }
 
 // serveControl does what the supervisor says.
@@ -215,7 +228,7 @@ func (p *process) begin(_ context.Context, s started) ([]string, error) {
 	case front:
 		made = &frontPart{process: p, passes: passes}
 	case tracer:
-		made = &tracerPart{}
+		made = &tracerPart{process: p}
 	case collector:
 		made = &collectorPart{keeper: &farKeeper{p.joints[keeper]}, supervisor: p.control, tracer: p.joints[tracer], log: p.log}
 	case keeper:

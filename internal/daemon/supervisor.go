@@ -90,7 +90,7 @@ func (s *supervisor) start() (err error) {
 	}
 	ends.close() // so that a link ends with the process at its other end
 	// The keeper asks witnesses by the tracer as soon as it has started.
-	if err := s.begin(g, tracer, started{Config: Config{Witnesses: s.cfg.Witnesses, Reply: Reply{OptIn: s.cfg.Reply.OptIn}, Peers: s.cfg.Peers}}); err != nil {
+	if err := s.begin(g, tracer, started{Config: Config{Witnesses: s.cfg.Witnesses, Reply: Reply{OptIn: s.cfg.Reply.OptIn}, Peers: s.now.Peers}}); err != nil {
 		return err
 	}
 	begun := make(chan error)
@@ -354,7 +354,11 @@ func (s *supervisor) reload() {
 		s.log.Warn("listen, store, volatile, recipients, quorum, witness, reply.opt_in and limits.store_bytes, retention, lookups and table, traceback.parallel and metrics.listen, change with a restart only")
 	}
 	cfg.Reply.OptIn = cfg.Reply.OptIn && s.cfg.Reply.OptIn // the tracer cannot look names up otherwise
-	_, err = ask[none](ctx, at, callReload, started{Front: serverConfig(cfg)})
+	// First who is asked no more in plain, then who is answered no more.
+	_, err = ask[none](ctx, s.running.processes[tracer].control, callReload, started{Config: Config{Peers: cfg.Peers}})
+	if err == nil {
+		_, err = ask[none](ctx, at, callReload, started{Front: serverConfig(cfg)})
+	}
 	if err == nil {
 		_, err = ask[none](ctx, s.running.processes[collector].control, callReload, started{Config: collected(cfg), PIDs: s.running.pids()})
 	}

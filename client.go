@@ -165,18 +165,20 @@ func (c *Client) exchange(ctx context.Context, host netip.AddrPort, request stri
 		}
 		return nil, err
 	}
-	return readLine(conn)
+	return readLine(conn, c.Pin != "")
 }
 
 // readLine reads one reply line of at most MaxReply octets and cuts off its line ending: CR LF, LF or,
-// after some text, the end of the stream.
-func readLine(r io.Reader) ([]byte, error) {
+// after some text, the end of the stream. Not so where it is to be whole, as by TLS: anybody on the way can end a stream.
+func readLine(r io.Reader, whole bool) ([]byte, error) {
 	line, err := bufio.NewReaderSize(r, MaxReply+len("\r\n")).ReadSlice('\n')
 	switch {
 	case len(line) == 0 && gone(err):
 		return nil, errClosed
 	case err == bufio.ErrBufferFull:
 		return nil, fmt.Errorf("read reply: longer than %d octets", MaxReply)
+	case err == io.EOF && whole:
+		return nil, fmt.Errorf("read reply: %w", io.ErrUnexpectedEOF)
 	case err != nil && err != io.EOF:
 		return nil, fmt.Errorf("read reply: %w", err)
 	}

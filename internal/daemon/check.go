@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"crypto/tls"
 	"fmt"
 	"io"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/evidence"
 	"github.com/stopd/stopd/internal/optin"
 )
@@ -35,6 +37,7 @@ func Check(cfg Config, w io.Writer) error {
 	} else {
 		fmt.Fprintln(w, "keys: a batch's key is erased when the batch closes, but not what was derived from it: this build has not GOEXPERIMENT=runtimesecret")
 	}
+	checkTLS(cfg, w)
 	fmt.Fprintf(w, "on behalf of other hosts: %s\n", whom(cfg.OnBehalf, "nobody may ask"))
 	fmt.Fprintf(w, "previous hosts: asked on port %d in %s, at most %d a request; where this host connected itself: %s\n",
 		cfg.Traceback.Port, whom(cfg.Traceback.To, "no network"), cfg.Traceback.MaxPrevious, whom(cfg.Traceback.OutboundTo, "never"))
@@ -43,6 +46,32 @@ func Check(cfg Config, w io.Writer) error {
 		fmt.Fprintln(w, a)
 	}
 	return checkProcesses(cfg, w)
+}
+
+// checkTLS says who is answered by TLS.
+func checkTLS(cfg Config, w io.Writer) {
+	var pinned []netip.Prefix
+	for _, p := range cfg.Peers {
+		if p.Pin != "" {
+			pinned = append(pinned, prefixes(p.Hosts)...)
+		}
+	}
+	path, err := TLSKeyPath(cfg.Store)
+	var key *tls.Certificate
+	if err == nil {
+		key, err = ReadTLSKey(path)
+	}
+	if err == nil {
+		fmt.Fprintf(w, "TLS: this host's pin is %s\n", stop.PinOf(key.Leaf))
+	} else {
+		fmt.Fprintf(w, "TLS: refused: %v\n", err)
+	}
+	switch {
+	case len(pinned) > 0 && err != nil:
+		fmt.Fprintf(w, "TLS: never in plain, and so never answered: %s\n", list(pinned))
+	case len(pinned) > 0:
+		fmt.Fprintf(w, "TLS: never in plain: %s\n", list(pinned))
+	}
 }
 
 // checkProcesses starts each process as the daemon would, has it try what a stranger would, and says what it can.

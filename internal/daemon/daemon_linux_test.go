@@ -50,7 +50,7 @@ type site struct {
 	log         lockedBuffer
 }
 
-func newSite(t *testing.T) *site {
+func newSite(t testing.TB) *site {
 	t.Helper()
 	dir, err := os.MkdirTemp("/var/tmp", "stopd-test-")
 	if err != nil {
@@ -74,7 +74,7 @@ func newSite(t *testing.T) *site {
 	return s
 }
 
-func (s *site) write(t *testing.T) {
+func (s *site) write(t testing.TB) {
 	t.Helper()
 	if err := os.WriteFile(s.config, Template(s.cfg), 0o600); err != nil {
 		t.Fatal(err)
@@ -82,7 +82,7 @@ func (s *site) write(t *testing.T) {
 }
 
 // start starts a daemon, whose processes are this program once more.
-func (s *site) start(t *testing.T) *supervisor {
+func (s *site) start(t testing.TB) *supervisor {
 	t.Helper()
 	d := &supervisor{log: s.logger(), path: s.config, cfg: s.cfg, now: s.cfg}
 	t.Cleanup(d.close)

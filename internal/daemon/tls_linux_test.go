@@ -1,8 +1,14 @@
 package daemon
 
 import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -73,4 +79,66 @@ func TestDaemonTLS(t *testing.T) {
 			t.Errorf("the log has %s", got)
 		}
 	}
+}
+
+// What a connection costs in plain and by TLS, and both ends' keys with the keeper or at hand: a line that does not parse
+// is answered at once.
+func BenchmarkConnection(b *testing.B) {
+	s := newSite(b)
+	newTLSKey(b, filepath.Join(s.dir, "tls.key"))
+	ours := newTLSKey(b, filepath.Join(s.dir, "ours.key"))
+	s.cfg.Peers = []Peer{{Hosts: []Network{{netip.MustParsePrefix("127.0.0.2/32")}}, Pin: stop.PinOf(ours.Leaf)}}
+	s.write(b)
+	d := s.start(b)
+	for name, c := range map[string]struct {
+		from string
+		tls  *tls.Config
+	}{
+		"plain":                   {from: "127.0.0.1"},
+		"TLS":                     {"127.0.0.1", &tls.Config{InsecureSkipVerify: true}},
+		"TLS without ML-KEM":      {"127.0.0.1", &tls.Config{InsecureSkipVerify: true, CurvePreferences: []tls.CurveID{tls.X25519}}},
+		"TLS, client certificate": {"127.0.0.2", &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{*ours}}},
+	} {
+		b.Run(name, func(b *testing.B) {
+			dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: netip.MustParseAddr(c.from).AsSlice()}}
+			before := d.spent(b)
+			for b.Loop() {
+				nc, err := dialer.Dial("tcp", d.listeners[0].Addr().String())
+				if err != nil {
+					b.Fatal(err)
+				}
+				if c.tls != nil {
+					nc = tls.Client(nc, c.tls)
+				}
+				io.WriteString(nc, "x\n")
+				if all, err := io.ReadAll(nc); err != nil || len(all) == 0 {
+					b.Fatalf("%q, %v", all, err)
+				}
+				nc.Close()
+			}
+			for r, spent := range d.spent(b) {
+				b.ReportMetric(float64((spent-before[r]).Microseconds())/float64(b.N), "us-"+string(r)+"/op")
+			}
+		})
+	}
+}
+
+// spent is the processor time that the front and the keeper have had, to 10 ms.
+func (s *supervisor) spent(b *testing.B) map[role]time.Duration {
+	spent := map[role]time.Duration{}
+	for _, r := range []role{front, keeper} {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.running.processes[r].process.Pid))
+		if err != nil {
+			b.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(stat), ") ")
+		for _, f := range strings.Fields(rest)[11:13] { // utime and stime, proc_pid_stat(5)
+			ticks, err := strconv.Atoi(f)
+			if err != nil {
+				b.Fatal(err)
+			}
+			spent[r] += time.Duration(ticks) * 10 * time.Millisecond
+		}
+	}
+	return spent
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -296,4 +297,60 @@ func (s *stage) mv(from, to string) {
 	s.t.Helper()
 	_, err := s.a.Host.Run(s.ctx, "mv", from, to)
 	s.must(err)
+}
+
+// While another host does nothing but begin TLS, who asks is answered, in plain and by TLS, and the daemon holds no more
+// than before.
+func TestHandshakeFlood(t *testing.T) {
+	s := theWorld(t).stage(t)
+	c := s.carols()
+	before := s.load()
+	var floods []*netlab.Daemon
+	for range 4 {
+		floods = append(floods, s.on(s.d, "mallory", "openssl", "s_time", "-connect", s.b.Host.Addr().String()+":113", "-new", "-time", "4"))
+	}
+	s.wait("wait for the flood", func() (bool, error) {
+		cs, err := connections(s.ctx, s.b.Host)
+		for _, c := range cs {
+			if c.local.Port() == 113 && s.of(s.d, c.remote.Addr()) {
+				return true, err
+			}
+		}
+		return false, err
+	})
+	slowest := map[string]time.Duration{}
+	for ended := 0; ended < len(floods); {
+		for how, flags := range map[string][]string{"in plain": nil, "by TLS": {"-pin", s.pin(s.b)}} {
+			args := append([]string{"request", "-type", "SV"}, flags...)
+			began := time.Now()
+			_, err := s.c.Stopctl(s.ctx, append(args, s.b.Host.Addr().String(), fmt.Sprint(c.local.Port()), fmt.Sprint(c.remote.Port()))...)
+			s.must(err)
+			slowest[how] = max(slowest[how], time.Since(began))
+		}
+		ended = 0
+		for _, f := range floods {
+			select {
+			case <-f.Done():
+				ended++
+			default:
+			}
+		}
+	}
+	shaken := 0
+	for _, f := range floods {
+		log, err := f.Log()
+		s.must(err)
+		var n int
+		var took float64
+		for line := range strings.Lines(log) {
+			if k, _ := fmt.Sscanf(line, "%d connections in %fs;", &n, &took); k == 2 {
+				shaken += n
+			}
+		}
+	}
+	if shaken < 100 {
+		t.Errorf("%d handshakes are no flood", shaken)
+	}
+	t.Logf("%d handshakes; the slowest answers took %v", shaken, slowest)
+	s.flat(before)
 }

@@ -39,6 +39,9 @@ func Check(cfg Config, w io.Writer) error {
 	}
 	checkTLS(cfg, w)
 	fmt.Fprintf(w, "on behalf of other hosts: %s\n", whom(cfg.OnBehalf, "nobody may ask"))
+	if len(cfg.OnBehalf) > 0 {
+		fmt.Fprintln(w, "on behalf of other hosts: in plain from a port below 1024, by TLS with a pinned key")
+	}
 	fmt.Fprintf(w, "previous hosts: asked on port %d in %s, at most %d a request; where this host connected itself: %s\n",
 		cfg.Traceback.Port, whom(cfg.Traceback.To, "no network"), cfg.Traceback.MaxPrevious, whom(cfg.Traceback.OutboundTo, "never"))
 	fmt.Fprintf(w, "names of users: %s\n", cfg.telling())

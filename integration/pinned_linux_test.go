@@ -150,24 +150,6 @@ func tlsAlone(b []byte) bool {
 	return true
 }
 
-// between checks what two sites said to each other: nothing but TLS. It returns on how many connections.
-func (c *capture) between(said map[[2]netip.AddrPort][]byte, x, y *site.Site) int {
-	c.t.Helper()
-	n := 0
-	for k, b := range said {
-		if !(c.of(x, k[0].Addr()) && c.of(y, k[1].Addr()) || c.of(y, k[0].Addr()) && c.of(x, k[1].Addr())) {
-			continue
-		}
-		if !tlsAlone(b) {
-			c.t.Errorf("%s says %q to %s", k[0], b, k[1])
-		}
-		if k[1].Port() == 113 {
-			n++
-		}
-	}
-	return n
-}
-
 // intrude lays a trail through b.
 func (s *stage) intrude() trail {
 	s.t.Helper()

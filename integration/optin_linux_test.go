@@ -117,7 +117,11 @@ func (n *namesLab) connect(user string, to *netlab.Host) connection {
 // reply is what a host is answered about a connection: "SYSTEM : NAME", or TOKEN in place of a name. A token is redeemed.
 func (n *namesLab) reply(from *netlab.Host, c connection, suffix string) string {
 	n.t.Helper()
-	out, err := from.Run(n.ctx, "sh", "-c", fmt.Sprintf(`printf '%d,%d%s\r\n' | nc.openbsd -N %s 113`, c.local.Port(), c.remote.Port(), suffix, n.u.Host.Addr()))
+	nc := "nc.openbsd -N"
+	if strings.Contains(suffix, ".") {
+		nc += " -p 1023" // on behalf of others is asked from below 1024
+	}
+	out, err := from.Run(n.ctx, "sh", "-c", fmt.Sprintf(`printf '%d,%d%s\r\n' | %s %s 113`, c.local.Port(), c.remote.Port(), suffix, nc, n.u.Host.Addr()))
 	n.must(err)
 	_, said, found := strings.Cut(strings.TrimSuffix(string(out), "\r\n"), fmt.Sprintf("%d , %d : USERID : ", c.local.Port(), c.remote.Port()))
 	if !found {

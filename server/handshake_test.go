@@ -81,7 +81,9 @@ func TestLongHandshake(t *testing.T) {
 		long.Certificate = append(long.Certificate, peer.Certificate[0])
 	}
 	s := New(&fake{}, cfg)
-	if got := secured(t, raw(t, s, "127.0.0.3", 40000), long).ask("1 , 2\r\n"); got != "" || s.Counters.FailedHandshakes.Load() != 1 {
+	got := secured(t, raw(t, s, "127.0.0.3", 40000), long).ask("1 , 2\r\n")
+	s.under.Wait()
+	if got != "" || s.Counters.FailedHandshakes.Load() != 1 {
 		t.Errorf("a chain of 101 certificates is answered %q", got)
 	}
 }

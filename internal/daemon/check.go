@@ -2,8 +2,10 @@ package daemon
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -26,6 +28,10 @@ func Check(cfg Config, w io.Writer) error {
 	if err := evidence.Check(cfg.Store, c); err != nil {
 		return err
 	}
+	key, missing, err := checkKey(cfg)
+	if err != nil {
+		return err
+	}
 	fmt.Fprintf(w, "listen: %s\n", list(cfg.Listen))
 	fmt.Fprintf(w, "store: %s, sealed to %d recipient(s), at most %d octets\n", cfg.Store, len(cfg.Recipients), cfg.Limits.StoreBytes)
 	if _, err := os.Stat(filepath.Dir(filepath.Clean(cfg.Store))); err != nil {
@@ -37,7 +43,7 @@ func Check(cfg Config, w io.Writer) error {
 	} else {
 		fmt.Fprintln(w, "keys: a batch's key is erased when the batch closes, but not what was derived from it: this build has not GOEXPERIMENT=runtimesecret")
 	}
-	checkTLS(cfg, w)
+	checkTLS(cfg, w, key, missing)
 	fmt.Fprintf(w, "on behalf of other hosts: %s\n", whom(cfg.OnBehalf, "nobody may ask"))
 	if len(cfg.OnBehalf) > 0 {
 		fmt.Fprintln(w, "on behalf of other hosts: in plain from a port below 1024, by TLS with a pinned key")
@@ -51,29 +57,36 @@ func Check(cfg Config, w io.Writer) error {
 	return checkProcesses(cfg, w)
 }
 
+// checkKey reads the host's TLS key as the daemon would, which starts without one, but not with one that is none.
+func checkKey(cfg Config) (key *tls.Certificate, missing, err error) {
+	path, err := TLSKeyPath(cfg.Store)
+	if err != nil {
+		return nil, nil, err
+	}
+	key, err = ReadTLSKey(path)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) { // whoever checks may not be who will run it
+		return nil, err, nil
+	}
+	return key, nil, err
+}
+
 // checkTLS says who is answered by TLS.
-func checkTLS(cfg Config, w io.Writer) {
+func checkTLS(cfg Config, w io.Writer, key *tls.Certificate, missing error) {
 	var pinned []netip.Prefix
 	for _, p := range cfg.Peers {
 		if p.Pin != "" {
 			pinned = append(pinned, prefixes(p.Hosts)...)
 		}
 	}
-	path, err := TLSKeyPath(cfg.Store)
-	var key *tls.Certificate
-	if err == nil {
-		key, err = ReadTLSKey(path)
-	}
-	if err == nil {
+	never := "TLS: never in plain"
+	if key != nil {
 		fmt.Fprintf(w, "TLS: this host's pin is %s\n", stop.PinOf(key.Leaf))
 	} else {
-		fmt.Fprintf(w, "TLS: refused: %v\n", err)
+		fmt.Fprintf(w, "TLS: refused: %v\n", missing)
+		never += ", and so never answered"
 	}
-	switch {
-	case len(pinned) > 0 && err != nil:
-		fmt.Fprintf(w, "TLS: never in plain, and so never answered: %s\n", list(pinned))
-	case len(pinned) > 0:
-		fmt.Fprintf(w, "TLS: never in plain: %s\n", list(pinned))
+	if len(pinned) > 0 {
+		fmt.Fprintf(w, "%s: %s\n", never, list(pinned))
 	}
 }
 

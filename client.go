@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"strconv"
@@ -25,8 +27,14 @@ type Client struct {
 	Source netip.Addr
 	// Timeout bounds a whole question, the second try included. 0 means 10 seconds.
 	Timeout time.Duration
+	// Pin is that of the host's key; see [PinOf]. Where it is set the host is asked by TLS 1.3 and by nothing else.
+	Pin string
+	// Certificate is what hosts that are asked by TLS are shown of who asks, nil for nothing. They want it of who asks
+	// on behalf of others.
+	Certificate *tls.Certificate
 	// Dial connects from local, whose port is 0 and whose address is not valid where any will do. Nil
-	// means a [net.Dialer].
+	// means a [net.Dialer]. An error that wraps [syscall.EADDRINUSE] or [syscall.EADDRNOTAVAIL] means that another port
+	// may do where one was given.
 	Dial func(ctx context.Context, network string, local, remote netip.AddrPort) (net.Conn, error)
 }
 
@@ -69,8 +77,11 @@ var errClosed = errors.New("closed without a reply")
 // the connection: they are asked once more in the form of RFC 1413, unless the request has For, which
 // that form cannot say; without it, it would be a question about another connection. Where an INVALID-PORT
 // is all that came, because the second try failed, it is the answer. On failure the Answer is zero, and the
-// error wraps that of the network, ctx's, or a [*SyntaxError]; it wraps [syscall.EADDRNOTAVAIL] only where
+// error wraps that of the network, ctx's, [ErrPin], or a [*SyntaxError]; it wraps [syscall.EADDRNOTAVAIL] only where
 // the host was not asked at all, since Source is no address of this host or has no port left.
+//
+// A request with For is asked in plain from a port below 1024, since hosts answer it with a decoy otherwise; without the
+// privilege for that the error wraps [syscall.EACCES].
 func (c *Client) Ask(ctx context.Context, host netip.AddrPort, r Request) (Answer, error) {
 	timeout := c.Timeout
 	if timeout == 0 {
@@ -103,7 +114,7 @@ func (c *Client) ask(ctx context.Context, host netip.AddrPort, r Request) (Answe
 	if _, err := ParseRequest([]byte(sent)); err != nil {
 		return Answer{}, err
 	}
-	line, err := c.exchange(ctx, host, sent+"\r\n")
+	line, err := c.exchange(ctx, host, sent+"\r\n", r.For.IsValid() && c.Pin == "")
 	if err != nil {
 		if ctx.Err() != nil {
 			err = ctx.Err()
@@ -130,12 +141,9 @@ func (r Reply) kind() (Kind, Token) {
 	return KindToken, token
 }
 
-func (c *Client) exchange(ctx context.Context, host netip.AddrPort, request string) ([]byte, error) {
-	dial := c.Dial
-	if dial == nil {
-		dial = dialTCP
-	}
-	conn, err := dial(ctx, "tcp", netip.AddrPortFrom(c.Source, 0), host)
+// exchange sends a line and reads one, from a port below 1024 where low is set.
+func (c *Client) exchange(ctx context.Context, host netip.AddrPort, request string, low bool) ([]byte, error) {
+	conn, err := c.connect(ctx, host, low)
 	if err != nil {
 		return nil, err
 	}
@@ -144,24 +152,33 @@ func (c *Client) exchange(ctx context.Context, host netip.AddrPort, request stri
 	release := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer release()
 
+	if c.Pin != "" {
+		secure := tls.Client(conn, c.clientTLS())
+		if err := secure.Handshake(); err != nil {
+			return nil, fmt.Errorf("begin TLS: %w", err)
+		}
+		conn = secure
+	}
 	if _, err := io.WriteString(conn, request); err != nil {
 		if gone(err) {
 			err = errClosed
 		}
 		return nil, err
 	}
-	return readLine(conn)
+	return readLine(conn, c.Pin != "")
 }
 
 // readLine reads one reply line of at most MaxReply octets and cuts off its line ending: CR LF, LF or,
-// after some text, the end of the stream.
-func readLine(r io.Reader) ([]byte, error) {
+// after some text, the end of the stream. Not so where it is to be whole, as by TLS: anybody on the way can end a stream.
+func readLine(r io.Reader, whole bool) ([]byte, error) {
 	line, err := bufio.NewReaderSize(r, MaxReply+len("\r\n")).ReadSlice('\n')
 	switch {
 	case len(line) == 0 && gone(err):
 		return nil, errClosed
 	case err == bufio.ErrBufferFull:
 		return nil, fmt.Errorf("read reply: longer than %d octets", MaxReply)
+	case err == io.EOF && whole:
+		return nil, fmt.Errorf("read reply: %w", io.ErrUnexpectedEOF)
 	case err != nil && err != io.EOF:
 		return nil, fmt.Errorf("read reply: %w", err)
 	}
@@ -174,9 +191,37 @@ func gone(err error) bool {
 	return err == io.EOF || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
+// The ports from which questions on behalf of others are asked, as bindresvport(3) has them: below 1024, and not those
+// of most services.
+const (
+	firstLowPort = 600
+	lowPorts     = 1024 - firstLowPort
+)
+
+// connect connects to a host, from a port below 1024 where low is set.
+func (c *Client) connect(ctx context.Context, host netip.AddrPort, low bool) (net.Conn, error) {
+	dial := c.Dial
+	if dial == nil {
+		dial = dialTCP
+	}
+	if !low {
+		return dial(ctx, "tcp", netip.AddrPortFrom(c.Source, 0), host)
+	}
+	var conn net.Conn
+	var err error
+	first := rand.IntN(lowPorts)
+	for i := range lowPorts {
+		conn, err = dial(ctx, "tcp", netip.AddrPortFrom(c.Source, uint16(firstLowPort+(first+i)%lowPorts)), host)
+		if !errors.Is(err, syscall.EADDRINUSE) && !errors.Is(err, syscall.EADDRNOTAVAIL) {
+			break
+		}
+	}
+	return conn, err
+}
+
 func dialTCP(ctx context.Context, network string, local, remote netip.AddrPort) (net.Conn, error) {
 	var d net.Dialer
-	if local.Addr().IsValid() {
+	if local.Addr().IsValid() || local.Port() != 0 {
 		d.LocalAddr = net.TCPAddrFromAddrPort(local)
 	}
 	return d.DialContext(ctx, network, remote.String())

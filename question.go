@@ -25,7 +25,19 @@ type Question struct {
 	Local netip.AddrPort
 	// Remote is the other end: For, or where it is absent the requester.
 	Remote netip.AddrPort
+	// Naming says when the requester may have the user's name.
+	Naming Naming
 }
+
+// A Naming says when a question is answered with the user's name in place of a token.
+type Naming uint8
+
+// When a user's name is told.
+const (
+	NameNever        Naming = iota
+	NameIfListed            // the user's own files list the requester, and do not hide the user
+	NameUnlessHidden        // the user's own files do not hide the user
+)
 
 // OnBehalf reports whether the requester asks for another host.
 func (q Question) OnBehalf() bool { return q.For.IsValid() }
@@ -76,6 +88,16 @@ type Finding struct {
 	Connection Connection
 	// Previous are the candidates for the previous host.
 	Previous []Previous
+}
+
+// An Examined is what an examined question came to, for whoever sends the reply.
+type Examined struct {
+	Token Token
+	// Name is the user's name as the system has it, where the requester may have it.
+	Name string
+	// Unread is set where that was to be found out and the user's files were not read: they took too long, or
+	// too many were being read.
+	Unread bool
 }
 
 // A Previous is a candidate for the previous host, as the examined host sees its connection.

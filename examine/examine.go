@@ -56,6 +56,10 @@ type Examiner struct {
 	Secret []byte
 	// UserName turns a user id into a name; empty is unknown.
 	UserName func(ctx context.Context, uid uint32) string
+	// Tell returns the name of a socket's user where a question may be answered with it, else nothing; unread is set
+	// where the user's files were to be read for that and were not. The socket is zero where there is none of a user of
+	// this host. Nil tells no names.
+	Tell func(ctx context.Context, q stop.Question, s host.Socket) (name string, unread bool)
 }
 
 // Find looks the asked connection up, and nothing else. The error is [stop.ErrNoUser] where nobody answers
@@ -131,16 +135,28 @@ func (x *Examiner) find(ctx context.Context, q stop.Question) (host.Socket, erro
 // Examine answers a question: it saves a report and returns its token. Where the type asks for it, the candidates for the
 // previous host are with the Tracer then. The error is [stop.ErrNoUser] where nobody answers for the connection,
 // [stop.ErrNoRoom] where there is no room to save; nothing is saved then.
-func (x *Examiner) Examine(ctx context.Context, q stop.Question) (stop.Token, error) {
+func (x *Examiner) Examine(ctx context.Context, q stop.Question) (stop.Examined, error) {
 	r, l, err := x.look(ctx, q)
 	if err != nil {
-		return stop.Token{}, err
+		return stop.Examined{}, err
 	}
 	p := payer(q)
 	if c := r.Connection; c != nil { // none was found where translation hides it
 		p.UID, p.Owned = c.UID, true
 	}
-	return x.keep(ctx, q, bounded(&r), p, stop.Finding{Connection: l.connection, Previous: candidates(r.Previous, l.home)})
+	t, err := x.keep(ctx, q, bounded(&r), p, stop.Finding{Connection: l.connection, Previous: candidates(r.Previous, l.home)})
+	if err != nil {
+		return stop.Examined{}, err
+	}
+	e := stop.Examined{Token: t}
+	if x.Tell != nil && q.Naming != stop.NameNever {
+		// In other network namespaces a number may be a container's own user.
+		if elsewhere(l.socket.NetNS, l.home) {
+			l.socket = host.Socket{}
+		}
+		e.Name, e.Unread = x.Tell(ctx, q, l.socket)
+	}
+	return e, nil
 }
 
 // keep keeps a report, and hands on what its token leads back to.
@@ -158,6 +174,9 @@ func (x *Examiner) keep(ctx context.Context, q stop.Question, b []byte, p stop.P
 	return t, nil
 }
 
+// elsewhere reports whether a network namespace is another than the daemon's own; 0 is not known.
+func elsewhere(netns, home uint64) bool { return netns != 0 && home != 0 && netns != home }
+
 // Look returns the report that Examine would save, and saves nothing.
 func (x *Examiner) Look(ctx context.Context, q stop.Question) (report.Report, error) {
 	r, _, err := x.look(ctx, q)
@@ -167,7 +186,8 @@ func (x *Examiner) Look(ctx context.Context, q stop.Question) (report.Report, er
 // A looked is what a look tells beside the report.
 type looked struct {
 	connection stop.Connection
-	home       uint64 // the daemon's own network namespace
+	socket     host.Socket // zero where none was found
+	home       uint64      // the daemon's own network namespace
 }
 
 func (x *Examiner) look(ctx context.Context, q stop.Question) (report.Report, looked, error) {
@@ -176,7 +196,7 @@ func (x *Examiner) look(ctx context.Context, q stop.Question) (report.Report, lo
 		return report.Report{}, looked{}, err
 	}
 	r := x.blank(ctx, q)
-	l := looked{x.connectionOf(q, s, err), r.Host.NetNS}
+	l := looked{x.connectionOf(q, s, err), s, r.Host.NetNS}
 	r.Kind = report.KindID
 	switch {
 	case err != nil:
@@ -319,7 +339,7 @@ func candidates(ps []trace.Previous, home uint64) []stop.Previous {
 	for _, p := range ps {
 		out = append(out, stop.Previous{Ends: stop.Ends{Remote: p.Remote, Local: p.Local},
 			Outbound: p.Direction == host.Outbound, Reasons: p.Reasons, Corroborated: p.Corroborated,
-			Elsewhere: p.NetNS != 0 && home != 0 && p.NetNS != home})
+			Elsewhere: elsewhere(p.NetNS, home)})
 	}
 	return out
 }

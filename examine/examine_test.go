@@ -125,11 +125,11 @@ func TestTypes(t *testing.T) {
 		t.Run(c.line, func(t *testing.T) {
 			x, k := examiner(t)
 			q := question(t, c.line)
-			token, err := x.Examine(t.Context(), q)
+			got, err := x.Examine(t.Context(), q)
 			if err != nil {
 				t.Fatal(err)
 			}
-			r, f := k.last(t, token), k.found(t)
+			r, f := k.last(t, got.Token), k.found(t)
 			if r.Kind != c.kind || len(r.Processes) != c.processes || (len(r.Users) > 0) != (c.processes > 0) || c.processes == 0 && len(r.Channels) > 0 {
 				t.Errorf("kind %s, %d processes, %d users", r.Kind, len(r.Processes), len(r.Users))
 			}
@@ -167,7 +167,7 @@ func TestTypes(t *testing.T) {
 			}
 			if q.Type.Recursive() {
 				at, err := x.Find(t.Context(), q)
-				if err != nil || f.Token != token || f.Type != q.Type || f.SID != q.SID || f.Requester != q.Requester || f.Connection != at {
+				if err != nil || f.Token != got.Token || f.Type != q.Type || f.SID != q.SID || f.Requester != q.Requester || f.Connection != at {
 					t.Errorf("found is %+v, %v", f, err)
 				}
 			}
@@ -213,11 +213,11 @@ func TestWhoIsAnswered(t *testing.T) {
 		t.Errorf("an inbound connection is answered to its other end: %v", err)
 	}
 	q = question(t, "22,616:SV_REC:7:1.1.1.1")
-	token, err := x.Examine(t.Context(), q)
+	got, err := x.Examine(t.Context(), q)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := k.last(t, token)
+	r := k.last(t, got.Token)
 	if !r.Request.OnBehalf || r.Request.Requester != netip.MustParseAddr("3.3.3.3") || r.Connection.Direction != host.Inbound {
 		t.Errorf("on behalf: %+v, %+v", r.Request, r.Connection)
 	}
@@ -265,11 +265,11 @@ func TestSalt(t *testing.T) {
 	q := question(t, "968,23:SV")
 	seen := map[stop.Token]bool{}
 	for range 3 {
-		token, err := x.Examine(t.Context(), q)
+		got, err := x.Examine(t.Context(), q)
 		if err != nil {
 			t.Fatal(err)
 		}
-		seen[token] = true
+		seen[got.Token] = true
 	}
 	if len(seen) != 3 {
 		t.Errorf("three answers to one question have %d tokens", len(seen))
@@ -358,11 +358,11 @@ func TestGroups(t *testing.T) {
 		t.Run("no "+c.off, func(t *testing.T) {
 			x, k := examiner(t)
 			c.change(&x.Save)
-			token, err := x.Examine(t.Context(), question(t, "968,23:SV_REC:7"))
+			got, err := x.Examine(t.Context(), question(t, "968,23:SV_REC:7"))
 			if err != nil {
 				t.Fatal(err)
 			}
-			r, f := k.last(t, token), k.found(t)
+			r, f := k.last(t, got.Token), k.found(t)
 			var want, off []string
 			for _, g := range all {
 				if g == c.off {
@@ -403,11 +403,11 @@ func TestArguments(t *testing.T) {
 	} {
 		x, k := examiner(t)
 		x.Save.Arguments = mode
-		token, err := x.Examine(t.Context(), question(t, "968,23:SV"))
+		got, err := x.Examine(t.Context(), question(t, "968,23:SV"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d := cmp.Diff(want, k.last(t, token).Processes[0].Args, cmpopts.EquateEmpty()); d != "" {
+		if d := cmp.Diff(want, k.last(t, got.Token).Processes[0].Args, cmpopts.EquateEmpty()); d != "" {
 			t.Errorf("%s: %s", mode, d)
 		}
 	}

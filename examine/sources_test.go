@@ -45,11 +45,11 @@ func TestSources(t *testing.T) {
 			c.change(&rec)
 			x.Host = &host.Replay{Recording: rec}
 			for range 2 {
-				token, err := x.Examine(t.Context(), question(t, c.line))
+				got, err := x.Examine(t.Context(), question(t, c.line))
 				if err != nil {
 					t.Fatal(err)
 				}
-				if r := k.last(t, token); !slices.Equal(r.Tool.Sources, c.want) {
+				if r := k.last(t, got.Token); !slices.Equal(r.Tool.Sources, c.want) {
 					t.Errorf("sources are %v, want %v", r.Tool.Sources, c.want)
 				}
 			}

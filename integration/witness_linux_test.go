@@ -22,7 +22,9 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/evidence/translog"
+	"github.com/stopd/stopd/internal/daemon"
 )
 
 var litewitness struct {
@@ -341,10 +343,15 @@ func (w *witnessed) start() {
 	if err := w.daemon.Start(); err != nil {
 		w.t.Fatal(err)
 	}
-	daemon := w.daemon
-	w.t.Cleanup(func() { daemon.Process.Kill(); daemon.Wait() })
+	running := w.daemon
+	w.t.Cleanup(func() { running.Process.Kill(); running.Wait() })
+	path := filepath.Join(w.dir, "tls.key")
+	key, err := daemon.ReadTLSKey(path) // to ask on behalf of others without root
+	if err != nil {
+		w.t.Fatal(err)
+	}
 	for {
-		if code, _ := w.stopctl("request", "-type", "SV", "-for", "192.0.2.7", w.address, "1", "2"); code == 0 {
+		if code, _ := w.stopctl("request", "-type", "SV", "-for", "192.0.2.7", "-pin", stop.PinOf(key.Leaf), "-key", path, w.address, "1", "2"); code == 0 {
 			return
 		}
 		if w.t.Context().Err() != nil {

@@ -94,7 +94,7 @@ func flood(t *testing.T, s *Server, from string, connections int, line func(i in
 			n := 0
 			for time.Now().Before(until) {
 				ours, theirs := net.Pipe()
-				end := pipeEnd{theirs, netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr(from)}
+				end := pipeEnd{Conn: theirs, local: netip.MustParseAddr("127.0.0.1"), remote: netip.MustParseAddr(from)}
 				s.under.Go(func() { s.serve(t.Context(), end) })
 				go func() {
 					for i := k; time.Now().Before(until); i += connections {

@@ -40,8 +40,9 @@ type answer struct {
 // would make decoys of everybody's.
 const lookupWait = 2 * time.Second
 
-// answer decides one question. The error means that no reply can be given.
-func (s *Server) answer(ctx context.Context, cfg *Config, q stop.Question) (a answer, err error) {
+// answer decides one question. Where stranger is not empty, it is why who asks may not on behalf of other hosts. The
+// error means that no reply can be given.
+func (s *Server) answer(ctx context.Context, cfg *Config, q stop.Question, stranger string) (a answer, err error) {
 	if q.Type.Recursive() {
 		by := payer{source: source(q.Requester)}
 		if !s.promised.take(by) {
@@ -55,17 +56,17 @@ func (s *Server) answer(ctx context.Context, cfg *Config, q stop.Question) (a an
 			time.AfterFunc(recordAfter(cfg, q.Type), func() { s.promised.giveBack(by) })
 		}()
 	}
-	return s.decide(ctx, cfg, q)
+	return s.decide(ctx, cfg, q, stranger)
 }
 
-func (s *Server) decide(ctx context.Context, cfg *Config, q stop.Question) (answer, error) {
-	stranger := q.OnBehalf() && !within(q.Requester, cfg.OnBehalf)
-	if stranger || !q.PortsValid() || q.Type == stop.ID {
+func (s *Server) decide(ctx context.Context, cfg *Config, q stop.Question, stranger string) (answer, error) {
+	strange := q.OnBehalf() && stranger != ""
+	if strange || !q.PortsValid() || q.Type == stop.ID {
 		switch {
 		case !s.charge(cfg, q):
 			return s.over(cfg, q), nil
-		case stranger:
-			return s.decoy(ctx, cfg, q, "the requester may not ask on behalf of other hosts")
+		case strange:
+			return s.decoy(ctx, cfg, q, stranger)
 		case !q.PortsValid():
 			return s.refuse(ctx, cfg, q, stop.InvalidPort, "invalid port")
 		}
@@ -181,7 +182,7 @@ func (s *Server) examine(ctx context.Context, cfg *Config, q stop.Question, conn
 		s.connection.drop(connection) // it was not answered, so the next is the first
 		return s.over(cfg, q), nil
 	}
-	t, err := s.answerer.Examine(ctx, q)
+	x, err := s.answerer.Examine(ctx, q)
 	s.lookups.giveBack(by)
 	switch {
 	case errors.Is(err, stop.ErrNoUser):
@@ -190,8 +191,15 @@ func (s *Server) examine(ctx context.Context, cfg *Config, q stop.Question, conn
 		s.connection.drop(connection)
 	}
 	examined := err == nil
-	a, err := s.saved(cfg, q, t, err)
+	if x.Unread {
+		s.reached.userFiles.Add(1)
+	}
+	a, err := s.saved(cfg, q, x.Token, err)
 	a.examined = examined
+	if examined && q.Naming != stop.NameNever && sendable(x.Name) {
+		s.Counters.Names.Add(1)
+		a.reply.UserID = x.Name
+	}
 	return a, err
 }
 
@@ -206,15 +214,15 @@ func (s *Server) saved(cfg *Config, q stop.Question, t stop.Token, err error) (a
 		return answer{}, err
 	}
 	s.Counters.Tokens.Add(1)
-	a := token(q, t)
+	a := token(cfg, q, t)
 	if q.Type.Recursive() {
 		a.follow = t
 	}
 	return a, nil
 }
 
-func token(q stop.Question, t stop.Token) answer {
-	return answer{reply: stop.Reply{Local: q.Request.Local, Remote: q.Request.Remote, System: "OTHER", UserID: t.String()}}
+func token(cfg *Config, q stop.Question, t stop.Token) answer {
+	return answer{reply: stop.Reply{Local: q.Request.Local, Remote: q.Request.Remote, System: cfg.peer(q.Requester).System, UserID: t.String()}}
 }
 
 // refuse answers where nobody answers for a connection: with an error, or with a decoy where errors are
@@ -227,7 +235,7 @@ func (s *Server) refuse(ctx context.Context, cfg *Config, q stop.Question, word 
 		word = stop.UnknownError
 	}
 	s.Counters.Errors.Add(1)
-	s.wait(cfg, q.Type)
+	s.wait(cfg, q)
 	return answer{reply: stop.Reply{Local: q.Request.Local, Remote: q.Request.Remote, Error: word}}, nil
 }
 
@@ -239,14 +247,14 @@ func (s *Server) decoy(ctx context.Context, cfg *Config, q stop.Question, why st
 
 // decline answers with a token that stands for why there was no examination.
 func (s *Server) decline(ctx context.Context, cfg *Config, q stop.Question, why string, sameAs stop.Token) (answer, error) {
-	s.wait(cfg, q.Type)
+	s.wait(cfg, q)
 	t, err := s.answerer.Decline(ctx, q, why, sameAs)
 	return s.saved(cfg, q, t, err)
 }
 
 // over answers at a bound, without any work.
 func (s *Server) over(cfg *Config, q stop.Question) answer {
-	s.wait(cfg, q.Type)
+	s.wait(cfg, q)
 	return s.turnAway(cfg, q)
 }
 
@@ -258,5 +266,5 @@ func (s *Server) turnAway(cfg *Config, q stop.Question) answer {
 	}
 	var t stop.Token
 	rand.Read(t[:]) // never fails
-	return token(q, t)
+	return token(cfg, q, t)
 }

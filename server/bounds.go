@@ -17,7 +17,7 @@ type Bound struct {
 // reached counts, for the bounds that have no counter of their own, what they turned away.
 type reached struct {
 	descriptors, connections, connectionsPerSource, requestsPerConn, idle, line atomic.Uint64
-	sourceRate, userRate, askersPerSID                                          atomic.Uint64
+	sourceRate, userRate, askersPerSID, userFiles                               atomic.Uint64
 }
 
 // Bounds gives every bound of a server, in the order of a request's way. None tells of a user or a connection.
@@ -28,6 +28,7 @@ func (s *Server) Bounds() []Bound {
 		{Name: "accept", Reached: r.descriptors.Load()},
 		s.conns.bound(cfg.Limits.Connections, r.connections.Load()),
 		{Name: "connections_per_source", Reached: r.connectionsPerSource.Load()},
+		s.handshakes.bound("handshakes"),
 		{Name: "requests_per_connection", Reached: r.requestsPerConn.Load()},
 		{Name: "idle", Reached: r.idle.Load()},
 		{Name: "line", Reached: r.line.Load()},
@@ -41,6 +42,7 @@ func (s *Server) Bounds() []Bound {
 		s.asked.bound("duplicates"),
 		s.connection.bound("asked_connections"),
 		s.lookups.bound("lookups"),
+		{Name: "user_files", Reached: r.userFiles.Load()},
 		{Name: "store", Reached: s.Counters.NoRoom.Load()},
 	}
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -17,7 +18,7 @@ type Answerer interface {
 	Find(ctx context.Context, q stop.Question) (stop.Connection, error)
 	// Examine answers a question. What the token stands for is durable when it returns, and the candidates for the
 	// previous host are with whoever asks them. The error is [stop.ErrNoUser] where nobody answers for the connection.
-	Examine(ctx context.Context, q stop.Question) (stop.Token, error)
+	Examine(ctx context.Context, q stop.Question) (stop.Examined, error)
 	// Decline saves why a question was not examined, or of which token it is a duplicate.
 	Decline(ctx context.Context, q stop.Question, why string, sameAs stop.Token) (stop.Token, error)
 }
@@ -47,12 +48,20 @@ const (
 // A Config is what an administrator decides, for a [Server] and for its [Tracebacks].
 type Config struct {
 	Errors string
-	// OnBehalf lists who may ask on behalf of other hosts.
-	OnBehalf  []netip.Prefix
+	// OptIn lets users tell hosts of their choice their names.
+	OptIn bool
+	// OnBehalf lists who may ask on behalf of other hosts: in plain from a port below 1024, by TLS with a pinned key.
+	OnBehalf []netip.Prefix
+	// Peers are answered otherwise. No two have the same prefix.
+	Peers     []Peer
 	Slots     Slots
 	Limits    Limits
 	Traceback TracebackConfig
-	Logger    *slog.Logger `json:"-"`
+	// Certificate is this host's, for those that speak TLS; nil refuses them.
+	Certificate *tls.Certificate `json:"-"`
+	// Shown gives what hosts that are asked by TLS are shown of this one; nil, and a nil certificate, are nothing.
+	Shown  func(context.Context) (*tls.Certificate, error) `json:"-"`
+	Logger *slog.Logger                                    `json:"-"`
 }
 
 // Limits bound the work. All are positive.

@@ -20,6 +20,9 @@ type conns struct {
 type conn struct {
 	net.Conn
 	from, to netip.Addr
+	port     uint16 // that it comes from
+	secure   bool   // it speaks TLS
+	key      string // the pin of the key that the other end has shown to have; empty for none
 	source   netip.Prefix
 	began    time.Time
 	since    time.Time // idle since; zero while a request is worked on

@@ -8,8 +8,9 @@ import (
 
 // Counters count what happened since the start. Those that answer and those that ask previous hosts have their own.
 type Counters struct {
-	Requests, Malformed, Errors, Tokens, Decoys, Duplicates, OverBound atomic.Uint64
-	Asked, Evicted, Refused, Failed, NoRoom                            atomic.Uint64
+	Requests, Malformed, Errors, Tokens, Names, Decoys, Duplicates, OverBound atomic.Uint64
+	Asked, Evicted, Refused, Failed, NoRoom                                   atomic.Uint64
+	Handshakes, FailedHandshakes, PlainRefused                                atomic.Uint64
 }
 
 // A Count is one counter as it was, by the name under which it is logged.
@@ -22,9 +23,11 @@ type Count struct {
 func (c *Counters) Counts() []Count {
 	return []Count{
 		{"requests", c.Requests.Load()}, {"malformed", c.Malformed.Load()}, {"errors", c.Errors.Load()},
-		{"tokens", c.Tokens.Load()}, {"decoys", c.Decoys.Load()}, {"duplicates", c.Duplicates.Load()},
+		{"tokens", c.Tokens.Load()}, {"names", c.Names.Load()}, {"decoys", c.Decoys.Load()}, {"duplicates", c.Duplicates.Load()},
 		{"over_bound", c.OverBound.Load()}, {"asked", c.Asked.Load()}, {"evicted", c.Evicted.Load()},
 		{"refused", c.Refused.Load()}, {"failed", c.Failed.Load()}, {"no_room", c.NoRoom.Load()},
+		{"handshakes", c.Handshakes.Load()}, {"failed_handshakes", c.FailedHandshakes.Load()},
+		{"plain_refused", c.PlainRefused.Load()},
 	}
 }
 

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -26,6 +27,8 @@ type fake struct {
 	find     func(stop.Question) error    // nil: every connection exists
 	examine  func(stop.Question) error    // called before the answer
 	previous func() []stop.Previous       // the candidates
+	name     func(stop.Question) string   // the user's name that the answer comes with
+	unread   bool                         // what it says of the user's files
 	keepErr  func([]stop.Traceback) error // of what is kept of trace-backs
 	tracer   *Tracebacks                  // is told what was found
 	decline  func(q stop.Question, why string) error
@@ -80,14 +83,14 @@ func (f *fake) connection(q stop.Question) (stop.Connection, error) {
 	return between(local, q.Remote, f.uid), nil
 }
 
-func (f *fake) Examine(ctx context.Context, q stop.Question) (stop.Token, error) {
+func (f *fake) Examine(ctx context.Context, q stop.Question) (stop.Examined, error) {
 	f.mu.Lock()
 	f.examined = append(f.examined, q)
 	f.mu.Unlock()
 	for _, hook := range []func(stop.Question) error{f.find, f.examine} {
 		if hook != nil {
 			if err := hook(q); err != nil {
-				return stop.Token{}, err
+				return stop.Examined{}, err
 			}
 		}
 	}
@@ -97,9 +100,12 @@ func (f *fake) Examine(ctx context.Context, q stop.Question) (stop.Token, error)
 	if f.previous != nil {
 		found.Previous = f.previous()
 	}
-	t := f.token()
+	x := stop.Examined{Token: f.token(), Unread: f.unread}
+	if f.name != nil {
+		x.Name = f.name(q)
+	}
 	f.mu.Unlock()
-	return t, f.found(ctx, q, t, found)
+	return x, f.found(ctx, q, x.Token, found)
 }
 
 // found tells of a token, as an examiner does.
@@ -221,10 +227,13 @@ func testConfig() *Config {
 type pipeEnd struct {
 	net.Conn
 	local, remote netip.Addr
+	port          int // of the other end; 0 is one that may ask on behalf of others
 }
 
-func (p pipeEnd) LocalAddr() net.Addr  { return &net.TCPAddr{IP: p.local.AsSlice(), Port: 113} }
-func (p pipeEnd) RemoteAddr() net.Addr { return &net.TCPAddr{IP: p.remote.AsSlice(), Port: 40000} }
+func (p pipeEnd) LocalAddr() net.Addr { return &net.TCPAddr{IP: p.local.AsSlice(), Port: 113} }
+func (p pipeEnd) RemoteAddr() net.Addr {
+	return &net.TCPAddr{IP: p.remote.AsSlice(), Port: cmp.Or(p.port, 1023)}
+}
 
 // serve answers one connection, as Serve does.
 func (s *Server) serve(ctx context.Context, nc net.Conn) {
@@ -245,7 +254,7 @@ func dialPipe(t *testing.T, s *Server, from string) *client {
 	t.Helper()
 	ours, theirs := net.Pipe()
 	t.Cleanup(func() { ours.Close() })
-	end := pipeEnd{theirs, netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr(from)}
+	end := pipeEnd{Conn: theirs, local: netip.MustParseAddr("127.0.0.1"), remote: netip.MustParseAddr(from)}
 	s.under.Go(func() { s.serve(t.Context(), end) })
 	return &client{t, ours, bufio.NewReader(ours)}
 }

@@ -32,10 +32,16 @@ type grid struct {
 	recent map[gridKey]*recentSlots
 }
 
-// A gridKey has the slot's length, so that a new configuration begins anew.
+// A gridKey has the slot's length, so that a new configuration begins anew, and whether a user's files may be read,
+// which takes its time.
 type gridKey struct {
-	typ  stop.Type
-	slot time.Duration
+	typ    stop.Type
+	slot   time.Duration
+	naming stop.Naming
+}
+
+func (c *Config) gridKey(q stop.Question) gridKey {
+	return gridKey{q.Type, c.Slots.of(q.Type), q.Naming}
 }
 
 // recentSlots are the slots of the last examinations of a type.
@@ -73,22 +79,22 @@ func (g *grid) took(k gridKey, n int) {
 // wait lets the time pass that an examination would have taken, but for its last slot. Where examinations are late
 // as a rule, a reply that is never late would be to none. It comes before what is recorded instead, so that the
 // record is no further from the reply than a report is.
-func (s *Server) wait(cfg *Config, t stop.Type) {
-	slot := cfg.Slots.of(t)
-	time.Sleep(time.Duration(s.grid.draw(gridKey{t, slot})-1) * slot)
+func (s *Server) wait(cfg *Config, q stop.Question) {
+	k := cfg.gridKey(q)
+	time.Sleep(time.Duration(s.grid.draw(k)-1) * k.slot)
 }
 
 // release holds a reply back until the next slot. Every reply to a line that parses
 // passes here, so that its time need not tell what its text hides.
-func (s *Server) release(cfg *Config, t stop.Type, began time.Time, examined bool) {
-	slot := cfg.Slots.of(t)
-	if slot <= 0 {
+func (s *Server) release(cfg *Config, q stop.Question, began time.Time, examined bool) {
+	k := cfg.gridKey(q)
+	if k.slot <= 0 {
 		return
 	}
 	done := time.Now()
-	n := int(done.Sub(began)/slot) + 1
+	n := int(done.Sub(began)/k.slot) + 1
 	if examined {
-		s.grid.took(gridKey{t, slot}, n)
+		s.grid.took(k, n)
 	}
-	sleepUntil(began.Add(time.Duration(n) * slot))
+	sleepUntil(began.Add(time.Duration(n) * k.slot))
 }

@@ -349,6 +349,9 @@ func FuzzConnection(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) > 0 && b[0] == tlsFirst {
+			return // FuzzFirstOctet
+		}
 		cfg := testConfig()
 		cfg.OnBehalf = []netip.Prefix{netip.MustParsePrefix("127.0.0.9/32")}
 		s := newServer(&fake{find: func(q stop.Question) error {
@@ -359,7 +362,7 @@ func FuzzConnection(f *testing.F) {
 		}}, cfg)
 		ours, theirs := net.Pipe()
 		s.under.Go(func() {
-			s.serve(t.Context(), pipeEnd{theirs, netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.9")})
+			s.serve(t.Context(), pipeEnd{Conn: theirs, local: netip.MustParseAddr("127.0.0.1"), remote: netip.MustParseAddr("127.0.0.9")})
 		})
 		go func() {
 			ours.Write(b)

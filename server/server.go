@@ -30,6 +30,7 @@ type Server struct {
 	askers     *table[uint64, map[netip.Addr]bool]
 	connection *table[uint64, bool]
 	promised   *shares // trace-back records; room is taken for them before any work is done
+	handshakes *shares // that are computed
 	under      sync.WaitGroup
 	grid       grid
 	reached    reached
@@ -57,6 +58,7 @@ func New(a Answerer, t Tracer, c *Config) *Server {
 		askers:     newTable[uint64, map[netip.Addr]bool](n),
 		connection: newTable[uint64, bool](n),
 		promised:   newShares(n, promiseShare),
+		handshakes: newShares(handshakesAtOnce(), slotShare),
 	}
 	s.config.Store(c)
 	return s
@@ -114,19 +116,19 @@ func waitFor(ctx context.Context, under *sync.WaitGroup) error {
 
 // admitted counts a connection; where it has to go it is closed, and nil.
 func (s *Server) admitted(nc net.Conn) *conn {
-	from, ok := addrOf(nc.RemoteAddr())
-	to, ok2 := addrOf(nc.LocalAddr())
+	from, ok := endOf(nc.RemoteAddr())
+	to, ok2 := endOf(nc.LocalAddr())
 	if !ok || !ok2 {
 		nc.Close()
 		return nil
 	}
-	c := s.conns.add(nc, from, s.config.Load().Limits, &s.Counters, &s.reached)
+	c := s.conns.add(nc, from.Addr(), s.config.Load().Limits, &s.Counters, &s.reached)
 	if c == nil {
 		s.Counters.Refused.Add(1)
 		nc.Close()
 		return nil
 	}
-	c.from, c.to = from, to
+	c.from, c.port, c.to = from.Addr(), from.Port(), to.Addr()
 	return c
 }
 
@@ -139,12 +141,28 @@ func (s *Server) converse(ctx context.Context, nc *conn) {
 	stopped := context.AfterFunc(ctx, func() { nc.SetReadDeadline(time.Now()) })
 	defer stopped()
 	r := bufio.NewReaderSize(nc, stop.MaxLine+2)
+	nc.SetDeadline(time.Now().Add(cfg.Limits.Idle)) // of the first line, and of a handshake before it
+	if ctx.Err() != nil {
+		return
+	}
+	w, err := s.begins(cfg, nc, r)
+	if err != nil {
+		if ctx.Err() == nil {
+			s.reached.countEnd(err)
+		}
+		return
+	}
+	if nc.secure {
+		r = bufio.NewReaderSize(w, stop.MaxLine+2)
+	}
 	for n := 0; ; n++ {
 		if n >= cfg.Limits.RequestsPerConn {
 			s.reached.requestsPerConn.Add(1)
 			break
 		}
-		nc.SetDeadline(time.Now().Add(cfg.Limits.Idle))
+		if n > 0 {
+			nc.SetDeadline(time.Now().Add(cfg.Limits.Idle))
+		}
 		if ctx.Err() != nil {
 			return
 		}
@@ -160,16 +178,20 @@ func (s *Server) converse(ctx context.Context, nc *conn) {
 		}
 		s.conns.working(nc)
 		cfg = s.config.Load()
-		if !s.reply(ctx, cfg, nc, line, err, nc.from, nc.to) {
+		if !nc.secure && cfg.peer(nc.from).Pin != "" {
+			s.Counters.PlainRefused.Add(1)
+			return // not a word in plain, whatever was asked
+		}
+		if !s.reply(ctx, cfg, nc, w, line, err) {
 			break
 		}
 	}
 	s.conns.waiting(nc)
-	drain(nc.Conn)
+	drain(w)
 }
 
-// reply answers one line; it returns false where the connection is to be closed.
-func (s *Server) reply(ctx context.Context, cfg *Config, nc net.Conn, line []byte, lineErr error, from, to netip.Addr) bool {
+// reply answers one line of a connection, in plain or by TLS as w does; it returns false where it is to be closed.
+func (s *Server) reply(ctx context.Context, cfg *Config, nc *conn, w net.Conn, line []byte, lineErr error) bool {
 	s.Counters.Requests.Add(1)
 	began := time.Now()
 	req, err := stop.ParseRequest(line)
@@ -178,20 +200,22 @@ func (s *Server) reply(ctx context.Context, cfg *Config, nc net.Conn, line []byt
 		if lineErr != nil {
 			s.reached.line.Add(1)
 		}
-		nc.Write(stop.Reply{Error: stop.UnknownError}.Line())
+		w.Write(stop.Reply{Error: stop.UnknownError}.Line())
 		return false
 	}
 	// Nothing a client does ends the work on its request: not even that it vanishes.
 	work := context.WithoutCancel(ctx)
-	a, err := s.answer(work, cfg, req.About(from, to, began.UTC()))
+	q := req.About(nc.from, nc.to, began.UTC())
+	q.Naming = cfg.Naming(q)
+	a, err := s.answer(work, cfg, q, cfg.stranger(nc))
 	if err != nil {
 		s.Counters.Failed.Add(1)
 		s.log.Error("answer request", "error", err)
 		return false // a reply that nothing durable stands for would be a lie
 	}
-	s.release(cfg, req.Type, began, a.examined)
+	s.release(cfg, q, began, a.examined)
 	nc.SetWriteDeadline(time.Now().Add(cfg.Limits.Idle))
-	_, err = nc.Write(a.reply.Line())
+	_, err = w.Write(a.reply.Line())
 	if a.follow != (stop.Token{}) {
 		if err := s.tracer.Begin(work, a.follow); err != nil {
 			s.Counters.Failed.Add(1)
@@ -236,11 +260,12 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 	return line, nil
 }
 
-func addrOf(a net.Addr) (netip.Addr, bool) {
+// endOf is one end of a connection.
+func endOf(a net.Addr) (netip.AddrPort, bool) {
 	t, ok := a.(*net.TCPAddr)
 	if !ok {
-		return netip.Addr{}, false
+		return netip.AddrPort{}, false
 	}
 	ap := t.AddrPort()
-	return ap.Addr().Unmap(), ap.IsValid()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), ap.IsValid()
 }

@@ -149,9 +149,18 @@ func (tb *Tracebacks) ask(cfg *Config, p *promise, room bool) bool {
 
 // askOne asks one previous host, from this host's own end of the connection with it, and completes its record.
 func (tb *Tracebacks) askOne(cfg *Config, f stop.Finding, r stop.Traceback, left time.Duration) stop.Traceback {
-	c := stop.Client{Source: r.Previous.Local.Addr(), Timeout: left}
+	c := stop.Client{Source: r.Previous.Local.Addr(), Timeout: left, Pin: cfg.peer(r.Previous.Remote.Addr()).Pin}
 	r.Sent = time.Now().UTC()
-	a, err := c.Ask(context.Background(), netip.AddrPortFrom(r.Previous.Remote.Addr(), cfg.Traceback.Port), requestTo(f, r.Previous))
+	ctx, cancel := context.WithTimeout(context.Background(), left)
+	defer cancel()
+	var a stop.Answer
+	var err error
+	if c.Pin != "" && cfg.Shown != nil {
+		c.Certificate, err = cfg.Shown(ctx)
+	}
+	if err == nil {
+		a, err = c.Ask(ctx, netip.AddrPortFrom(r.Previous.Remote.Addr(), cfg.Traceback.Port), requestTo(f, r.Previous))
+	}
 	r.Answered = time.Now().UTC()
 	if errors.Is(err, syscall.EADDRNOTAVAIL) {
 		return stop.Traceback{Previous: r.Previous, SelectedBy: r.SelectedBy, Kind: "none", Error: "not asked: " + stop.Printable(err.Error())}

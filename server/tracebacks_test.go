@@ -195,7 +195,7 @@ func TestAllCounted(t *testing.T) {
 		}
 		got[c.Name] = c.N
 	}
-	if got["failed"] != 5 || got["asked"] != 5 || got["tokens"] != 0 || len(got) != 12 {
+	if got["failed"] != 5 || got["asked"] != 5 || got["tokens"] != 0 || len(got) != 16 {
 		t.Errorf("%v", got)
 	}
 	if len(all.Bounds) != len(s.Bounds())+len(s.tracing().Bounds()) {

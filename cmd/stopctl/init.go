@@ -13,6 +13,7 @@ import (
 
 	"filippo.io/age"
 
+	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/evidence"
 	"github.com/stopd/stopd/evidence/translog"
 	"github.com/stopd/stopd/internal/daemon"
@@ -46,7 +47,12 @@ func setupInit(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(std.err, "configuration: %s\nstore:         %s\nlog key:       %s\n", p.config, p.store, p.logKey)
+		host, err := daemon.ReadTLSKey(p.tlsKey)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(std.err, "configuration: %s\nstore:         %s\nlog key:       %s\nTLS key:       %s\n  Its pin, for others' [[peer]]: %s\n",
+			p.config, p.store, p.logKey, p.tlsKey, stop.PinOf(host.Leaf))
 		if key != "" {
 			fmt.Fprintf(std.err, "private key:   %s\n  Whoever has it can open every report. Move it off this host, and keep a copy.\n", key)
 		}
@@ -55,25 +61,25 @@ func setupInit(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 }
 
 // places are where init puts things.
-type places struct{ config, store, logKey, adminKey string }
+type places struct{ config, store, logKey, tlsKey, adminKey string }
 
 func placesOf(dir string) (places, error) {
 	if dir == "" {
-		return places{defaultConfig, "/var/lib/stopd/store", "/var/lib/stopd/log.key", "admin.key"}, nil
+		return places{defaultConfig, "/var/lib/stopd/store", "/var/lib/stopd/log.key", "/var/lib/stopd/tls.key", "admin.key"}, nil
 	}
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return places{}, fmt.Errorf("find -dir: %w", err)
 	}
 	j := func(name string) string { return filepath.Join(dir, name) }
-	return places{j("stopd.toml"), j("store"), j("log.key"), j("admin.key")}, nil
+	return places{j("stopd.toml"), j("store"), j("log.key"), j("tls.key"), j("admin.key")}, nil
 }
 
 // write makes all files, or none: it looks first whether one is there already, and removes what it made where
 // one fails. The keys come first, and the store, which is of no use without the rest, last. It returns the path
 // of the private key, if there is a new one.
 func (p places) write(c daemon.Config) (string, error) {
-	made := []string{p.config, p.store, p.logKey}
+	made := []string{p.config, p.store, p.logKey, p.tlsKey}
 	fresh := len(c.Recipients) == 0
 	if fresh {
 		made = append(made, p.adminKey)
@@ -106,12 +112,17 @@ func (p places) write(c daemon.Config) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	tlsKey, err := daemon.GenerateTLSKey()
+	if err != nil {
+		return "", err
+	}
 	files := []struct {
 		path, text string
 		mode       os.FileMode
 	}{
 		{p.adminKey, secret, 0o600},
 		{p.logKey, string(logKey), 0o600},
+		{p.tlsKey, string(tlsKey), 0o600},
 		{p.config, string(text), 0o600},
 	}
 	key, err := translog.ParseKey(logKey)

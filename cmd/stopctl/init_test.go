@@ -48,7 +48,7 @@ func TestInitWritesAllOrNothing(t *testing.T) {
 			before := tree(t, root)
 			dir := filepath.Join(root, in.dir)
 			p := places{config: filepath.Join(root, "etc/stopd/stopd.toml"), store: filepath.Join(dir, "store"),
-				logKey: filepath.Join(dir, "log.key"), adminKey: filepath.Join(root, "keys/admin.key")}
+				logKey: filepath.Join(dir, "log.key"), tlsKey: filepath.Join(dir, "tls.key"), adminKey: filepath.Join(root, "keys/admin.key")}
 			if _, err := p.write(daemon.Defaults()); err == nil {
 				t.Fatal("it did not fail")
 			}
@@ -65,7 +65,7 @@ func TestInitWritesAllOrNothing(t *testing.T) {
 	if _, err := p.write(daemon.Defaults()); err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range []string{p.config, p.store, p.logKey, p.adminKey} {
+	for _, f := range []string{p.config, p.store, p.logKey, p.tlsKey, p.adminKey} {
 		if _, err := os.Stat(f); err != nil {
 			t.Error(err)
 		}

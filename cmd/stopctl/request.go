@@ -4,13 +4,16 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"flag"
 	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
+	"syscall"
 
 	"github.com/stopd/stopd"
+	"github.com/stopd/stopd/internal/daemon"
 )
 
 const identPort = 113
@@ -20,12 +23,29 @@ func setupRequest(fs *flag.FlagSet) func(context.Context, stdio, []string) error
 	sid := fs.String("sid", "", "the session `number` of a _REC request (default random)")
 	behalf := fs.String("for", "", "ask on behalf of the host with this `address`, the connection's remote end")
 	from := fs.String("from", "", "the local `address` to ask from, the asked connection's own (default any)")
+	pin := fs.String("pin", "", "ask by TLS, and only the host whose key has this `pin`")
+	key := fs.String("key", "", "the `file` of this host's TLS key, to show to a host that is asked with -pin")
 	return func(ctx context.Context, std stdio, args []string) error {
 		r, err := requestOf(*typ, *sid, *behalf, args[1], args[2])
 		if err != nil {
 			return &exitError{exitUsage, err}
 		}
-		c := stop.Client{}
+		c := stop.Client{Pin: *pin}
+		switch {
+		case *pin == "" && *key != "":
+			return usageError("-key goes with -pin")
+		case *pin != "" && *key == "" && *behalf != "":
+			return usageError("-for with -pin takes -key: without it the answer is a decoy")
+		case *pin != "":
+			if err := stop.CheckPin(*pin); err != nil {
+				return usageError("-pin: %w", err)
+			}
+		}
+		if *key != "" {
+			if c.Certificate, err = daemon.ReadTLSKey(*key); err != nil {
+				return err
+			}
+		}
 		if *from != "" {
 			if c.Source, err = netip.ParseAddr(*from); err != nil {
 				return usageError("-from: %w", err)
@@ -36,6 +56,9 @@ func setupRequest(fs *flag.FlagSet) func(context.Context, stdio, []string) error
 			return err
 		}
 		a, err := c.Ask(ctx, to, r)
+		if errors.Is(err, syscall.EACCES) && r.For.IsValid() && *pin == "" {
+			return fmt.Errorf("%w: on behalf of others is asked from a port below 1024, which takes root, or by TLS with -pin and -key", err)
+		}
 		if err != nil {
 			return err
 		}

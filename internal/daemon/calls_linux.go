@@ -22,6 +22,10 @@ func restrictCalls(r role) error {
 			argument{n: 1, mask: 0xf, is: []uint32{unix.SOCK_STREAM, unix.SOCK_DGRAM}})
 		f.allow(unix.SYS_CONNECT, unix.SYS_BIND)
 		f.reads()
+	case reader:
+		f.readsOnly()
+		f.reads()
+		f.allow(unix.SYS_LANDLOCK_CREATE_RULESET, unix.SYS_LANDLOCK_ADD_RULE, unix.SYS_LANDLOCK_RESTRICT_SELF)
 	case keeper:
 		f.allow(unix.SYS_ACCEPT4)
 		f.reads()
@@ -68,6 +72,14 @@ func (f *filter) reads() {
 	f.allow(olderReads...)
 }
 
+// readsOnly refuses to open files for anything else.
+func (f *filter) readsOnly() {
+	for c, n := range openCalls {
+		f.when(c, refused, argument{n: n, mask: unix.O_ACCMODE, is: []uint32{unix.O_RDONLY}, not: true})
+		f.when(c, refused, argument{n: n, mask: unix.O_CREAT | unix.O_TRUNC, is: []uint32{0}, not: true})
+	}
+}
+
 // Requests of ptrace(2) that not every architecture has; the numbers are nothing else there.
 const (
 	ptraceSetRegs   = 13
@@ -79,10 +91,7 @@ const (
 func collectorCalls() *filter {
 	f := &filter{otherwise: allowed}
 	f.when(unix.SYS_SOCKET, refused, argument{n: 0, mask: ^uint32(0), is: []uint32{unix.AF_UNIX, unix.AF_NETLINK}, not: true})
-	for c, n := range openCalls {
-		f.when(c, refused, argument{n: n, mask: unix.O_ACCMODE, is: []uint32{unix.O_RDONLY}, not: true})
-		f.when(c, refused, argument{n: n, mask: unix.O_CREAT | unix.O_TRUNC, is: []uint32{0}, not: true})
-	}
+	f.readsOnly()
 	f.when(unix.SYS_OPENAT2, unknown) // its flags are in memory
 	f.when(unix.SYS_PTRACE, refused, argument{n: 0, mask: ^uint32(0), is: []uint32{unix.PTRACE_POKETEXT, unix.PTRACE_POKEDATA, unix.PTRACE_POKEUSR,
 		ptraceSetRegs, ptraceSetFPRegs, unix.PTRACE_SETREGSET, unix.PTRACE_SETSIGINFO, unix.PTRACE_SETOPTIONS}})

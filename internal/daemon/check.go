@@ -2,15 +2,21 @@ package daemon
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
+	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/evidence"
+	"github.com/stopd/stopd/internal/optin"
 )
 
 // Check says what a daemon with this configuration would do and see on this machine. The error, before a word
@@ -21,6 +27,10 @@ func Check(cfg Config, w io.Writer) error {
 		return err
 	}
 	if err := evidence.Check(cfg.Store, c); err != nil {
+		return err
+	}
+	key, missing, err := checkKey(cfg)
+	if err != nil {
 		return err
 	}
 	fmt.Fprintf(w, "listen: %s\n", list(cfg.Listen))
@@ -34,10 +44,48 @@ func Check(cfg Config, w io.Writer) error {
 	} else {
 		fmt.Fprintln(w, "keys: a batch's key is erased when the batch closes, but not what was derived from it: this build has not GOEXPERIMENT=runtimesecret")
 	}
+	checkTLS(cfg, w, key, missing)
 	fmt.Fprintf(w, "on behalf of other hosts: %s\n", whom(cfg.OnBehalf, "nobody may ask"))
+	if len(cfg.OnBehalf) > 0 {
+		fmt.Fprintln(w, "on behalf of other hosts: in plain from a port below 1024, by TLS with a pinned key")
+	}
 	fmt.Fprintf(w, "previous hosts: asked on port %d in %s, at most %d a request; where this host connected itself: %s\n",
 		cfg.Traceback.Port, whom(cfg.Traceback.To, "no network"), cfg.Traceback.MaxPrevious, whom(cfg.Traceback.OutboundTo, "never"))
+	fmt.Fprintf(w, "names of users: %s\n", cfg.telling())
 	return checkProcesses(cfg, w)
+}
+
+// checkKey reads the host's TLS key as the daemon would, which starts without one, but not with one that is none.
+func checkKey(cfg Config) (key *tls.Certificate, missing, err error) {
+	path, err := TLSKeyPath(cfg.Store)
+	if err != nil {
+		return nil, nil, err
+	}
+	key, err = ReadTLSKey(path)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) { // whoever checks may not be who will run it
+		return nil, err, nil
+	}
+	return key, nil, err
+}
+
+// checkTLS says who is answered by TLS.
+func checkTLS(cfg Config, w io.Writer, key *tls.Certificate, missing error) {
+	var pinned []netip.Prefix
+	for _, p := range cfg.Peers {
+		if p.Pin != "" {
+			pinned = append(pinned, prefixes(p.Hosts)...)
+		}
+	}
+	never := "TLS: never in plain"
+	if key != nil {
+		fmt.Fprintf(w, "TLS: this host's pin is %s\n", stop.PinOf(key.Leaf))
+	} else {
+		fmt.Fprintf(w, "TLS: refused: %v\n", missing)
+		never += ", and so never answered"
+	}
+	if len(pinned) > 0 {
+		fmt.Fprintf(w, "%s: %s\n", never, list(pinned))
+	}
 }
 
 // checkProcesses starts each process as the daemon would, has it try what a stranger would, and says what the collector sees
@@ -75,7 +123,33 @@ func checkProcesses(cfg Config, w io.Writer) error {
 	for _, r := range []role{front, tracer, collector, keeper} {
 		fmt.Fprintf(w, "%s can: %s\n", r, strings.Join(can[r], ", "))
 	}
+	if !cfg.tellsNames() {
+		return nil
+	}
+	c, err := s.tryReader()
+	if err != nil {
+		return err
+	}
+	if len(c) == 0 {
+		c = []string{"none of it"}
+	}
+	fmt.Fprintf(w, "%s, as a user, can: %s\n", reader, strings.Join(c, ", "))
 	return nil
+}
+
+// tryReader starts a reader as the daemon would, for a user without a home, and returns what it can.
+func (s *supervisor) tryReader() ([]string, error) {
+	uid := unprivileged()
+	if uid < 0 {
+		uid = os.Geteuid()
+	}
+	q := optin.Question{UID: uint32(uid), GID: uint32(uid)}
+	b, err := readBy(readerAsked{q, new(s.trial())}, s.cfg, time.Now().Add(endTime), func() {})
+	if err != nil {
+		return nil, fmt.Errorf("try the %s: %w", reader, err)
+	}
+	said, err := parseSaid(b)
+	return said.Can, err
 }
 
 // try starts a process as the daemon would, but for what it is to do, and returns what it can and what it sees of this machine.
@@ -117,6 +191,27 @@ func (c Config) vouching() string {
 		return "shown to no witness: who has its key can write it anew, and only reports that others hold speak against it"
 	}
 	return fmt.Sprintf("shown to %d witness(es), of which %d have to cosign it", len(c.Witnesses), n)
+}
+
+// telling says who gets names of users.
+func (c Config) telling() string {
+	var to []netip.Prefix
+	for _, p := range c.Peers {
+		if p.Names {
+			to = append(to, prefixes(p.Hosts)...)
+		}
+	}
+	var told []string
+	if len(to) > 0 {
+		told = append(told, "told to "+list(to)+" unless a user's files hide him")
+	}
+	if c.Reply.OptIn {
+		told = append(told, "told to those that a user's ~/.ident lists")
+	}
+	if len(told) == 0 {
+		return "told to nobody"
+	}
+	return strings.Join(told, "; ")
 }
 
 func whom(ps []netip.Prefix, none string) string {

@@ -11,17 +11,21 @@ import (
 
 	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/examine"
+	"github.com/stopd/stopd/internal/optin"
 )
 
 // A collectorPart examines.
 type collectorPart struct {
-	keeper *farKeeper
-	tracer tracing
-	log    *slog.Logger
-	sys    system
-	secret [32]byte       // of the numbers that the front tells connections by
-	later  sync.WaitGroup // what the start does not wait for
-	now    atomic.Pointer[examine.Examiner]
+	keeper     *farKeeper
+	tracer     tracing
+	supervisor *link
+	log        *slog.Logger
+	sys        system
+	secret     [32]byte // of the numbers that the front tells connections by
+	teller     *teller
+	cancel     context.CancelFunc
+	later      sync.WaitGroup // what the start does not wait for
+	now        atomic.Pointer[examine.Examiner]
 }
 
 func (o *collectorPart) start(s started) (err error) {
@@ -34,17 +38,23 @@ func (o *collectorPart) start(s started) (err error) {
 			o.log.Info("descriptors are read by /proc alone", "cause", err)
 		}
 	})
+	var ctx context.Context
+	ctx, o.cancel = context.WithCancel(context.Background())
+	o.teller = &teller{account: o.sys.account, read: readBySupervisor(o.supervisor), names: &optin.Names{Resolve: resolveByTracer(o.tracer.link)}}
+	o.later.Go(func() { o.teller.names.Run(ctx) })
 	return o.reload(s)
 }
 
 func (o *collectorPart) reload(s started) error {
 	x := examiner(s.Config, o.sys, s.PIDs)
 	x.Keeper, x.Checkpoint, x.Tracer, x.Secret = o.keeper, o.keeper.checkpoint, o.tracer, o.secret[:]
+	x.Tell = o.teller.tell
 	o.now.Store(x)
 	return nil
 }
 
 func (o *collectorPart) stop() {
+	o.cancel()
 	o.later.Wait()
 	o.sys.close()
 }

@@ -96,6 +96,7 @@ func TestWhatTheFrontGets(t *testing.T) {
 		"no user: no such connection": true, "no user: no process holds the connection": true, "no user: this host did not open the connection": true,
 		"no room for evidence": true, errFailed.Error(): true,
 	}
+	x.Tell = func(context.Context, stop.Question, host.Socket) (string, bool) { return "user1", true }
 	said := map[string]bool{}
 	for _, line := range []string{
 		"968,23", "968,23:SV", "968,23:SV_REC:7", "968,23:ID_REC:7", "968,23:SV_REC:7:3.3.3.3", "22,616:SV_REC:7", "22,616:SV_REC:7:1.1.1.1",
@@ -143,7 +144,9 @@ func TestWhatTheFrontGets(t *testing.T) {
 						t.Fatal(err)
 					}
 					want = map[string]uint64{"ID": found.ID, "Owner": found.Owner}
-				case callExamine, callDecline:
+				case callExamine:
+					want = stop.Examined{Token: k.token} // no name, since none is to be told
+				case callDecline:
 					want = k.token
 				default:
 					t.Errorf("%s: served", what)
@@ -243,7 +246,12 @@ func FuzzCollector(f *testing.F) {
 			if err := d.Decode(&found); err != nil || found.ID == 0 {
 				t.Errorf("%s: %v", answer, err)
 			}
-		case callExamine, callDecline:
+		case callExamine:
+			var x stop.Examined
+			if err := d.Decode(&x); err != nil || x.Token != k.token || x.Token == (stop.Token{}) || len(x.Name) > maxTold {
+				t.Errorf("%s: %v", answer, err)
+			}
+		case callDecline:
 			var token stop.Token
 			if err := d.Decode(&token); err != nil || token != k.token || token == (stop.Token{}) {
 				t.Errorf("%s: %v", answer, err)

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -35,6 +36,7 @@ type Config struct {
 	Traceback  Traceback      `toml:"traceback"`
 	Save       Save           `toml:"save"`
 	Metrics    Metrics        `toml:"metrics"`
+	Peers      []Peer         `toml:"peer"`
 	Witnesses  []Witness      `toml:"witness"`
 }
 
@@ -47,6 +49,7 @@ type Witness struct {
 // Reply says what errors look like, and when replies leave.
 type Reply struct {
 	Errors string `toml:"errors"`
+	OptIn  bool   `toml:"opt_in"`
 	Slots  Slots  `toml:"slots"`
 }
 
@@ -249,10 +252,14 @@ func (c *Config) check() error {
 			errs = append(errs, fmt.Errorf("listen: %q is not an address and port", l))
 		}
 	}
-	for _, l := range []struct {
+	lists := []struct {
 		key string
 		ps  []netip.Prefix
-	}{{"on_behalf", c.OnBehalf}, {"traceback.to", c.Traceback.To}, {"traceback.outbound_to", c.Traceback.OutboundTo}} {
+	}{{"on_behalf", c.OnBehalf}, {"traceback.to", c.Traceback.To}, {"traceback.outbound_to", c.Traceback.OutboundTo}, {"peer.hosts", nil}}
+	for _, p := range c.Peers {
+		lists[3].ps = append(lists[3].ps, prefixes(p.Hosts)...)
+	}
+	for _, l := range lists {
 		for _, p := range l.ps {
 			if p.Addr().Is4In6() { // no address would ever be in it
 				errs = append(errs, fmt.Errorf("%s: %q is IPv4 written as IPv6: write it as IPv4", l.key, p))
@@ -267,6 +274,7 @@ func (c *Config) check() error {
 	if c.Store == "" {
 		errs = append(errs, errors.New("store is empty"))
 	}
+	errs = append(errs, c.checkPeers()...)
 	_, err := c.AgeRecipients()
 	errs = append(errs, err)
 	_, err = c.witnesses()
@@ -299,6 +307,16 @@ func (c *Config) LogPolicy(key translog.Key) (translog.Policy, error) {
 		return translog.Policy{}, err
 	}
 	return translog.NewPolicy(key.Verifier(), ws, c.Quorum)
+}
+
+// resolves reports whether names of hosts are looked up: those of witnesses, and those in users' files.
+func (c *Config) resolves() bool {
+	return len(c.Witnesses) > 0 || c.tellsNames()
+}
+
+// tellsNames reports whether there is anybody who may have the name of a user.
+func (c *Config) tellsNames() bool {
+	return c.Reply.OptIn || slices.ContainsFunc(c.Peers, func(p Peer) bool { return p.Names })
 }
 
 // maxSlot is the longest slot of replies: those who ask do not wait for ever.
@@ -345,6 +363,7 @@ func Template(c Config) []byte {
 	w("on_behalf  = %s  # who may ask on behalf of other hosts", list(c.OnBehalf))
 	w("quorum     = %d  # witnesses that have to cosign a checkpoint; 0 is all", c.Quorum)
 	w("\n[reply]\nerrors = %q  # standard, unknown (UNKNOWN-ERROR for every error) or token (a decoy)", c.Reply.Errors)
+	w("opt_in = %t  # whether users may let hosts have their names, by ~/.ident", c.Reply.OptIn)
 	o := c.Reply.Slots
 	w("slots  = {ID = \"%s\", ID_REC = \"%s\", SV = \"%s\", SV_REC = \"%s\"}  # replies leave on multiples of these, so that their time tells less",
 		o.ID.Duration, o.IDRec.Duration, o.SV.Duration, o.SVRec.Duration)
@@ -389,6 +408,14 @@ func Template(c Config) []byte {
 	w("users       = %t", s.Users)
 	w("environment = %t  # facts from the processes' environment", s.Environment)
 	w("\n[metrics]\nlisten = %s  # where Prometheus reads them, such as \"127.0.0.1:9113\"; empty is nowhere", strconv.Quote(c.Metrics.Listen))
+	w("\n# Who is answered otherwise than the rest; one section a peer, and the longest prefix decides:")
+	if len(c.Peers) == 0 {
+		w("# [[peer]]\n# hosts  = [\"192.0.2.9\"]  # addresses and prefixes\n# system = \"OTHER\"  # or UNIX, for those that refuse OTHER")
+		w("# names  = false  # whether ID is answered with the user's name\n# pin    = \"\"  # its key")
+	}
+	for _, p := range c.Peers {
+		w("[[peer]]\nhosts  = %s\nsystem = %q\nnames  = %t\npin    = %s", list(p.Hosts), cmp.Or(p.System, server.SystemOther), p.Names, strconv.Quote(p.Pin))
+	}
 	w("\n# Who is shown the log's checkpoints and cosigns them; one section a witness:")
 	if len(c.Witnesses) == 0 {
 		w("# [[witness]]\n# url = \"https://witness.example/\"\n# key = \"witness.example/w1+...\"")

@@ -50,6 +50,10 @@ func TestTemplateHoldsEveryKey(t *testing.T) {
 	c.Listen, c.Recipients, c.Store = []string{"192.0.2.1:113", "[2001:db8::1]:113"}, []string{recipient}, `/a "b"\c`
 	c.Reply.Errors, c.Limits.Over, c.Save.Arguments, c.Traceback.Port = "token", "error", "off", 999
 	c.Metrics.Listen = "[::1]:9113"
+	c.Peers = []Peer{
+		{Hosts: []Network{{netip.MustParsePrefix("192.0.2.9/32")}, {netip.MustParsePrefix("2001:db8::/32")}}, System: "UNIX", Names: true, Pin: "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="},
+		{Hosts: []Network{{netip.MustParsePrefix("198.51.100.0/24")}}, System: "OTHER"},
+	}
 	c.Quorum, c.Witnesses = 1, []Witness{{"https://witness.example/w", witnessKey}}
 	text := string(Template(c))
 	got, err := Parse([]byte(text))
@@ -127,6 +131,18 @@ func TestConfigErrors(t *testing.T) {
 		{"[reply]\nslots = {id_rec = \"1ms\", XX = \"1s\"}", "line 3, column 26: unknown key \"reply.XX\""},
 		{"[metrics]\nlisten = \":9113\"", `metrics.listen: ":9113" is not a loopback address and port`},
 		{"[metrics]\nlisten = \"0.0.0.0:9113\"", `metrics.listen: "0.0.0.0:9113" is not a loopback address and port`},
+		{"[[peer]]", "peer.hosts is empty, of peer 1"},
+		{"[[peer]]\nhosts = []", "peer.hosts is empty, of peer 1"},
+		{"[[peer]]\nhosts = [\"192.0.2.9\"]\nname = true", `line 4, column 1: unknown key "peer.name"`},
+		{"[[peer]]\nhosts = [\"irc.example\"]", `line 3, column 10: peer.hosts: "irc.example" is not an address or prefix such as "192.0.2.9" or "2001:db8::/32"`},
+		{"[[peer]]\nhosts = [\"fe80::1%eth0\"]", `line 3, column 10: peer.hosts: "fe80::1%eth0" is not an address`},
+		{"[[peer]]\nhosts = [\"::ffff:192.0.2.9\"]", `peer.hosts: "::ffff:192.0.2.9/128" is IPv4 written as IPv6: write it as IPv4`},
+		{"[[peer]]\nhosts = [\"192.0.2.9\"]\nsystem = \"unix\"", `peer.system is "unix": none of OTHER, UNIX`},
+		{"[[peer]]\nhosts = [\"192.0.2.9\"]\npin = \"sha256//47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\"", `peer.pin: "sha256//47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=" is not the base64 of a SHA-256, 44 characters`},
+		{"[[peer]]\nhosts = [\"192.0.2.9\"]\npin = \"47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFV=\"", `peer.pin: "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFV=" is not`},
+		{"[[peer]]\nhosts = [\"192.0.2.9\"]\nnames = \"yes\"", "line 4, column 9: peer.names: cannot decode TOML string as bool"},
+		{"[[peer]]\nhosts = [\"192.0.2.0/24\"]\n[[peer]]\nhosts = [\"192.0.2.9\", \"192.0.2.7/24\"]", `peer.hosts: "192.0.2.0/24" is there twice`},
+		{"[[peer]]\nhosts = [\"192.0.2.9\", \"192.0.2.9/32\"]", `peer.hosts: "192.0.2.9/32" is there twice`},
 		{"[limits]\nlookups = 0\ntable = -1", "limits.lookups must be more than 0; limits.table must be more than 0"},
 	} {
 		got, err := Parse([]byte("recipients = [\"" + recipient + "\"]\n" + c.text))

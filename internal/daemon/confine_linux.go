@@ -54,6 +54,7 @@ func unprivileged() int {
 // capabilities are those that a role which stays root keeps: to read what belongs to others; and, for a store that
 // belongs to another user, to write it. Both keep what they have in memory out of swap. The front and the tracer have none: they are not root.
 var capabilities = map[role][]int{
+	reader: {unix.CAP_SETUID, unix.CAP_SETGID}, // until it is somebody
 	collector: {unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH, unix.CAP_NET_ADMIN, unix.CAP_SYS_ADMIN, unix.CAP_BPF, unix.CAP_PERFMON,
 		unix.CAP_IPC_OWNER, unix.CAP_IPC_LOCK}, // who last used a semaphore is told to those who may read it
 	keeper: {unix.CAP_DAC_OVERRIDE, unix.CAP_FOWNER, unix.CAP_IPC_LOCK},
@@ -63,7 +64,8 @@ var capabilities = map[role][]int{
 // inherited: capabilities, and files by Landlock. What it cannot give up the role says when it begins.
 func startRestricted(cmd *exec.Cmd, r role, cfg Config) error {
 	var rules []rule
-	if r != collector { // of other processes' descriptors it would see none any more (ptrace(2), landlock(7))
+	free := r == collector || r == reader // to a home that only its user can open a reader restricts itself
+	if !free {                            // of other processes' descriptors the collector would see none any more (ptrace(2), landlock(7))
 		var err error
 		if rules, err = rulesOf(r, cfg); err != nil {
 			return err
@@ -76,7 +78,7 @@ func startRestricted(cmd *exec.Cmd, r role, cfg Config) error {
 			if keep, ok := capabilities[r]; ok {
 				dropBounding(keep)
 			}
-			if r != collector {
+			if !free {
 				restrictFiles(r, rules)
 			}
 			return cmd.Start()
@@ -199,10 +201,17 @@ func rulesOf(r role, cfg Config) ([]rule, error) {
 		if err != nil {
 			return nil, fmt.Errorf("find log key: %w", err)
 		}
-		rules = append(rules, rule{dir, change}, rule{dir + ".lock", rewrite}, rule{key, readFile})
-	case r == tracer && len(cfg.Witnesses) > 0:
+		tlsKey, err := TLSKeyPath(cfg.Store)
+		if err != nil {
+			return nil, err
+		}
+		rules = append(rules, rule{dir, change}, rule{dir + ".lock", rewrite}, rule{key, readFile}, rule{tlsKey, readFile})
+	case r == tracer && cfg.resolves():
 		for _, path := range []string{"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/services"} {
 			rules = append(rules, rule{path, readFile})
+		}
+		if len(cfg.Witnesses) == 0 {
+			break
 		}
 		for _, dir := range []string{"/etc/ssl", "/etc/pki", "/etc/ca-certificates", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates"} {
 			rules = append(rules, rule{dir, readTree})

@@ -98,7 +98,7 @@ func storeConfig(cfg Config, log *slog.Logger) (evidence.Config, error) {
 
 // atStart returns what cannot change while the daemon runs.
 func (c Config) atStart() []any {
-	return []any{c.Listen, c.Store, c.Volatile, c.Recipients, c.Quorum, c.Witnesses, c.Limits.StoreBytes, c.Limits.Retention, c.Limits.Lookups, c.Limits.Table, c.Traceback.Parallel, c.Metrics.Listen}
+	return []any{c.Listen, c.Store, c.Volatile, c.Recipients, c.Quorum, c.Witnesses, c.Reply.OptIn, c.Limits.StoreBytes, c.Limits.Retention, c.Limits.Lookups, c.Limits.Table, c.Traceback.Parallel, c.Metrics.Listen}
 }
 
 // examiner makes an examiner, which can only look as long as it has no keeper.
@@ -116,7 +116,7 @@ func examiner(cfg Config, sys system, pids []int) *examine.Examiner {
 func serverConfig(c Config) *server.Config {
 	l, t := c.Limits, c.Traceback
 	return &server.Config{
-		Errors: c.Reply.Errors, OnBehalf: c.OnBehalf,
+		Errors: c.Reply.Errors, OptIn: c.Reply.OptIn, OnBehalf: c.OnBehalf, Peers: c.serverPeers(),
 		Slots: server.Slots{ID: c.Reply.Slots.ID.Duration, IDRec: c.Reply.Slots.IDRec.Duration,
 			SV: c.Reply.Slots.SV.Duration, SVRec: c.Reply.Slots.SVRec.Duration},
 		Limits: server.Limits{

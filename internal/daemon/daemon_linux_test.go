@@ -50,7 +50,7 @@ type site struct {
 	log         lockedBuffer
 }
 
-func newSite(t *testing.T) *site {
+func newSite(t testing.TB) *site {
 	t.Helper()
 	dir, err := os.MkdirTemp("/var/tmp", "stopd-test-")
 	if err != nil {
@@ -74,7 +74,7 @@ func newSite(t *testing.T) *site {
 	return s
 }
 
-func (s *site) write(t *testing.T) {
+func (s *site) write(t testing.TB) {
 	t.Helper()
 	if err := os.WriteFile(s.config, Template(s.cfg), 0o600); err != nil {
 		t.Fatal(err)
@@ -82,7 +82,7 @@ func (s *site) write(t *testing.T) {
 }
 
 // start starts a daemon, whose processes are this program once more.
-func (s *site) start(t *testing.T) *supervisor {
+func (s *site) start(t testing.TB) *supervisor {
 	t.Helper()
 	d := &supervisor{log: s.logger(), path: s.config, cfg: s.cfg, now: s.cfg}
 	t.Cleanup(d.close)
@@ -201,7 +201,7 @@ func TestDaemon(t *testing.T) {
 		t.Errorf("the control socket is still there: %v", err)
 	}
 	// Five requests, two of them refused. Each reload counted, and the end did.
-	last := "level=INFO msg=\"counted since the start\" requests=5 malformed=0 errors=2 tokens=3 decoys=0 duplicates=0 over_bound=0 asked=0 evicted=0 refused=0 failed=0 no_room=0\n"
+	last := "level=INFO msg=\"counted since the start\" requests=5 malformed=0 errors=2 tokens=3 names=0 decoys=0 duplicates=0 over_bound=0 asked=0 evicted=0 refused=0 failed=0 no_room=0 handshakes=0 failed_handshakes=0 plain_refused=0\n"
 	if got := s.log.String(); !strings.HasSuffix(got, last) || strings.Count(got, "counted since the start") != 3 || !strings.Contains(got, "msg=stopping\n") {
 		t.Errorf("the log has %q", got)
 	}

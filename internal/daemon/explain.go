@@ -69,6 +69,9 @@ func explainOne(ctx context.Context, b *strings.Builder, cfg Config, look func(c
 	switch {
 	case err == nil:
 		b.WriteString("  answered with a token.\n")
+		if cfg.names(f.Remote.Addr()) {
+			b.WriteString("  ID is answered with the user's name where the user's files say so (stopd.toml(5), OPT-IN).\n")
+		}
 	case errors.Is(err, stop.ErrNoUser):
 		fmt.Fprintf(b, "  answered %s: %v.\n", noUser(cfg), err)
 	default:

@@ -2,18 +2,21 @@ package daemon
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"net"
 	"os"
 	"sync/atomic"
 
+	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/server"
 )
 
 // A frontPart is the server.
 type frontPart struct {
 	process    *process
-	passes     *os.File // the listeners
+	key        *tls.Certificate // of the host; nil where it has none
+	passes     *os.File         // the listeners
 	server     *server.Server
 	endMetrics func()
 	cancel     context.CancelFunc
@@ -21,8 +24,9 @@ type frontPart struct {
 }
 
 func (f *frontPart) config(s started) *server.Config {
-	s.Server.Logger = f.process.log
-	return s.Server
+	c := s.Server
+	c.Logger, c.Certificate = f.process.log, f.key
+	return c
 }
 
 func (f *frontPart) start(s started) error {
@@ -41,6 +45,15 @@ func (f *frontPart) start(s started) error {
 		if metrics, err = receiveListener(f.passes); err != nil {
 			return err
 		}
+	}
+	var err error
+	if f.key, err = certificate(context.Background(), f.process.joints[keeper], callSignServer); err != nil {
+		return err
+	}
+	if f.key != nil {
+		f.process.log.Info("answering by TLS as well", "pin", stop.PinOf(f.key.Leaf))
+	} else {
+		f.process.log.Info("this host has no TLS key: TLS is refused")
 	}
 	var ctx context.Context
 	ctx, f.cancel = context.WithCancel(context.Background())

@@ -12,6 +12,7 @@ import (
 type system struct {
 	host.Host
 	userName func(context.Context, uint32) string
+	account  func(context.Context, uint32) account
 	sources  func() []string
 	// accelerate lets the kernel do what takes long otherwise; the error says why it does not.
 	accelerate func() error
@@ -25,7 +26,11 @@ func openSystem() (system, error) {
 	if err != nil {
 		return system{}, err
 	}
-	return system{Host: h, userName: h.UserName, sources: h.Sources, accelerate: h.Accelerate, close: h.Close, connections: h.Connections}, nil
+	account := func(ctx context.Context, uid uint32) account {
+		a := h.Account(ctx, uid)
+		return account{a.Name, a.Home, a.GID}
+	}
+	return system{Host: h, userName: h.UserName, account: account, sources: h.Sources, accelerate: h.Accelerate, close: h.Close, connections: h.Connections}, nil
 }
 
 // abilities says what the daemon can see of this machine.

@@ -16,6 +16,7 @@ import (
 type system struct {
 	host.Host
 	userName    func(context.Context, uint32) string
+	account     func(context.Context, uint32) account
 	sources     func() []string
 	accelerate  func() error
 	close       func() error

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"io"
@@ -20,6 +21,7 @@ type keeperPart struct {
 	control *os.File // passes the control socket's listener
 	store   *evidence.Store
 	policy  translog.Policy
+	key     *tls.Certificate // of the host; nil where it has none
 	cancel  context.CancelFunc
 	done    [2]chan struct{} // the log's work, the control socket
 	ended   atomic.Bool
@@ -30,7 +32,13 @@ func (k *keeperPart) start(s started) error {
 	if l := k.process.joints[tracer]; l != nil {
 		by = poster{l}
 	}
-	var err error
+	path, err := TLSKeyPath(s.Config.Store)
+	if err != nil {
+		return err
+	}
+	if k.key, err = ReadTLSKey(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
 	if k.store, k.policy, err = openStore(s.Config, by, k.process.log); err != nil {
 		return err
 	}
@@ -104,6 +112,15 @@ func (k *keeperPart) serves(ctx context.Context, c call, b []byte) ([]byte, erro
 		return json.Marshal(k.store.Log().LastDigest())
 	case callRecordConfig:
 		return serve(ctx, c, b, func(ctx context.Context, sum [32]byte) (none, error) { return none{}, k.store.RecordConfig(ctx, sum) })
+	case callCertificate:
+		if k.key == nil {
+			return nil, nil
+		}
+		return k.key.Certificate[0], nil
+	case callSignServer:
+		return signHandshake(k.key, b, serverContext)
+	case callSignClient:
+		return signHandshake(k.key, b, clientContext)
 	}
 	return nil, errCall(c)
 }

@@ -36,6 +36,11 @@ const (
 	callRecordConfig
 	callCheckpoint
 	callPost
+	callCertificate
+	callSignServer
+	callSignClient
+	callRead
+	callResolve
 	calls
 )
 
@@ -44,10 +49,12 @@ var largest = [calls]struct{ asked, answered int }{
 	callAnswer: {0, 0}, callFailure: {0, 0},
 	callStart: {1 << 20, 64 << 10}, callStop: {0, 0}, callReload: {1 << 20, 0}, callCounted: {0, 64 << 10},
 	callLog: {64 << 10, 0}, callProve: {64 << 10, 64 << 10}, callAbilities: {0, 64 << 10},
-	callFind: {8 << 10, 1 << 10}, callExamine: {8 << 10, 1 << 10}, callDecline: {64 << 10, 1 << 10},
+	callFind: {8 << 10, 1 << 10}, callExamine: {8 << 10, 4 << 10}, callDecline: {64 << 10, 1 << 10},
 	callFound: {16 << 20, 0}, callBegin: {1 << 10, 0},
 	callKeep: {16 << 20, 8 << 10}, callKeepTraceback: {16 << 20, 0}, callRecordConfig: {8 << 10, 0},
-	callCheckpoint: {0, 8 << 10}, callPost: {64 << 10, 64 << 10},
+	callCheckpoint: {0, 8 << 10}, callPost: {64 << 10, 64 << 10}, callCertificate: {0, 4 << 10},
+	callSignServer: {256, 128}, callSignClient: {256, 128},
+	callRead: {8 << 10, 32 << 10}, callResolve: {1 << 10, 8 << 10},
 }
 
 const (

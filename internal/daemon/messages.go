@@ -32,14 +32,15 @@ type question struct {
 	Time          time.Time
 	Requester     netip.Addr
 	Local, Remote netip.AddrPort
+	Naming        stop.Naming
 }
 
 func questionOf(q stop.Question) question {
-	return question{q.Request, q.Time, q.Requester, q.Local, q.Remote}
+	return question{q.Request, q.Time, q.Requester, q.Local, q.Remote, q.Naming}
 }
 
 func (q question) question() stop.Question {
-	return stop.Question{Request: q.Request, Time: q.Time, Requester: q.Requester, Local: q.Local, Remote: q.Remote}
+	return stop.Question{Request: q.Request, Time: q.Time, Requester: q.Requester, Local: q.Local, Remote: q.Remote, Naming: q.Naming}
 }
 
 type declined struct {
@@ -52,15 +53,15 @@ func (a answerer) Find(ctx context.Context, q stop.Question) (stop.Connection, e
 	return ask[stop.Connection](ctx, a.link, callFind, questionOf(q))
 }
 
-func (a answerer) Examine(ctx context.Context, q stop.Question) (stop.Token, error) {
-	return ask[stop.Token](ctx, a.link, callExamine, questionOf(q))
+func (a answerer) Examine(ctx context.Context, q stop.Question) (stop.Examined, error) {
+	return ask[stop.Examined](ctx, a.link, callExamine, questionOf(q))
 }
 
 func (a answerer) Decline(ctx context.Context, q stop.Question, why string, sameAs stop.Token) (stop.Token, error) {
 	return ask[stop.Token](ctx, a.link, callDecline, declined{questionOf(q), why, sameAs})
 }
 
-// serveAnswerer serves what the front calls. What it is told are tokens, a connection's numbers, and words.
+// serveAnswerer serves what the front calls. What it is told are tokens, names that may be sent, a connection's numbers, and words.
 func serveAnswerer(ctx context.Context, x *examine.Examiner, log *slog.Logger, c call, b []byte) ([]byte, error) {
 	switch c {
 	case callFind:
@@ -69,9 +70,9 @@ func serveAnswerer(ctx context.Context, x *examine.Examiner, log *slog.Logger, c
 			return found, worded(err, log)
 		})
 	case callExamine:
-		return serve(ctx, c, b, func(ctx context.Context, q question) (stop.Token, error) {
-			t, err := x.Examine(ctx, q.question())
-			return t, worded(err, log)
+		return serve(ctx, c, b, func(ctx context.Context, q question) (stop.Examined, error) {
+			e, err := x.Examine(ctx, q.question())
+			return e, worded(err, log)
 		})
 	case callDecline:
 		return serve(ctx, c, b, func(ctx context.Context, d declined) (stop.Token, error) {

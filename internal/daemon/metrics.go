@@ -74,18 +74,22 @@ var (
 
 // counters are the metrics of what is counted, by the names under which it is logged.
 var counters = map[string]*prometheus.Desc{
-	"requests":   counter("requests", "Lines read."),
-	"malformed":  counter("malformed_requests", "Lines that do not parse."),
-	"errors":     counter("errors", "Replies with an error."),
-	"tokens":     counter("tokens", "Replies with a token that a record stands for."),
-	"decoys":     counter("decoys", "Of these, those whose record says only why."),
-	"duplicates": counter("duplicates", "Of these, those to duplicates."),
-	"over_bound": counter("over_bound", "Requests and trace-backs turned away at a bound."),
-	"asked":      counter("asked", "Previous hosts asked."),
-	"evicted":    counter("evicted", "Connections ended to make room."),
-	"refused":    counter("refused", "Connections refused."),
-	"failed":     counter("failed", "Requests without a reply, and trace-backs without a record, because of an error."),
-	"no_room":    counter("no_room", "Reports that the store had no room for."),
+	"requests":          counter("requests", "Lines read."),
+	"malformed":         counter("malformed_requests", "Lines that do not parse."),
+	"errors":            counter("errors", "Replies with an error."),
+	"tokens":            counter("tokens", "Replies that a record stands for: its token, or a user's name."),
+	"names":             counter("names", "Of these, those with a user's name."),
+	"decoys":            counter("decoys", "Of these, those whose record says only why."),
+	"duplicates":        counter("duplicates", "Of these, those to duplicates."),
+	"over_bound":        counter("over_bound", "Requests and trace-backs turned away at a bound."),
+	"asked":             counter("asked", "Previous hosts asked."),
+	"evicted":           counter("evicted", "Connections ended to make room."),
+	"refused":           counter("refused", "Connections refused."),
+	"failed":            counter("failed", "Requests without a reply, and trace-backs without a record, because of an error."),
+	"no_room":           counter("no_room", "Reports that the store had no room for."),
+	"handshakes":        counter("handshakes", "Connections that speak TLS."),
+	"failed_handshakes": counter("failed_handshakes", "Connections that began with TLS and came to nothing."),
+	"plain_refused":     counter("plain_refused", "Lines in plain of peers whose key is pinned, which are not answered."),
 }
 
 func counter(name, help string) *prometheus.Desc {

@@ -49,9 +49,10 @@ type join struct {
 var joins = []join{
 	{front, collector, []call{callFind, callExamine, callDecline}},
 	{front, tracer, []call{callBegin, callCounted}},
-	{collector, tracer, []call{callFound}},
+	{collector, tracer, []call{callFound, callResolve}},
+	{front, keeper, []call{callCertificate, callSignServer}},
 	{collector, keeper, []call{callKeep, callCheckpoint}},
-	{tracer, keeper, []call{callKeepTraceback}},
+	{tracer, keeper, []call{callKeepTraceback, callCertificate, callSignClient}},
 	{keeper, tracer, []call{callPost}},
 }
 
@@ -107,6 +108,12 @@ func RunRole() (status int, is bool) {
 	}
 	// The supervisor says when to end and what to read again, whoever else was sent the signal.
 	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
+	if r == reader {
+		if readHome(os.Stdin, os.Stdout) != nil {
+			return 1, true
+		}
+		return 0, true
+	}
 	if r != collector { // which makes more garbage a report than the others have in use
 		debug.SetGCPercent(50) // five heaps instead of one
 	}
@@ -245,7 +252,7 @@ func (p *process) begin(_ context.Context, s started) ([]string, error) {
 	case tracer:
 		made = &tracerPart{process: p}
 	case collector:
-		made = &collectorPart{keeper: &farKeeper{p.joints[keeper]}, tracer: tracing{p.joints[tracer]}, log: p.log}
+		made = &collectorPart{keeper: &farKeeper{p.joints[keeper]}, tracer: tracing{p.joints[tracer]}, supervisor: p.control, log: p.log}
 	case keeper:
 		made = &keeperPart{process: p, control: passes}
 	default:

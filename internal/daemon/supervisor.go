@@ -27,6 +27,7 @@ type supervisor struct {
 	control   net.Listener
 	running   *group
 	warned    bool // of what could not be given up
+	readers   readers
 }
 
 // A group is one run of the processes. They are started together and end together.
@@ -89,7 +90,8 @@ func (s *supervisor) start() (err error) {
 	}
 	ends.close() // so that a link ends with the process at its other end
 	// The keeper asks witnesses by the tracer as soon as it has started.
-	if err := s.begin(g, tracer, started{Config: Config{Witnesses: s.cfg.Witnesses}, Server: traced(s.now)}); err != nil {
+	resolves := Config{Witnesses: s.cfg.Witnesses, Reply: Reply{OptIn: s.cfg.Reply.OptIn}, Peers: s.cfg.Peers}
+	if err := s.begin(g, tracer, started{Config: resolves, Server: traced(s.now)}); err != nil {
 		return err
 	}
 	begun := make(chan error)
@@ -201,7 +203,7 @@ func (s *supervisor) begin(g *group, r role, what started) error {
 func (s *supervisor) tell(c *child, what started) ([]string, error) {
 	if c.role == front || c.role == tracer {
 		what.UID = unprivileged()
-		what.Root = c.role == front || len(s.cfg.Witnesses) == 0 // their names and certificates are in files
+		what.Root = c.role == front || !s.cfg.resolves() // hosts' names and certificates are in files
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startTime)
 	defer cancel()
@@ -212,9 +214,12 @@ func (s *supervisor) tell(c *child, what started) ([]string, error) {
 	return said, err
 }
 
-// said is what a process calls: it logs.
+// said is what a process calls: it logs. The collector has users' files read, too.
 func (s *supervisor) said(r role) func(ctx context.Context, c call, b []byte) ([]byte, error) {
 	return func(ctx context.Context, c call, b []byte) ([]byte, error) {
+		if c == callRead && r == collector {
+			return serve(ctx, c, b, s.read)
+		}
 		if c != callLog {
 			return nil, errCall(c)
 		}
@@ -366,8 +371,9 @@ func (s *supervisor) reload() {
 		return
 	}
 	if fmt.Sprint(cfg.atStart()) != fmt.Sprint(s.cfg.atStart()) {
-		s.log.Warn("listen, store, volatile, recipients, quorum, witness and limits.store_bytes, retention, lookups and table, traceback.parallel and metrics.listen, change with a restart only")
+		s.log.Warn("listen, store, volatile, recipients, quorum, witness, reply.opt_in and limits.store_bytes, retention, lookups and table, traceback.parallel and metrics.listen, change with a restart only")
 	}
+	cfg.Reply.OptIn = cfg.Reply.OptIn && s.cfg.Reply.OptIn // the tracer cannot look names up otherwise
 	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
 	defer cancel()
 	for r, what := range map[role]started{front: {Server: fronted(cfg)}, tracer: {Server: traced(cfg)},

@@ -2,8 +2,12 @@ package daemon
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
+	"net/netip"
+	"sync"
 
 	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/evidence/translog"
@@ -17,20 +21,27 @@ type tracerPart struct {
 	tracebacks *server.Tracebacks
 	witnesses  []Witness
 	client     *http.Client
+	resolves   bool
+	mu         sync.Mutex
+	key        *tls.Certificate // of the host; nil until it is needed, and where it has none
 }
 
 func (t *tracerPart) start(s started) error {
 	net.DefaultResolver.PreferGo = true // the system's would load libraries
-	t.witnesses, t.client = s.Config.Witnesses, translog.WitnessClient(nil)
-	s.Server.Logger = t.process.log
-	t.tracebacks = server.NewTracebacks(t.keep, s.Server)
+	t.witnesses, t.client, t.resolves = s.Config.Witnesses, translog.WitnessClient(nil), s.Config.resolves()
+	t.tracebacks = server.NewTracebacks(t.keep, t.config(s))
 	return nil
 }
 
 func (t *tracerPart) reload(s started) error {
-	s.Server.Logger = t.process.log
-	t.tracebacks.Configure(s.Server)
+	t.tracebacks.Configure(t.config(s))
 	return nil
+}
+
+func (t *tracerPart) config(s started) *server.Config {
+	c := s.Server
+	c.Logger, c.Shown = t.process.log, t.certificate
+	return c
 }
 
 // keep has the keeper keep what became of previous hosts.
@@ -51,8 +62,38 @@ func (t *tracerPart) stop() {
 }
 
 func (t *tracerPart) serves(ctx context.Context, c call, b []byte) ([]byte, error) {
-	if c == callPost {
+	switch c {
+	case callPost:
 		return serve(ctx, c, b, func(ctx context.Context, p posted) (answered, error) { return post(ctx, t.client, t.witnesses, p) })
+	case callResolve:
+		return serve(ctx, c, b, t.resolve)
 	}
 	return serveTracer(ctx, t.tracebacks, c, b)
+}
+
+// certificate is the host's. The keeper, which has its key, starts after the tracer.
+func (t *tracerPart) certificate(ctx context.Context) (*tls.Certificate, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.key != nil {
+		return t.key, nil
+	}
+	var err error
+	t.key, err = certificate(ctx, t.process.joints[keeper], callSignClient)
+	return t.key, err
+}
+
+// maxAddresses is how many addresses of a host's name count.
+const maxAddresses = 64
+
+// resolve looks the name of a host up that a user named.
+func (t *tracerPart) resolve(ctx context.Context, name string) ([]netip.Addr, error) {
+	if !t.resolves {
+		return nil, errors.New("look a name up: no names are to be, by the configuration at the start")
+	}
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name)
+	for i, a := range addrs {
+		addrs[i] = a.Unmap().WithZone("")
+	}
+	return addrs[:min(len(addrs), maxAddresses)], err
 }

@@ -21,8 +21,9 @@ func TestOnlyWhatIsJoined(t *testing.T) {
 	type ask struct{ from, to role }
 	want := map[ask][]call{
 		{front, collector}: {callFind, callExamine, callDecline}, {front, tracer}: {callCounted, callBegin},
-		{collector, tracer}: {callFound}, {collector, keeper}: {callKeep, callCheckpoint},
-		{tracer, keeper}: {callKeepTraceback}, {keeper, tracer}: {callPost},
+		{front, keeper}:     {callCertificate, callSignServer},
+		{collector, tracer}: {callFound, callResolve}, {collector, keeper}: {callKeep, callCheckpoint},
+		{tracer, keeper}: {callKeepTraceback, callCertificate, callSignClient}, {keeper, tracer}: {callPost},
 	}
 	got := map[ask][]call{}
 	for _, to := range roles {

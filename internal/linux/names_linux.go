@@ -1,25 +1,23 @@
 package linux
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"os/exec"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 )
 
-// names turns user ids into names by getent(1), so that directory services (LDAP, sssd) count as well.
+// names turns user ids into accounts by getent(1), so that directory services (LDAP, sssd) count as well.
 type names struct {
 	mu    sync.Mutex
 	known map[uint32]name
 }
 
 type name struct {
-	name  string
-	until time.Time
+	Account // none where the name is empty
+	until   time.Time
 }
 
 // How long a name is believed, and that there is none; how long one look-up may take; how many names are kept.
@@ -32,20 +30,20 @@ const (
 
 func newNames() *names { return &names{known: map[uint32]name{}} }
 
-// of returns the name of a user; empty where the system knows none or does not answer in time.
-func (n *names) of(ctx context.Context, uid uint32) string {
+// of returns the account of a user; none where the system knows none or does not answer in time.
+func (n *names) of(ctx context.Context, uid uint32) Account {
 	n.mu.Lock()
 	k, ok := n.known[uid]
 	n.mu.Unlock()
 	if ok && time.Now().Before(k.until) {
-		return k.name
+		return k.Account
 	}
 	found, asked := lookUp(ctx, uid)
 	if !asked {
-		return "" // which says nothing of the next time
+		return Account{} // which says nothing of the next time
 	}
 	k = name{found, time.Now().Add(nameAge)}
-	if k.name == "" {
+	if k.Name == "" {
 		k.until = time.Now().Add(noNameAge)
 	}
 	n.mu.Lock()
@@ -54,38 +52,38 @@ func (n *names) of(ctx context.Context, uid uint32) string {
 		clear(n.known)
 	}
 	n.known[uid] = k
-	return k.name
+	return k.Account
 }
 
 // lookUps bounds how many look-ups wait for a directory service that does not answer.
 var lookUps = make(chan struct{}, 8)
 
-// lookUp asks for a name. It returns false where the system could not be asked: too many look-ups wait, or there is no
+// lookUp asks for an account. It returns false where the system could not be asked: too many look-ups wait, or there is no
 // room for a process or its descriptors.
-func lookUp(ctx context.Context, uid uint32) (name string, asked bool) {
+func lookUp(ctx context.Context, uid uint32) (a Account, asked bool) {
 	select {
 	case lookUps <- struct{}{}:
 		defer func() { <-lookUps }()
 	default:
-		return "", false
+		return Account{}, false
 	}
 	ctx, cancel := context.WithTimeout(ctx, nameTimeout)
 	defer cancel()
-	id := strconv.FormatUint(uint64(uid), 10)
-	cmd := exec.CommandContext(ctx, "getent", "passwd", id)
+	cmd := exec.CommandContext(ctx, "getent", "passwd", strconv.FormatUint(uint64(uid), 10))
 	cmd.Env = []string{"PATH=/usr/bin:/bin", "LC_ALL=C"}
 	cmd.WaitDelay = 100 * time.Millisecond
 	out, err := cmd.Output()
 	if err != nil {
-		return "", cmd.Process != nil || errors.Is(err, exec.ErrNotFound) // it ran, or there is none to run
+		return Account{}, cmd.Process != nil || errors.Is(err, exec.ErrNotFound) // it ran, or there is none to run
 	}
-	line, _, _ := bytes.Cut(out, []byte("\n"))
-	f := strings.Split(string(line), ":")
-	if len(f) < 3 || f[2] != id {
-		return "", true
-	}
-	return text([]byte(f[0])), true
+	a, _ = parsePasswd(out, uid) // what does not parse is none
+	return a, true
 }
 
 // UserName returns the name of a user; empty where it is not known.
-func (h *Host) UserName(ctx context.Context, uid uint32) string { return h.names.of(ctx, uid) }
+func (h *Host) UserName(ctx context.Context, uid uint32) string {
+	return text([]byte(h.Account(ctx, uid).Name))
+}
+
+// Account returns the account of a user; without a name where none is known.
+func (h *Host) Account(ctx context.Context, uid uint32) Account { return h.names.of(ctx, uid) }

@@ -226,7 +226,7 @@ func (r *reading) name(ctx context.Context, uid *uint32) string {
 	if uid == nil {
 		return ""
 	}
-	return r.s.h.names.of(ctx, *uid)
+	return r.s.h.UserName(ctx, *uid)
 }
 
 // audit reads an audit id; the kernel shows 2^32-1 where none was set.

@@ -146,7 +146,7 @@ func TestDaemon(t *testing.T) {
 		return a
 	}
 	r := s.redeem(t, ask(stop.SV).Token)
-	if len(r.Processes) == 0 || r.Processes[0].PID != os.Getpid() || len(r.Processes[0].Args) == 0 || r.Host.Name == "" {
+	if len(r.Processes) == 0 || r.Processes[0].PID != os.Getpid() || len(r.Processes[0].Args) == 0 || r.Host.Name == "" || r.Host.Clock == nil {
 		t.Errorf("the report is %+v", r)
 	}
 	if r = s.redeem(t, ask(stop.ID).Token); r.Kind != report.KindID || len(r.Processes) != 0 || r.Connection.UID != uint32(os.Getuid()) {

@@ -27,7 +27,7 @@ func (o *collectorPart) start(s started) (err error) {
 	}
 	o.later.Go(func() {
 		if err := o.sys.accelerate(); err != nil {
-			o.log.Info("descriptors are read by /proc alone", "cause", err)
+			o.log.Info("descriptors are read by /proc alone", "error", err)
 		}
 	})
 	return o.reload(s)

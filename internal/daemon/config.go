@@ -35,6 +35,7 @@ type Config struct {
 	Traceback  Traceback      `toml:"traceback"`
 	Save       Save           `toml:"save"`
 	Metrics    Metrics        `toml:"metrics"`
+	Syslog     Syslog         `toml:"syslog"`
 	Witnesses  []Witness      `toml:"witness"`
 }
 
@@ -107,6 +108,11 @@ type Save struct {
 // Metrics says where what was counted can be read.
 type Metrics struct {
 	Listen string `toml:"listen"` // an address of the host's own and a port; empty is nowhere
+}
+
+// Syslog says which log server is told the leaves of the store's log.
+type Syslog struct {
+	To string `toml:"to"` // "udp://" or "tcp://", an address and a port; empty is none
 }
 
 // A Duration is written as Go writes it: "120s". A number without its unit is none.
@@ -264,6 +270,10 @@ func (c *Config) check() error {
 			errs = append(errs, fmt.Errorf("metrics.listen: %q is not a loopback address and port", m))
 		}
 	}
+	if c.Syslog.To != "" {
+		_, err := parseLogServer(c.Syslog.To)
+		errs = append(errs, err)
+	}
 	if c.Store == "" {
 		errs = append(errs, errors.New("store is empty"))
 	}
@@ -389,6 +399,7 @@ func Template(c Config) []byte {
 	w("users       = %t", s.Users)
 	w("environment = %t  # facts from the processes' environment", s.Environment)
 	w("\n[metrics]\nlisten = %s  # where Prometheus reads them, such as \"127.0.0.1:9113\"; empty is nowhere", strconv.Quote(c.Metrics.Listen))
+	w("\n[syslog]\nto = %s  # a log server that is told the hash of each record, such as \"udp://192.0.2.9:514\" or \"tcp://192.0.2.9:514\"; empty is none", strconv.Quote(c.Syslog.To))
 	w("\n# Who is shown the log's checkpoints and cosigns them; one section a witness:")
 	if len(c.Witnesses) == 0 {
 		w("# [[witness]]\n# url = \"https://witness.example/\"\n# key = \"witness.example/w1+...\"")

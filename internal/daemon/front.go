@@ -48,7 +48,7 @@ func (f *frontPart) start(s started) error {
 	f.server = server.New(answerer{f.process.joints[collector]}, f.config(s))
 	f.endMetrics = func() {}
 	if metrics != nil {
-		f.endMetrics = serveMetrics(metrics, f.server, f.process.log)
+		f.endMetrics = serveMetrics(metrics, newMetrics(f.server, f.process.joints[tracer]), f.process.log)
 	}
 	for _, l := range ls {
 		go func() {

@@ -22,6 +22,7 @@ type keeperPart struct {
 	policy  translog.Policy
 	cancel  context.CancelFunc
 	done    [2]chan struct{} // the log's work, the control socket
+	forward *forwarder       // nil where there is no log server
 	ended   atomic.Bool
 }
 
@@ -33,6 +34,14 @@ func (k *keeperPart) start(s started) error {
 	var err error
 	if k.store, k.policy, err = openStore(s.Config, by, k.process.log); err != nil {
 		return err
+	}
+	if s.Config.Syslog.To != "" {
+		tell := func(ctx context.Context, l forwardedLine) error {
+			_, err := ask[none](ctx, k.process.joints[tracer], callForward, l)
+			return err
+		}
+		k.forward = newForwarder(k.store.Log(), k.policy.Origin(), tell, k.process.log)
+		go k.forward.run()
 	}
 	// The control socket goes on while the last requests finish, and so do the log and its witnesses.
 	var ctx context.Context
@@ -78,7 +87,10 @@ func (k *keeperPart) stop() {
 	<-k.done[1]
 	vouch(k.store.Log(), k.policy, k.process.log)
 	if err := k.store.Close(); err != nil {
-		k.process.log.Error("close", "error", err)
+		k.process.log.Error("close the store", "error", err)
+	}
+	if k.forward != nil {
+		k.forward.end()
 	}
 }
 

@@ -36,6 +36,8 @@ const (
 	callRecordConfig
 	callCheckpoint
 	callPost
+	callForward
+	callForwarded
 	calls
 )
 
@@ -47,6 +49,7 @@ var largest = [calls]struct{ asked, answered int }{
 	callFind: {8 << 10, 8 << 10}, callExamine: {8 << 10, 16 << 20}, callDecline: {64 << 10, 8 << 10}, callTraceback: {16 << 20, 0},
 	callAsk: {8 << 10, 64 << 10}, callKeep: {16 << 20, 8 << 10}, callKeepTraceback: {16 << 20, 0}, callRecordConfig: {8 << 10, 0},
 	callCheckpoint: {0, 8 << 10}, callPost: {64 << 10, 64 << 10},
+	callForward: {8 << 10, 0}, callForwarded: {0, 8 << 10},
 }
 
 const (

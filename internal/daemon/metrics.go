@@ -23,7 +23,7 @@ const (
 )
 
 // serveMetrics answers Prometheus on a listener until end is called.
-func serveMetrics(l net.Listener, of *server.Server, log *slog.Logger) (end func()) {
+func serveMetrics(l net.Listener, of *metrics, log *slog.Logger) (end func()) {
 	var open atomic.Int64
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", metricsHandler(of))
@@ -55,17 +55,32 @@ func serveMetrics(l net.Listener, of *server.Server, log *slog.Logger) (end func
 }
 
 // metricsHandler has no collector of the process: that reads /proc, which the front cannot.
-func metricsHandler(s *server.Server) http.Handler {
+func metricsHandler(m *metrics) http.Handler {
 	r := prometheus.NewRegistry()
-	r.MustRegister(&metrics{s}, collectors.NewGoCollector())
+	r.MustRegister(m, collectors.NewGoCollector())
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{MaxRequestsInFlight: 2, Timeout: metricsTimeout})
 }
 
 // metrics are the server's counters and bounds. None tells of a user, a connection or a host, nor of anything in
 // a report.
-type metrics struct{ server *server.Server }
+type metrics struct {
+	server    *server.Server
+	started   time.Time
+	forwarded func() (forwardedCount, error)
+}
+
+func newMetrics(s *server.Server, tracer *link) *metrics {
+	return &metrics{s, time.Now(), func() (forwardedCount, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		return ask[forwardedCount](ctx, tracer, callForwarded, none{})
+	}}
+}
 
 var (
+	startDesc = prometheus.NewDesc("stopd_start_time_seconds", "When the processes were started last, since 1970; what is counted begins then.", nil, nil)
+	sentDesc  = counter("leaves_forwarded", "Messages sent to the log server: the leaves of the log, and its checkpoints.")
+	lostDesc  = counter("leaves_dropped", "Leaves that were not sent to the log server, because too many waited.")
 	buildDesc = prometheus.NewDesc("stopd_build_info", "The version that runs; always 1.", []string{"version"}, nil)
 	usedDesc  = prometheus.NewDesc("stopd_bound_used", "How much of a bound is taken now.", []string{"bound"}, nil)
 	limitDesc = prometheus.NewDesc("stopd_bound_limit", "How much of a bound there is.", []string{"bound"}, nil)
@@ -97,7 +112,7 @@ func counter(name, help string) *prometheus.Desc {
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{buildDesc, usedDesc, limitDesc, metDesc} {
+	for _, d := range []*prometheus.Desc{buildDesc, startDesc, sentDesc, lostDesc, usedDesc, limitDesc, metDesc} {
 		ch <- d
 	}
 	for _, c := range counters {
@@ -108,6 +123,11 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(buildDesc, prometheus.GaugeValue, 1, Version)
+	ch <- prometheus.MustNewConstMetric(startDesc, prometheus.GaugeValue, float64(m.started.UnixNano())/1e9)
+	if n, err := m.forwarded(); err == nil { // without the tracer, all are about to be started anew
+		ch <- prometheus.MustNewConstMetric(sentDesc, prometheus.CounterValue, float64(n.Sent))
+		ch <- prometheus.MustNewConstMetric(lostDesc, prometheus.CounterValue, float64(n.Dropped))
+	}
 	for _, c := range counters {
 		ch <- prometheus.MustNewConstMetric(c.desc, prometheus.CounterValue, float64(c.of(&m.server.Counters).Load()))
 	}

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -22,6 +23,11 @@ func newServer() *server.Server {
 	c := serverConfig(Defaults())
 	c.Logger = slog.New(slog.DiscardHandler)
 	return server.New(answerer{}, c)
+}
+
+// testMetrics are a server's, beside a tracer that has sent 7 lines and dropped 2.
+func testMetrics(s *server.Server) *metrics {
+	return &metrics{s, time.Unix(1800000000, 0), func() (forwardedCount, error) { return forwardedCount{7, 2}, nil }}
 }
 
 // Every counter of the server is a metric, and its own.
@@ -39,7 +45,7 @@ func TestEveryCounterIsAMetric(t *testing.T) {
 		}
 		seen[n] = true
 	}
-	problems, err := testutil.CollectAndLint(&metrics{s})
+	problems, err := testutil.CollectAndLint(testMetrics(s))
 	if err != nil || len(problems) > 0 {
 		t.Errorf("%v, %v", problems, err)
 	}
@@ -71,14 +77,15 @@ func TestServeMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	addr := l.Addr().String()
-	defer serveMetrics(l, newServer(), slog.New(slog.DiscardHandler))()
+	defer serveMetrics(l, testMetrics(newServer()), slog.New(slog.DiscardHandler))()
 	r, err := http.Get("http://" + addr + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
 	text, err := io.ReadAll(r.Body)
 	r.Body.Close()
-	for _, want := range []string{"\nstopd_requests_total 0\n", "\nstopd_bound_limit{bound=\"lookups\"} 64\n", "\nstopd_bound_reached_total{bound=\"idle\"} 0\n", "\ngo_goroutines "} {
+	for _, want := range []string{"\nstopd_requests_total 0\n", "\nstopd_bound_limit{bound=\"lookups\"} 64\n", "\nstopd_bound_reached_total{bound=\"idle\"} 0\n", "\nstopd_start_time_seconds 1.8e+09\n",
+		"\nstopd_leaves_forwarded_total 7\n", "\nstopd_leaves_dropped_total 2\n", "\ngo_goroutines "} {
 		if err != nil || !strings.Contains(string(text), want) {
 			t.Errorf("no %q in %s: %v", want, text, err)
 		}

@@ -18,7 +18,7 @@ func (s *site) inProcess(t *testing.T) (*evidence.Store, string) {
 	}
 	for _, j := range joins {
 		a, b := net.Pipe()
-		ps[j[0]].joints[j[1]], ps[j[1]].joints[j[0]] = newLink(a, ps[j[0]].serveOther), newLink(b, ps[j[1]].serveOther)
+		ps[j[0]].joints[j[1]], ps[j[1]].joints[j[0]] = newLink(a, ps[j[0]].serveOther(j[1])), newLink(b, ps[j[1]].serveOther(j[0]))
 	}
 	l, err := net.Listen("tcp", s.cfg.Listen[0])
 	if err != nil {

@@ -121,7 +121,7 @@ func (p *process) open() error {
 	}
 	p.joints = map[role]*link{}
 	for other, c := range joints {
-		p.joints[other] = newLink(c, p.serveOther)
+		p.joints[other] = newLink(c, p.serveOther(other))
 	}
 	p.extra = fd
 	ready := make(chan struct{})
@@ -145,17 +145,25 @@ func inherited(fd uintptr) (net.Conn, error) {
 	return c, nil
 }
 
-// serveOther answers other roles, once this one has started.
-func (p *process) serveOther(ctx context.Context, c call, b []byte) ([]byte, error) {
-	part := p.part.Load()
-	if part == nil {
-		return nil, errors.New("not started yet")
+// callers are who alone may make a call, where others are joined to who serves it.
+var callers = map[call]role{callAsk: front, callForwarded: front, callPost: keeper, callForward: keeper}
+
+// serveOther answers another role, once this one has started.
+func (p *process) serveOther(other role) func(context.Context, call, []byte) ([]byte, error) {
+	return func(ctx context.Context, c call, b []byte) ([]byte, error) {
+		part := p.part.Load()
+		if part == nil {
+			return nil, errors.New("not started yet")
+		}
+		switch c {
+		case callStart, callStop, callReload, callCounted, callLog, callProve, callRecordConfig:
+			return nil, errCall(c) // the supervisor's alone
+		}
+		if r, alone := callers[c]; alone && r != other {
+			return nil, errCall(c)
+		}
+		return (*part).serves(ctx, c, b)
 	}
-	switch c {
-	case callStart, callStop, callReload, callCounted, callLog, callProve, callRecordConfig:
-		return nil, errCall(c) // the supervisor's alone
-	}
-	return (*part).serves(ctx, c, b)
 }
 
 // serveControl does what the supervisor says.

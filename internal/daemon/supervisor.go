@@ -89,7 +89,7 @@ func (s *supervisor) start() (err error) {
 	}
 	ends.close() // so that a link ends with the process at its other end
 	// The keeper asks witnesses by the tracer as soon as it has started.
-	if err := s.begin(g, tracer, started{Config: Config{Witnesses: s.cfg.Witnesses}}); err != nil {
+	if err := s.begin(g, tracer, started{Config: Config{Witnesses: s.cfg.Witnesses, Syslog: s.cfg.Syslog}}); err != nil {
 		return err
 	}
 	begun := make(chan error)
@@ -149,7 +149,7 @@ func (s *supervisor) listen() (err error) {
 
 // kept is what the keeper has to know of a configuration.
 func kept(c Config) Config {
-	return Config{Store: c.Store, Volatile: c.Volatile, Recipients: c.Recipients, Quorum: c.Quorum, Witnesses: c.Witnesses,
+	return Config{Store: c.Store, Volatile: c.Volatile, Recipients: c.Recipients, Quorum: c.Quorum, Witnesses: c.Witnesses, Syslog: c.Syslog,
 		Limits: Limits{StoreBytes: c.Limits.StoreBytes, Retention: c.Limits.Retention}}
 }
 
@@ -176,7 +176,7 @@ func (s *supervisor) begin(g *group, r role, what started) error {
 	}
 	if !s.warned {
 		for _, what := range left {
-			s.log.Warn("a process keeps more than it needs", "process", string(r), "cause", what)
+			s.log.Warn("a process keeps more than it needs", "process", string(r), "error", what)
 		}
 	}
 	return nil
@@ -244,12 +244,17 @@ func (s *supervisor) supervise(ctx context.Context, hup <-chan os.Signal) error 
 	}
 }
 
+// notify tells the service manager.
+func (s *supervisor) notify(state string) {
+	if err := notify(state); err != nil {
+		s.log.Warn("tell the service manager", "error", err)
+	}
+}
+
 // stop ends the processes in turn, each when nobody needs it any more.
 func (s *supervisor) stop() {
 	s.log.Info("stopping")
-	if err := notify("STOPPING=1"); err != nil {
-		s.log.Warn("tell the service manager", "error", err)
-	}
+	s.notify("STOPPING=1")
 	s.closeListeners()
 	g := s.running
 	ctx, cancel := context.WithTimeout(context.Background(), finishTimeout+endTime)
@@ -286,7 +291,7 @@ func (s *supervisor) closeListeners() {
 func (s *supervisor) closeControl() {
 	if s.control != nil {
 		if err := s.control.Close(); err != nil {
-			s.log.Error("close", "error", err)
+			s.log.Error("close the control socket", "error", err)
 		}
 		s.control = nil
 	}
@@ -337,6 +342,8 @@ func (s *supervisor) counted(b []byte, err error) {
 // reload replaces the configuration. A bad one is refused and the old one stays; so does what cannot be
 // changed while the daemon runs.
 func (s *supervisor) reload() {
+	s.notify(reloading())
+	defer s.notify("READY=1")
 	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
 	defer cancel()
 	at := s.running.processes[front].control
@@ -347,7 +354,8 @@ func (s *supervisor) reload() {
 		return
 	}
 	if fmt.Sprint(cfg.atStart()) != fmt.Sprint(s.cfg.atStart()) {
-		s.log.Warn("listen, store, volatile, recipients, quorum, witness and limits.store_bytes, retention, lookups and table, traceback.parallel and metrics.listen, change with a restart only")
+		s.log.Warn("a key was changed that takes effect with a restart only", "one_of",
+			"listen, store, volatile, recipients, quorum, witness, limits.store_bytes, limits.retention, limits.lookups, limits.table, traceback.parallel, metrics.listen, syslog.to")
 	}
 	_, err = ask[none](ctx, at, callReload, started{Front: serverConfig(cfg)})
 	if err == nil {

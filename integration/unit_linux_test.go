@@ -1,12 +1,14 @@
 package integration
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,9 +28,10 @@ type installation struct {
 	ctx   context.Context
 	lab   *netlab.Lab
 	h, to *netlab.Host
+	steps []string // of docs/operations.md: what installs, what starts
 }
 
-// install does what docs/operations.md says, but for the start.
+// install does what docs/operations.md says, in its words, but for the start.
 func install(t *testing.T) *installation {
 	t.Helper()
 	netlab.Require(t)
@@ -54,16 +57,15 @@ func install(t *testing.T) *installation {
 		}
 	}
 	i.must(i.to.Install(filepath.Join(bin, "stopctl"), "/usr/local/bin/stopctl"))
-	for _, f := range []struct{ from, to string }{
-		{filepath.Join(bin, "stopd"), "/usr/local/sbin/stopd"}, {filepath.Join(bin, "stopctl"), "/usr/local/bin/stopctl"},
-		{"../deploy/stopd.service", "/etc/systemd/system/stopd.service"}, {"../deploy/stopd.socket", "/etc/systemd/system/stopd.socket"},
-		{"../deploy/stopd.sysusers", "/usr/lib/sysusers.d/stopd.conf"},
-	} {
-		i.must(i.h.Install(f.from, f.to))
+	const source = "/root/source/"
+	for _, f := range []string{"stopd", "stopctl"} {
+		i.must(i.h.Install(filepath.Join(bin, f), source+"bin/"+f))
 	}
-	i.run("systemd-sysusers", "stopd.conf")
-	i.run("sh", "-c", "cd /root && stopctl init")
-	i.run("systemctl", "daemon-reload")
+	for _, f := range []string{"stopd.service", "stopd.socket", "stopd.sysusers"} {
+		i.must(i.h.Install("../deploy/"+f, source+"deploy/"+f))
+	}
+	i.steps = i.commands()
+	i.run("sh", "-e", "-c", "cd "+source+"\n"+i.steps[0])
 	t.Cleanup(func() {
 		if t.Failed() {
 			log, _ := i.h.Run(context.Background(), "journalctl", "--no-pager", "-b", "-n", "60", "-u", "stopd", "-u", "stopd.socket")
@@ -71,6 +73,20 @@ func install(t *testing.T) *installation {
 		}
 	})
 	return i
+}
+
+// commands are those of docs/operations.md.
+func (i *installation) commands() (steps []string) {
+	i.t.Helper()
+	text, err := os.ReadFile("../docs/operations.md")
+	i.must(err)
+	for _, m := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllSubmatch(text, -1) {
+		steps = append(steps, string(m[1]))
+	}
+	if len(steps) != 2 {
+		i.t.Fatalf("docs/operations.md has %d lists of commands", len(steps))
+	}
+	return steps
 }
 
 func (i *installation) must(err error) {
@@ -106,6 +122,21 @@ func (i *installation) asks(c connection, port int, redeem ...string) report.Rep
 	r, _, err := report.DecodeRedeemed(out)
 	i.must(err)
 	return r.Report
+}
+
+// configures replaces a line of the configuration.
+func (i *installation) configures(was, is string) {
+	i.t.Helper()
+	const config = "/etc/stopd/stopd.toml"
+	b, err := i.h.ReadFile(config)
+	i.must(err)
+	lines := strings.Split(string(b), "\n")
+	n := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, was) })
+	if n < 0 {
+		i.t.Fatalf("no line %q", was)
+	}
+	lines[n] = is
+	i.must(i.h.WriteFile(config, []byte(strings.Join(lines, "\n")), 0o600, "root"))
 }
 
 // looks asks until the daemon, which has just started, sees by BPF.
@@ -265,7 +296,7 @@ func TestUnit(t *testing.T) {
 		config := "/etc/stopd/stopd.toml"
 		good, err := i.h.ReadFile(config)
 		i.must(err)
-		i.must(i.h.WriteFile(config, bytes.Replace(good, []byte(`errors = "standard"`), []byte(`errors = "unknown"`), 1), 0o600, "root"))
+		i.configures("errors ", `errors = "unknown"`)
 		i.run("systemctl", "reload", "stopd")
 		i.wait("the reload", func() (bool, error) {
 			_, err := i.to.Run(i.ctx, "stopctl", "request", "192.0.2.2", "1", "2")
@@ -299,6 +330,12 @@ func TestUnit(t *testing.T) {
 
 	i.run("systemctl", "restart", "stopd")
 	i.asks(out, 113)
+	i.run("systemctl", "stop", "stopd.socket", "stopd.service")
+	i.run("sh", "-e", "-c", i.steps[1])
+	if state := i.shows("ActiveState"); state != "active" {
+		t.Errorf("after the start the unit is %s", state)
+	}
+	i.asks(out, 113)
 	i.run("systemctl", "stop", "stopd.service")
 	if state := i.run("systemctl", "is-active", "stopd.socket"); state != "active" {
 		t.Errorf("after the stop the socket is %s", state)
@@ -311,6 +348,76 @@ func TestUnit(t *testing.T) {
 		t.Errorf("after the stop the unit is %s", left)
 	}
 	i.run("stopctl", "audit")
+}
+
+// What rsyslog writes of what it is told shows that a store was made anew, in which everything is signed as it has to be.
+func TestForwarded(t *testing.T) {
+	i := install(t)
+	const config = `module(load="imtcp")
+module(load="imudp")
+input(type="imtcp" port="514")
+input(type="imudp" port="514")
+authpriv.* action(type="omfile" file="/var/log/told" template="RSYSLOG_TraditionalFileFormat")
+`
+	i.must(i.to.WriteFile("/etc/rsyslog-test.conf", []byte(config), 0o644, "root"))
+	_, err := i.to.Start("rsyslogd", "-n", "-f", "/etc/rsyslog-test.conf", "-i", "/run/rsyslog-test.pid")
+	i.must(err)
+	i.must(i.to.WaitListen(i.ctx, 514))
+	out := i.intrudes()
+	// says runs the daemon for some questions, and gives what the log server has then been told.
+	says := func(to string, questions int) {
+		t.Helper()
+		i.configures("to = ", `to = "`+to+`"`)
+		i.run("systemctl", "start", "stopd")
+		for range questions {
+			i.asks(out, 113)
+		}
+		i.run("systemctl", "stop", "stopd.socket", "stopd.service")
+		if strings.Contains(to, "192.0.2.9") {
+			return // nobody is there
+		}
+		head := strings.Fields(i.run("sh", "-c", "stopctl audit 2>&1 | sed -n 's/^log: //p'"))
+		i.wait("the last checkpoint", func() (bool, error) {
+			b, err := i.to.ReadFile("/var/log/told")
+			if err != nil {
+				return false, err
+			}
+			i.must(i.h.WriteFile("/root/told", b, 0o600, "root"))
+			return strings.Contains(string(b), fmt.Sprintf("leaves=%s root=", head[1])), nil
+		})
+	}
+	audit := func() string { return i.run("sh", "-c", "stopctl audit -forwarded /root/told 2>&1; echo status $?") }
+	for n, to := range []string{"tcp://192.0.2.1:514", "udp://192.0.2.1:514"} {
+		says(to, 3)
+		got := audit()
+		if !strings.HasSuffix(got, "status 0") || !strings.Contains(got, "forwarded: ") || n == 1 && strings.Contains(got, "forwarded: 0 records") {
+			t.Errorf("%s: %s", to, got)
+		}
+	}
+	i.run("mv", "/var/lib/stopd/store", "/root/removed")
+	says("tcp://192.0.2.9:514", 30)
+	i.run("stopctl", "audit")
+	if got := audit(); !strings.Contains(got, "altered: log: leaf ") || !strings.HasSuffix(got, "status 3") {
+		t.Errorf("a store that was made anew: %s", got)
+	}
+}
+
+// The files of deploy/ are what the programs that use them take.
+func TestDeploy(t *testing.T) {
+	netlab.Require(t)
+	dir, err := netlab.Packages(t.Context(), "apparmor", "prometheus")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, argv := range [][]string{
+		{dir + "/sbin/apparmor_parser", "-Q", "-K", "--skip-kernel-load", "--base", dir + "/etc/apparmor.d", "-I", dir + "/etc/apparmor.d", "../deploy/stopd.apparmor"},
+		{dir + "/usr/bin/promtool", "check", "rules", "../deploy/alerts.yml"},
+		{dir + "/usr/bin/promtool", "test", "rules", "testdata/alerts.yml"},
+	} {
+		if out, err := exec.CommandContext(t.Context(), argv[0], argv[1:]...).CombinedOutput(); err != nil {
+			t.Errorf("%q: %v\n%s", argv, err, out)
+		}
+	}
 }
 
 // asSeen is a report without when and by what it was looked, nor what the service manager has of that.

@@ -1,8 +1,10 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"path/filepath"
 	"slices"
@@ -41,7 +43,7 @@ func newLog(t *testing.T) *translog.Log {
 // A log server that is away delays nobody: what does not fit is counted, and covered by the checkpoint that comes when it is back.
 func TestForwarder(t *testing.T) {
 	log := newLog(t)
-	var s site
+	var said bytes.Buffer
 	back := make(chan struct{})
 	told := make(chan forwardedLine, 2*maxForwarding)
 	f := newForwarder(log, "host.example/stopd/1", func(ctx context.Context, l forwardedLine) error {
@@ -52,7 +54,7 @@ func TestForwarder(t *testing.T) {
 		default:
 			return errors.New("nobody there")
 		}
-	}, s.logger())
+	}, slog.New(slog.NewTextHandler(&said, nil)))
 	f.retry = time.Millisecond
 	go f.run()
 	const extra = 10
@@ -93,15 +95,14 @@ func TestForwarder(t *testing.T) {
 	if checkpoint.N != maxForwarding+extra || checkpoint.Hash != log.Head().Hash {
 		t.Errorf("the last checkpoint is %+v", checkpoint)
 	}
-	if got := s.log.String(); strings.Count(got, "leaves are not forwarded") != 1 || strings.Count(got, "leaves are forwarded again") != 1 {
+	if got := said.String(); strings.Count(got, "leaves are not forwarded") != 1 || strings.Count(got, "leaves are forwarded again") != 1 {
 		t.Errorf("the log has %q", got)
 	}
 }
 
 // The daemon ends although the log server never answers.
 func TestForwarderEnds(t *testing.T) {
-	var s site
-	f := newForwarder(newLog(t), "o", func(context.Context, forwardedLine) error { return errors.New("nobody there") }, s.logger())
+	f := newForwarder(newLog(t), "o", func(context.Context, forwardedLine) error { return errors.New("nobody there") }, slog.New(slog.DiscardHandler))
 	f.retry = time.Millisecond
 	go f.run()
 	begun := time.Now()

@@ -66,6 +66,7 @@ func install(t *testing.T) *installation {
 	}
 	i.steps = i.commands()
 	i.run("sh", "-e", "-c", "cd "+source+"\n"+i.steps[0])
+	i.run("mount", "--make-rshared", "/") // as systemd does itself on what is no container
 	t.Cleanup(func() {
 		if t.Failed() {
 			log, _ := i.h.Run(context.Background(), "journalctl", "--no-pager", "-b", "-n", "60", "-u", "stopd", "-u", "stopd.socket")
@@ -149,20 +150,21 @@ func (i *installation) looks(c connection, port int, redeem ...string) (r report
 	return r
 }
 
-// intrudes has mallory log in to the host and go on from there, while bob works on it.
+// intrudes has mallory log in to the host and go on from there, by a process in an IPC namespace of its own, while bob works on it.
 func (i *installation) intrudes() connection {
 	i.t.Helper()
+	i.must(i.h.WriteFile("/etc/sudoers.d/mallory", []byte("mallory ALL=(ALL) NOPASSWD: ALL\n"), 0o440, "root"))
 	i.must(startVictim(i.ctx, i.to, victimPort))
 	for _, user := range []string{"bob", "mallory"} {
 		i.must(i.lab.Trust(i.ctx, user, i.to, i.h))
 		s, err := netlab.Open(i.to.CommandAs(i.ctx, user, "ssh", "-tt", "s"))
 		i.must(err)
 		i.t.Cleanup(func() { _ = s.Close() })
-		port := victimPort
-		if user == "bob" {
-			port = 22
+		goes := "nc.traditional 192.0.2.1 22"
+		if user == "mallory" {
+			goes = fmt.Sprintf("sudo unshare --ipc sudo -u mallory nc.traditional 192.0.2.1 %d", victimPort)
 		}
-		i.must(s.Send(fmt.Sprintf("nc.traditional 192.0.2.1 %d", port)))
+		i.must(s.Send(goes))
 	}
 	var out connection
 	i.wait("the intruder's connection", func() (bool, error) {
@@ -247,6 +249,10 @@ func TestUnit(t *testing.T) {
 		t.Errorf("after the first question the unit is %s", state)
 	}
 
+	if log := i.run("journalctl", "-o", "cat", "-u", "stopd"); strings.Contains(log, "level=WARN") || strings.Contains(log, "level=ERROR") {
+		t.Errorf("after the first question the log has %s", log)
+	}
+
 	t.Run("sandbox", func(t *testing.T) {
 		uid := i.run("id", "-u", "stopd")
 		for name, p := range i.all() {
@@ -263,6 +269,37 @@ func TestUnit(t *testing.T) {
 			if bounding, err := strconv.ParseUint(p.status["CapBnd"], 16, 64); err != nil || bounding&(1<<16) != 0 {
 				t.Errorf("%s: CapBnd is %q", name, p.status["CapBnd"])
 			}
+		}
+	})
+
+	t.Run("checks", func(t *testing.T) {
+		unit, err := i.h.ReadFile("/etc/systemd/system/stopd.service")
+		i.must(err)
+		unit = []byte(strings.NewReplacer("Type=notify", "Type=oneshot", "ExecStart=/usr/local/sbin/stopd", "ExecStart=/usr/local/sbin/stopd -check").Replace(string(unit)))
+		i.must(i.h.WriteFile("/etc/systemd/system/check.service", unit, 0o644, "root"))
+		i.run("systemctl", "daemon-reload")
+		i.run("systemctl", "start", "check")
+		seen := func(lines string) string {
+			_, lines, _ = strings.Cut(lines, "\nprevious hosts: ")
+			lines, _, _ = strings.Cut(lines, "\nkeeper can: ") // less in here
+			return lines
+		}
+		out, inside := i.run("systemd-run", "--quiet", "--pipe", "--wait", "/usr/local/sbin/stopd", "-check"), ""
+		i.wait("what is printed", func() (bool, error) {
+			inside = i.run("journalctl", "-o", "cat", "-u", "check")
+			return strings.Contains(inside, "\nkeeper can: "), nil
+		})
+		if d := cmp.Diff(seen(out), seen(inside)); d != "" || strings.Count(inside, ": yes") < 6 {
+			t.Errorf("stopd -check (-without the sandbox +in it):\n%s\n%s", d, inside)
+		}
+	})
+
+	// Network namespaces with names are found by their mounts.
+	t.Run("sees what is mounted later", func(t *testing.T) {
+		i.run("ip", "netns", "add", "later")
+		defer i.run("ip", "netns", "delete", "later")
+		if mounts := i.run("cat", fmt.Sprintf("/proc/%d/mountinfo", i.all()["collector"].pid)); !strings.Contains(mounts, " /run/netns/later ") {
+			t.Errorf("the collector's mounts are %s", mounts)
 		}
 	})
 

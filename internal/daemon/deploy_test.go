@@ -61,7 +61,9 @@ func TestDeployedMetrics(t *testing.T) {
 			t.Errorf("%s is not on the dashboard", name)
 		}
 	}
-	var dashboard struct{ Panels []struct{ Targets []struct{ Expr string } } }
+	var dashboard struct {
+		Panels []struct{ Targets []struct{ Expr string } }
+	}
 	if err := json.Unmarshal(deployed(t, "grafana.json"), &dashboard); err != nil {
 		t.Fatal(err)
 	}

@@ -82,8 +82,7 @@ func (f *forwarder) run() {
 		case <-look.C:
 			f.checkpoint(ctx)
 		case <-f.stop:
-			for len(f.queue) > 0 {
-				f.send(ctx, <-f.queue)
+			for len(f.queue) > 0 && f.send(ctx, <-f.queue) {
 			}
 			f.checkpoint(ctx)
 			return
@@ -104,9 +103,9 @@ func (f *forwarder) checkpoint(ctx context.Context) {
 	}
 }
 
-// send sends one line, as often as it takes. It is false where the time to stop has come.
+// send sends one line, as often as it takes; once it is to stop, at most once more. It is false where the line was not sent.
 func (f *forwarder) send(ctx context.Context, l Forwarded) bool {
-	for {
+	for last := false; ; {
 		host, _ := os.Hostname()
 		within, cancel := context.WithTimeout(ctx, forwardTimeout)
 		err := f.tell(within, forwardedLine{l.format(time.Now(), host), f.dropped.Load()})
@@ -122,9 +121,12 @@ func (f *forwarder) send(ctx context.Context, l Forwarded) bool {
 			f.logger.Warn("leaves are not forwarded", "error", err)
 			f.failing = true
 		}
-		select {
-		case <-ctx.Done():
+		if last || ctx.Err() != nil {
 			return false
+		}
+		select {
+		case <-f.stop:
+			last = true
 		case <-time.After(f.retry):
 		}
 	}

@@ -30,6 +30,11 @@ func setupAudit(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 		if err != nil {
 			return err
 		}
+		log, err := openForwarded(*forwarded)
+		if err != nil {
+			return err
+		}
+		defer log.Close()
 		a, err := evidence.Audit(ctx, dir, p)
 		if err != nil {
 			return err
@@ -42,7 +47,7 @@ func setupAudit(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 			a.Findings = append(a.Findings, f)
 		}
 		if *forwarded != "" {
-			if err := auditForwarded(ctx, *forwarded, dir, a, std.err); err != nil {
+			if err := auditForwarded(ctx, log, dir, a, std.err); err != nil {
 				return err
 			}
 		}

@@ -21,20 +21,37 @@ const forwardedBatch = 4096
 // maxForwarded bounds the findings of an audit with a log server's file.
 const maxForwarded = 1000
 
+// A forwarded is a log server's file, as long as it was when it was opened.
+type forwarded struct {
+	*os.File
+	text io.Reader
+}
+
+// openForwarded opens a file before the store is audited: what the server is told meanwhile the audit need not know. Without a
+// name there is nothing.
+func openForwarded(file string) (f forwarded, err error) {
+	if file == "" {
+		return f, nil
+	}
+	if f.File, err = os.Open(file); err != nil {
+		return f, fmt.Errorf("read what was forwarded: %w", err)
+	}
+	f.text = f.File
+	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+		f.text = io.LimitReader(f.File, info.Size())
+	}
+	return f, nil
+}
+
 // auditForwarded holds what a log server was told against the log of an audited store: lines of its files, of which those
 // of other logs, and of others than stopd, are passed over. What it finds it adds to the audit.
-func auditForwarded(ctx context.Context, file, dir string, a *evidence.Audited, w io.Writer) error {
+func auditForwarded(ctx context.Context, f forwarded, dir string, a *evidence.Audited, w io.Writer) error {
 	head := a.Log.Head
 	if head.Origin == "" {
 		return nil // no checkpoint is of use, and that was found
 	}
-	f, err := os.Open(file)
-	if err != nil {
-		return fmt.Errorf("read what was forwarded: %w", err)
-	}
-	defer f.Close()
-	h := holding{Audited: a, file: file, log: filepath.Join(dir, "log")}
-	lines := bufio.NewScanner(f)
+	h := holding{Audited: a, file: f.Name(), log: filepath.Join(dir, "log")}
+	lines := bufio.NewScanner(f.text)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		h.line++
@@ -54,7 +71,7 @@ func auditForwarded(ctx context.Context, file, dir string, a *evidence.Audited, 
 	}
 	h.hold()
 	if h.told == 0 {
-		return fmt.Errorf("%s says nothing of the log %s", file, head.Origin)
+		return fmt.Errorf("%s says nothing of the log %s", f.Name(), head.Origin)
 	}
 	fmt.Fprintf(w, "forwarded: %s and %s, the newest over %d leaves; agree: %d\n", count(h.told-h.checkpoints, "record"), count(h.checkpoints, "checkpoint"), h.newest, h.agree)
 	if h.later > 0 {

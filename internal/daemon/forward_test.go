@@ -174,3 +174,18 @@ func TestLogServer(t *testing.T) {
 		t.Error("nobody listens, and it is sent")
 	}
 }
+
+// What the tracer does for one role, it does not do for another.
+func TestCallers(t *testing.T) {
+	p := &process{role: tracer}
+	var made part = &tracerPart{}
+	p.part.Store(&made)
+	for c, by := range callers {
+		for _, r := range roles {
+			_, err := p.serveOther(r)(t.Context(), c, []byte("no value"))
+			if refused := err != nil && err.Error() == errCall(c).Error(); refused != (r != by) {
+				t.Errorf("call %d by the %s: %v", c, r, err)
+			}
+		}
+	}
+}

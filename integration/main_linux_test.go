@@ -205,18 +205,15 @@ func (w *world) addSite(ctx context.Context, i int) (*site.Site, error) {
 	return s, s.Run(ctx)
 }
 
-// startUnit starts stopd as an administrator would have systemd start it.
+// startUnit starts stopd as an administrator would have systemd start it, in its sandbox.
 func startUnit(ctx context.Context, s *site.Site) error {
-	unit, err := os.ReadFile("../deploy/stopd.service")
-	if err != nil {
-		return err
+	for _, name := range []string{"stopd.service", "stopd.socket"} {
+		if err := s.Host.Install("../deploy/"+name, "/etc/systemd/system/"+name); err != nil {
+			return err
+		}
 	}
-	const path = "/etc/systemd/system/stopd.service"
-	where := "[Service]\nExecStart=\nExecStart=/usr/local/bin/stopd -config " + site.Config + "\n"
-	if err := s.Host.WriteFile(path, unit, 0o644, "root"); err != nil {
-		return err
-	}
-	if err := s.Host.WriteFile(path+".d/site.conf", []byte(where), 0o644, "root"); err != nil {
+	where := "[Service]\nExecStart=\nExecStart=/usr/local/bin/stopd -config " + site.Config + "\nReadWritePaths=" + filepath.Dir(site.Store) + "\n"
+	if err := s.Host.WriteFile("/etc/systemd/system/stopd.service.d/site.conf", []byte(where), 0o644, "root"); err != nil {
 		return err
 	}
 	for _, args := range [][]string{{"daemon-reload"}, {"start", "stopd"}} {

@@ -24,11 +24,17 @@ func setupAudit(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 	store := fs.String("store", "", "the store `directory` (default that of the configuration)")
 	config := fs.String("config", "", "the daemon's configuration `file`, for the witnesses"+whichConfig)
 	policy := fs.String("policy", "", "a `file` with the keys of the log and its witnesses, and their quorum (c2sp.org/tlog-policy), instead of the host's own")
+	forwarded := fs.String("forwarded", "", "a `file` of the log server that was told of the log (syslog.to), to hold the log against")
 	return func(ctx context.Context, std stdio, _ []string) error {
 		dir, p, err := auditPolicy(*store, *config, *policy)
 		if err != nil {
 			return err
 		}
+		log, err := openForwarded(*forwarded)
+		if err != nil {
+			return err
+		}
+		defer log.Close()
 		a, err := evidence.Audit(ctx, dir, p)
 		if err != nil {
 			return err
@@ -39,6 +45,11 @@ func setupAudit(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 		for _, f := range said {
 			f.Path = "log/" + f.Path
 			a.Findings = append(a.Findings, f)
+		}
+		if *forwarded != "" {
+			if err := auditForwarded(ctx, log, dir, a, std.err); err != nil {
+				return err
+			}
 		}
 		for _, f := range a.Findings {
 			fmt.Fprintln(std.out, f)

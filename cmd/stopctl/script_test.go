@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -20,7 +22,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"stopctl": main, "hold": hold})
+	testscript.Main(m, map[string]func(){"stopctl": main, "hold": hold, "loghost": loghost})
 }
 
 // hold makes a connection within this host, writes its two ports into a file and holds it until it is told
@@ -57,6 +59,49 @@ func hold() {
 	}()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "hold:", err)
+		os.Exit(1)
+	}
+}
+
+// loghost is a log server by TCP: it writes its port into a file and each message that comes (RFC 6587, section 3.4.1) as a
+// line into another, until it is told to stop and its last client has gone.
+func loghost() {
+	err := func() error {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(os.Args[1]+".tmp", []byte(strconv.Itoa(l.Addr().(*net.TCPAddr).Port)), 0o666); err != nil {
+			return err
+		}
+		if err := os.Rename(os.Args[1]+".tmp", os.Args[1]); err != nil {
+			return err
+		}
+		file, err := os.OpenFile(os.Args[2], os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o666)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		stop := make(chan os.Signal, 1)
+		signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
+		go func() { <-stop; l.Close() }()
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return nil
+			}
+			for r := bufio.NewReader(c); err == nil; {
+				var n int
+				if _, err = fmt.Fscanf(r, "%d ", &n); err == nil {
+					_, err = io.CopyN(file, r, int64(n))
+					fmt.Fprintln(file)
+				}
+			}
+			c.Close()
+		}
+	}()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "loghost:", err)
 		os.Exit(1)
 	}
 }

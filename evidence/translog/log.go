@@ -38,7 +38,8 @@ type Log struct {
 	// witnessed is the size of what each witness cosigned last, by its key.
 	witnessed map[string]int64
 
-	many chan struct{} // filled where many tiles wait
+	many   chan struct{} // filled where many tiles wait
+	follow func(n int64, leaf tlog.Hash)
 
 	// writing is held while files are written. It is taken before mu.
 	writing sync.Mutex
@@ -202,6 +203,14 @@ func (l *Log) Check(n int64, leaf Leaf) error {
 	return nil
 }
 
+// Follow has f called with the number and the hash of each leaf that is appended from now on, in their order. It is not to
+// wait, nor to call the log.
+func (l *Log) Follow(f func(n int64, leaf tlog.Hash)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.follow = f
+}
+
 // Append appends leaves of records that are durable, since a checkpoint may cover them at once. They are kept
 // in memory until then; only where very many wait, because nobody signs, it writes full tiles itself.
 func (l *Log) Append(leaves []Leaf) error {
@@ -209,7 +218,11 @@ func (l *Log) Append(leaves []Leaf) error {
 	for _, leaf := range leaves {
 		b := leaf.Append(make([]byte, 0, LeafSize))
 		l.bundle, _ = torchwood.AppendTileEntry(l.bundle, b) // it fails for more than 64 KiB
-		l.tree.add(tlog.RecordHash(b), l.full)
+		h := tlog.RecordHash(b)
+		if l.follow != nil {
+			l.follow(l.tree.size, h)
+		}
+		l.tree.add(h, l.full)
 	}
 	waiting := len(l.pending)
 	l.mu.Unlock()

@@ -376,3 +376,37 @@ func TestLeaf(t *testing.T) {
 		t.Error("a short leaf was parsed")
 	}
 }
+
+// Who follows a log is told each leaf once, with the hash that the log has of it.
+func TestFollow(t *testing.T) {
+	l := create(t, newKey(t))
+	told := map[int64]tlog.Hash{}
+	if err := l.Append(leavesOf(0, 3)); err != nil {
+		t.Fatal(err)
+	}
+	l.Follow(func(n int64, h tlog.Hash) { told[n] = h })
+	if err := l.Append(leavesOf(3, 600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	var leaves []int64
+	for n := range int64(600) {
+		leaves = append(leaves, 599-n)
+	}
+	hashes, err := LeafHashes(l.dir, l.Head().Tree, leaves)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, n := range leaves {
+		if h, ok := told[n]; ok != (n >= 3) || ok && h != hashes[i] {
+			t.Errorf("leaf %d: told %t", n, ok)
+		}
+	}
+	for _, n := range []int64{-1, 600} {
+		if _, err := LeafHashes(l.dir, l.Head().Tree, []int64{n}); err == nil {
+			t.Errorf("leaf %d is found", n)
+		}
+	}
+}

@@ -159,3 +159,19 @@ func TreeAt(dir string, tree tlog.Tree, n int64) (tlog.Tree, error) {
 	}
 	return tlog.Tree{N: n, Hash: h}, nil
 }
+
+// LeafHashes are the hashes of leaves of a tree, checked against it.
+func LeafHashes(dir string, tree tlog.Tree, leaves []int64) ([]tlog.Hash, error) {
+	at := make([]int64, len(leaves))
+	for i, n := range leaves {
+		if n < 0 || n >= tree.N {
+			return nil, fmt.Errorf("find leaf %d: the log has %d leaves", n, tree.N)
+		}
+		at[i] = tlog.StoredHashIndex(0, n)
+	}
+	hs, err := tlog.TileHashReader(tree, tileReader(dir)).ReadHashes(at)
+	if err != nil {
+		return nil, fmt.Errorf("find leaves: %w", err)
+	}
+	return hs, nil
+}

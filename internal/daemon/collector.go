@@ -35,7 +35,7 @@ func (o *collectorPart) start(s started) (err error) {
 	rand.Read(o.secret[:]) // never fails
 	o.later.Go(func() {
 		if err := o.sys.accelerate(); err != nil {
-			o.log.Info("descriptors are read by /proc alone", "cause", err)
+			o.log.Info("descriptors are read by /proc alone", "error", err)
 		}
 	})
 	var ctx context.Context

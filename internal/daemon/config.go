@@ -37,6 +37,7 @@ type Config struct {
 	Save       Save           `toml:"save"`
 	Metrics    Metrics        `toml:"metrics"`
 	Peers      []Peer         `toml:"peer"`
+	Syslog     Syslog         `toml:"syslog"`
 	Witnesses  []Witness      `toml:"witness"`
 }
 
@@ -110,6 +111,11 @@ type Save struct {
 // Metrics says where what was counted can be read.
 type Metrics struct {
 	Listen string `toml:"listen"` // an address of the host's own and a port; empty is nowhere
+}
+
+// Syslog says which log server is told the leaves of the store's log.
+type Syslog struct {
+	To string `toml:"to"` // "udp://" or "tcp://", an address and a port; empty is none
 }
 
 // A Duration is written as Go writes it: "120s". A number without its unit is none.
@@ -271,6 +277,10 @@ func (c *Config) check() error {
 			errs = append(errs, fmt.Errorf("metrics.listen: %q is not a loopback address and port", m))
 		}
 	}
+	if c.Syslog.To != "" {
+		_, err := parseLogServer(c.Syslog.To)
+		errs = append(errs, err)
+	}
 	if c.Store == "" {
 		errs = append(errs, errors.New("store is empty"))
 	}
@@ -408,6 +418,7 @@ func Template(c Config) []byte {
 	w("users       = %t", s.Users)
 	w("environment = %t  # facts from the processes' environment", s.Environment)
 	w("\n[metrics]\nlisten = %s  # where Prometheus reads them, such as \"127.0.0.1:9113\"; empty is nowhere", strconv.Quote(c.Metrics.Listen))
+	w("\n[syslog]\nto = %s  # a log server that is told the hash of each record, such as \"udp://192.0.2.9:514\" or \"tcp://192.0.2.9:514\"; empty is none", strconv.Quote(c.Syslog.To))
 	w("\n# Who is answered otherwise than the rest; one section a peer, and the longest prefix decides:")
 	if len(c.Peers) == 0 {
 		w("# [[peer]]\n# hosts  = [\"192.0.2.9\"]  # addresses and prefixes\n# system = \"OTHER\"  # or UNIX, for those that refuse OTHER")

@@ -58,9 +58,7 @@ func Run(ctx context.Context, path string, log *slog.Logger) error {
 	if s.metrics != nil {
 		log.Info("listening for metrics", "address", s.metrics.Addr().String())
 	}
-	if err := notify("READY=1"); err != nil {
-		log.Warn("tell the service manager", "error", err)
-	}
+	s.notify("READY=1")
 	return s.supervise(ctx, hup)
 }
 
@@ -98,7 +96,7 @@ func storeConfig(cfg Config, log *slog.Logger) (evidence.Config, error) {
 
 // atStart returns what cannot change while the daemon runs.
 func (c Config) atStart() []any {
-	return []any{c.Listen, c.Store, c.Volatile, c.Recipients, c.Quorum, c.Witnesses, c.Reply.OptIn, c.Limits.StoreBytes, c.Limits.Retention, c.Limits.Lookups, c.Limits.Table, c.Traceback.Parallel, c.Metrics.Listen}
+	return []any{c.Listen, c.Store, c.Volatile, c.Recipients, c.Quorum, c.Witnesses, c.Reply.OptIn, c.Limits.StoreBytes, c.Limits.Retention, c.Limits.Lookups, c.Limits.Table, c.Traceback.Parallel, c.Metrics.Listen, c.Syslog.To}
 }
 
 // examiner makes an examiner, which can only look as long as it has no keeper.

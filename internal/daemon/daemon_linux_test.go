@@ -146,7 +146,7 @@ func TestDaemon(t *testing.T) {
 		return a
 	}
 	r := s.redeem(t, ask(stop.SV).Token)
-	if len(r.Processes) == 0 || r.Processes[0].PID != os.Getpid() || len(r.Processes[0].Args) == 0 || r.Host.Name == "" {
+	if len(r.Processes) == 0 || r.Processes[0].PID != os.Getpid() || len(r.Processes[0].Args) == 0 || r.Host.Name == "" || r.Host.Clock == nil {
 		t.Errorf("the report is %+v", r)
 	}
 	if r = s.redeem(t, ask(stop.ID).Token); r.Kind != report.KindID || len(r.Processes) != 0 || r.Connection.UID != uint32(os.Getuid()) {
@@ -201,7 +201,7 @@ func TestDaemon(t *testing.T) {
 		t.Errorf("the control socket is still there: %v", err)
 	}
 	// Five requests, two of them refused. Each reload counted, and the end did.
-	last := "level=INFO msg=\"counted since the start\" requests=5 malformed=0 errors=2 tokens=3 names=0 decoys=0 duplicates=0 over_bound=0 asked=0 evicted=0 refused=0 failed=0 no_room=0 handshakes=0 failed_handshakes=0 plain_refused=0\n"
+	last := "level=INFO msg=\"counted since the start\" requests=5 malformed=0 errors=2 tokens=3 names=0 decoys=0 duplicates=0 over_bound=0 asked=0 evicted=0 refused=0 failed=0 no_room=0 handshakes=0 failed_handshakes=0 plain_refused=0 leaves_forwarded=0 leaves_dropped=0\n"
 	if got := s.log.String(); !strings.HasSuffix(got, last) || strings.Count(got, "counted since the start") != 3 || !strings.Contains(got, "msg=stopping\n") {
 		t.Errorf("the log has %q", got)
 	}

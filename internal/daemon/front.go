@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/server"
@@ -39,10 +40,10 @@ func (f *frontPart) start(s started) error {
 		}
 		ls = append(ls, l)
 	}
-	var metrics net.Listener
+	var page net.Listener // of metrics
 	if s.Metrics {
 		var err error
-		if metrics, err = receiveListener(f.passes); err != nil {
+		if page, err = receiveListener(f.passes); err != nil {
 			return err
 		}
 	}
@@ -59,8 +60,8 @@ func (f *frontPart) start(s started) error {
 	ctx, f.cancel = context.WithCancel(context.Background())
 	f.server = server.New(answerer{f.process.joints[collector]}, tracing{f.process.joints[tracer]}, f.config(s))
 	f.endMetrics = func() {}
-	if metrics != nil {
-		f.endMetrics = serveMetrics(metrics, f.server, f.process.log)
+	if page != nil {
+		f.endMetrics = serveMetrics(page, metrics{f.server.AllCounted, time.Now()}, f.process.log)
 	}
 	for _, l := range ls {
 		go func() {

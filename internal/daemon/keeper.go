@@ -24,6 +24,7 @@ type keeperPart struct {
 	key     *tls.Certificate // of the host; nil where it has none
 	cancel  context.CancelFunc
 	done    [2]chan struct{} // the log's work, the control socket
+	forward *forwarder       // nil where there is no log server
 	ended   atomic.Bool
 }
 
@@ -41,6 +42,14 @@ func (k *keeperPart) start(s started) error {
 	}
 	if k.store, k.policy, err = openStore(s.Config, by, k.process.log); err != nil {
 		return err
+	}
+	if s.Config.Syslog.To != "" {
+		tell := func(ctx context.Context, l forwardedLine) error {
+			_, err := ask[none](ctx, k.process.joints[tracer], callForward, l)
+			return err
+		}
+		k.forward = newForwarder(k.store.Log(), k.policy.Origin(), tell, k.process.log)
+		go k.forward.run()
 	}
 	// The control socket goes on while the last requests finish, and so do the log and its witnesses.
 	var ctx context.Context
@@ -86,7 +95,10 @@ func (k *keeperPart) stop() {
 	<-k.done[1]
 	vouch(k.store.Log(), k.policy, k.process.log)
 	if err := k.store.Close(); err != nil {
-		k.process.log.Error("close", "error", err)
+		k.process.log.Error("close the store", "error", err)
+	}
+	if k.forward != nil {
+		k.forward.end()
 	}
 }
 

@@ -41,6 +41,7 @@ const (
 	callSignClient
 	callRead
 	callResolve
+	callForward
 	calls
 )
 
@@ -54,7 +55,7 @@ var largest = [calls]struct{ asked, answered int }{
 	callKeep: {16 << 20, 8 << 10}, callKeepTraceback: {16 << 20, 0}, callRecordConfig: {8 << 10, 0},
 	callCheckpoint: {0, 8 << 10}, callPost: {64 << 10, 64 << 10}, callCertificate: {0, 4 << 10},
 	callSignServer: {256, 128}, callSignClient: {256, 128},
-	callRead: {8 << 10, 32 << 10}, callResolve: {1 << 10, 8 << 10},
+	callRead: {8 << 10, 32 << 10}, callResolve: {1 << 10, 8 << 10}, callForward: {8 << 10, 0},
 }
 
 const (

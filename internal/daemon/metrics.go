@@ -23,10 +23,10 @@ const (
 )
 
 // serveMetrics answers Prometheus on a listener until end is called.
-func serveMetrics(l net.Listener, of *server.Server, log *slog.Logger) (end func()) {
+func serveMetrics(l net.Listener, of metrics, log *slog.Logger) (end func()) {
 	var open atomic.Int64
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", metricsHandler(of.AllCounted))
+	mux.Handle("GET /metrics", metricsHandler(of))
 	s := &http.Server{
 		Handler: mux, ReadTimeout: metricsTimeout, WriteTimeout: metricsTimeout, IdleTimeout: metricsTimeout, MaxHeaderBytes: 4096,
 		ConnState: func(c net.Conn, state http.ConnState) {
@@ -55,17 +55,21 @@ func serveMetrics(l net.Listener, of *server.Server, log *slog.Logger) (end func
 }
 
 // metricsHandler has no collector of the process: that reads /proc, which the front cannot.
-func metricsHandler(counted counted) http.Handler {
+func metricsHandler(m metrics) http.Handler {
 	r := prometheus.NewRegistry()
-	r.MustRegister(counted, collectors.NewGoCollector())
+	r.MustRegister(m, collectors.NewGoCollector())
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{MaxRequestsInFlight: 2, Timeout: metricsTimeout})
 }
 
-// counted are the counters and bounds of the front and the tracer. None tells of a user, a connection or a host, nor of
+// metrics are the counters and bounds of the front and the tracer. None tells of a user, a connection or a host, nor of
 // anything in a report.
-type counted func(context.Context) (server.Counted, error)
+type metrics struct {
+	counted func(context.Context) (server.Counted, error)
+	started time.Time
+}
 
 var (
+	startDesc = prometheus.NewDesc("stopd_start_time_seconds", "When the processes were started last, since 1970; what is counted begins then.", nil, nil)
 	buildDesc = prometheus.NewDesc("stopd_build_info", "The version that runs; always 1.", []string{"version"}, nil)
 	usedDesc  = prometheus.NewDesc("stopd_bound_used", "How much of a bound is taken now.", []string{"bound"}, nil)
 	limitDesc = prometheus.NewDesc("stopd_bound_limit", "How much of a bound there is.", []string{"bound"}, nil)
@@ -90,6 +94,8 @@ var counters = map[string]*prometheus.Desc{
 	"handshakes":        counter("handshakes", "Connections that speak TLS."),
 	"failed_handshakes": counter("failed_handshakes", "Connections that began with TLS and came to nothing."),
 	"plain_refused":     counter("plain_refused", "Lines in plain of peers whose key is pinned, which are not answered."),
+	forwardedCount:      counter("leaves_forwarded", "Messages sent to the log server: the leaves of the log, and its checkpoints."),
+	droppedCount:        counter("leaves_dropped", "Leaves that were not sent to the log server, because too many waited."),
 }
 
 func counter(name, help string) *prometheus.Desc {
@@ -97,8 +103,8 @@ func counter(name, help string) *prometheus.Desc {
 }
 
 // Describe implements prometheus.Collector.
-func (counted) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{buildDesc, usedDesc, limitDesc, metDesc} {
+func (m metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{buildDesc, startDesc, usedDesc, limitDesc, metDesc} {
 		ch <- d
 	}
 	for _, d := range counters {
@@ -107,11 +113,12 @@ func (counted) Describe(ch chan<- *prometheus.Desc) {
 }
 
 // Collect implements prometheus.Collector.
-func (c counted) Collect(ch chan<- prometheus.Metric) {
+func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(buildDesc, prometheus.GaugeValue, 1, Version)
+	ch <- prometheus.MustNewConstMetric(startDesc, prometheus.GaugeValue, float64(m.started.UnixNano())/1e9)
 	ctx, cancel := context.WithTimeout(context.Background(), metricsTimeout)
 	defer cancel()
-	all, err := c(ctx)
+	all, err := m.counted(ctx)
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(metDesc, err)
 		return

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bufio"
+	"context"
 	"io"
 	"log/slog"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -23,6 +25,14 @@ func newServer() *server.Server {
 	c := serverConfig(Defaults())
 	c.Logger = slog.New(slog.DiscardHandler)
 	return server.New(answerer{}, server.NewTracebacks(nil, c), c)
+}
+
+// testMetrics are a server's, beside a tracer without a log server.
+func testMetrics(s *server.Server) metrics {
+	return metrics{func(ctx context.Context) (server.Counted, error) {
+		c, err := s.AllCounted(ctx)
+		return c.And(server.Counted{Counts: (*logServer)(nil).counts()}), err
+	}, time.Unix(1800000000, 0)}
 }
 
 // Every counter is a metric, and its own; what both halves count is added up.
@@ -45,10 +55,10 @@ func TestEveryCounterIsAMetric(t *testing.T) {
 			t.Errorf("%s is no metric", n.Name)
 		}
 	}
-	if n := reflect.TypeFor[server.Counters]().NumField(); len(seen) != n || len(counters) != n {
+	if n := reflect.TypeFor[server.Counters]().NumField(); len(seen) != n || len(counters) != n+len((*logServer)(nil).counts()) {
 		t.Errorf("%d are told of, %d are metrics, and there are %d", len(seen), len(counters), n)
 	}
-	problems, err := testutil.CollectAndLint(counted(newServer().AllCounted))
+	problems, err := testutil.CollectAndLint(testMetrics(newServer()))
 	if err != nil || len(problems) > 0 {
 		t.Errorf("%v, %v", problems, err)
 	}
@@ -81,14 +91,15 @@ func TestServeMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	addr := l.Addr().String()
-	defer serveMetrics(l, newServer(), slog.New(slog.DiscardHandler))()
+	defer serveMetrics(l, testMetrics(newServer()), slog.New(slog.DiscardHandler))()
 	r, err := http.Get("http://" + addr + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
 	text, err := io.ReadAll(r.Body)
 	r.Body.Close()
-	for _, want := range []string{"\nstopd_requests_total 0\n", "\nstopd_bound_limit{bound=\"lookups\"} 64\n", "\nstopd_bound_reached_total{bound=\"idle\"} 0\n", "\nstopd_asked_total 0\n", "\nstopd_bound_limit{bound=\"tracebacks\"} 64\n", "\ngo_goroutines "} {
+	for _, want := range []string{"\nstopd_requests_total 0\n", "\nstopd_bound_limit{bound=\"lookups\"} 64\n", "\nstopd_bound_reached_total{bound=\"idle\"} 0\n", "\nstopd_asked_total 0\n", "\nstopd_bound_limit{bound=\"tracebacks\"} 64\n", "\nstopd_leaves_dropped_total 0\n",
+		"\nstopd_start_time_seconds 1.8e+09\n", "\ngo_goroutines "} {
 		if err != nil || !strings.Contains(string(text), want) {
 			t.Errorf("no %q in %s: %v", want, text, err)
 		}

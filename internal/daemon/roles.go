@@ -53,7 +53,7 @@ var joins = []join{
 	{front, keeper, []call{callCertificate, callSignServer}},
 	{collector, keeper, []call{callKeep, callCheckpoint}},
 	{tracer, keeper, []call{callKeepTraceback, callCertificate, callSignClient}},
-	{keeper, tracer, []call{callPost}},
+	{keeper, tracer, []call{callPost, callForward}},
 }
 
 // links are the pairs of roles that are joined, in an order that all processes know.

@@ -107,6 +107,32 @@ func TestNotify(t *testing.T) {
 	}
 }
 
+// The service manager knows when a reload begins and ends, whatever comes of it.
+func TestReloadIsTold(t *testing.T) {
+	s := newSite(t)
+	d := s.start(t)
+	path := filepath.Join(t.TempDir(), "notify")
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	t.Setenv("NOTIFY_SOCKET", path)
+	for _, config := range []string{string(Template(s.cfg)), "listn = 1\n"} {
+		if err := os.WriteFile(s.config, []byte(config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		d.reload()
+		for _, want := range []string{"RELOADING=1\nMONOTONIC_USEC=", "READY=1"} {
+			b := make([]byte, 100)
+			l.SetReadDeadline(time.Now().Add(10 * time.Second))
+			if n, err := l.Read(b); err != nil || !strings.HasPrefix(string(b[:n]), want) {
+				t.Errorf("%q, %v, want %q", b[:n], err, want)
+			}
+		}
+	}
+}
+
 func TestListen(t *testing.T) {
 	no6 := func(network, addr string) (net.Listener, error) {
 		if network == "tcp" {

@@ -90,8 +90,8 @@ func (s *supervisor) start() (err error) {
 	}
 	ends.close() // so that a link ends with the process at its other end
 	// The keeper asks witnesses by the tracer as soon as it has started.
-	resolves := Config{Witnesses: s.cfg.Witnesses, Reply: Reply{OptIn: s.cfg.Reply.OptIn}, Peers: s.cfg.Peers}
-	if err := s.begin(g, tracer, started{Config: resolves, Server: traced(s.now)}); err != nil {
+	what := Config{Witnesses: s.cfg.Witnesses, Reply: Reply{OptIn: s.cfg.Reply.OptIn}, Peers: s.cfg.Peers, Syslog: s.cfg.Syslog}
+	if err := s.begin(g, tracer, started{Config: what, Server: traced(s.now)}); err != nil {
 		return err
 	}
 	begun := make(chan error)
@@ -151,7 +151,7 @@ func (s *supervisor) listen() (err error) {
 
 // kept is what the keeper has to know of a configuration.
 func kept(c Config) Config {
-	return Config{Store: c.Store, Volatile: c.Volatile, Recipients: c.Recipients, Quorum: c.Quorum, Witnesses: c.Witnesses,
+	return Config{Store: c.Store, Volatile: c.Volatile, Recipients: c.Recipients, Quorum: c.Quorum, Witnesses: c.Witnesses, Syslog: c.Syslog,
 		Limits: Limits{StoreBytes: c.Limits.StoreBytes, Retention: c.Limits.Retention}}
 }
 
@@ -192,7 +192,7 @@ func (s *supervisor) begin(g *group, r role, what started) error {
 	}
 	if !s.warned {
 		for _, what := range left {
-			s.log.Warn("a process keeps more than it needs", "process", string(r), "cause", what)
+			s.log.Warn("a process keeps more than it needs", "process", string(r), "error", what)
 		}
 	}
 	return nil
@@ -263,12 +263,17 @@ func (s *supervisor) supervise(ctx context.Context, hup <-chan os.Signal) error 
 	}
 }
 
+// notify tells the service manager.
+func (s *supervisor) notify(state string) {
+	if err := notify(state); err != nil {
+		s.log.Warn("tell the service manager", "error", err)
+	}
+}
+
 // stop ends the processes in turn, each when nobody needs it any more.
 func (s *supervisor) stop() {
 	s.log.Info("stopping")
-	if err := notify("STOPPING=1"); err != nil {
-		s.log.Warn("tell the service manager", "error", err)
-	}
+	s.notify("STOPPING=1")
 	s.closeListeners()
 	// Who is asked after the last reply may still answer, and what became of all is recorded.
 	s.finish(front)
@@ -310,7 +315,7 @@ func (s *supervisor) closeListeners() {
 func (s *supervisor) closeControl() {
 	if s.control != nil {
 		if err := s.control.Close(); err != nil {
-			s.log.Error("close", "error", err)
+			s.log.Error("close the control socket", "error", err)
 		}
 		s.control = nil
 	}
@@ -364,6 +369,8 @@ func (s *supervisor) counted() {
 // reload replaces the configuration. A bad one is refused and the old one stays; so does what cannot be
 // changed while the daemon runs.
 func (s *supervisor) reload() {
+	s.notify(reloading())
+	defer s.notify("READY=1")
 	s.counted()
 	cfg, err := Load(s.path)
 	if err != nil {
@@ -371,7 +378,8 @@ func (s *supervisor) reload() {
 		return
 	}
 	if fmt.Sprint(cfg.atStart()) != fmt.Sprint(s.cfg.atStart()) {
-		s.log.Warn("listen, store, volatile, recipients, quorum, witness, reply.opt_in and limits.store_bytes, retention, lookups and table, traceback.parallel and metrics.listen, change with a restart only")
+		s.log.Warn("a key was changed that takes effect with a restart only", "one_of",
+			"listen, store, volatile, recipients, quorum, witness, reply.opt_in, limits.store_bytes, limits.retention, limits.lookups, limits.table, traceback.parallel, metrics.listen, syslog.to")
 	}
 	cfg.Reply.OptIn = cfg.Reply.OptIn && s.cfg.Reply.OptIn // the tracer cannot look names up otherwise
 	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)

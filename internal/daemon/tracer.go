@@ -21,6 +21,7 @@ type tracerPart struct {
 	tracebacks *server.Tracebacks
 	witnesses  []Witness
 	client     *http.Client
+	syslog     *logServer // nil where there is none
 	resolves   bool
 	mu         sync.Mutex
 	key        *tls.Certificate // of the host; nil until it is needed, and where it has none
@@ -29,6 +30,12 @@ type tracerPart struct {
 func (t *tracerPart) start(s started) error {
 	net.DefaultResolver.PreferGo = true // the system's would load libraries
 	t.witnesses, t.client, t.resolves = s.Config.Witnesses, translog.WitnessClient(nil), s.Config.resolves()
+	if s.Config.Syslog.To != "" {
+		var err error
+		if t.syslog, err = parseLogServer(s.Config.Syslog.To); err != nil {
+			return err
+		}
+	}
 	t.tracebacks = server.NewTracebacks(t.keep, t.config(s))
 	return nil
 }
@@ -67,6 +74,13 @@ func (t *tracerPart) serves(ctx context.Context, c call, b []byte) ([]byte, erro
 		return serve(ctx, c, b, func(ctx context.Context, p posted) (answered, error) { return post(ctx, t.client, t.witnesses, p) })
 	case callResolve:
 		return serve(ctx, c, b, t.resolve)
+	case callForward:
+		return serve(ctx, c, b, t.forward)
+	case callCounted:
+		return serve(ctx, c, b, func(ctx context.Context, _ none) (server.Counted, error) {
+			counted, err := t.tracebacks.Counted(ctx)
+			return counted.And(server.Counted{Counts: t.syslog.counts()}), err
+		})
 	}
 	return serveTracer(ctx, t.tracebacks, c, b)
 }
@@ -81,6 +95,16 @@ func (t *tracerPart) certificate(ctx context.Context) (*tls.Certificate, error) 
 	var err error
 	t.key, err = certificate(ctx, t.process.joints[keeper], callSignClient)
 	return t.key, err
+}
+
+// forward sends a line to the log server.
+func (t *tracerPart) forward(ctx context.Context, l forwardedLine) (none, error) {
+	if t.syslog == nil {
+		return none{}, errCall(callForward)
+	}
+	ctx, cancel := context.WithTimeout(ctx, forwardTimeout)
+	defer cancel()
+	return none{}, t.syslog.send(ctx, l)
 }
 
 // maxAddresses is how many addresses of a host's name count.

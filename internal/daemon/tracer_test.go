@@ -23,7 +23,7 @@ func TestOnlyWhatIsJoined(t *testing.T) {
 		{front, collector}: {callFind, callExamine, callDecline}, {front, tracer}: {callCounted, callBegin},
 		{front, keeper}:     {callCertificate, callSignServer},
 		{collector, tracer}: {callFound, callResolve}, {collector, keeper}: {callKeep, callCheckpoint},
-		{tracer, keeper}: {callKeepTraceback, callCertificate, callSignClient}, {keeper, tracer}: {callPost},
+		{tracer, keeper}: {callKeepTraceback, callCertificate, callSignClient}, {keeper, tracer}: {callPost, callForward},
 	}
 	got := map[ask][]call{}
 	for _, to := range roles {

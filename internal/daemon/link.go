@@ -252,7 +252,10 @@ func (e *farError) Unwrap() error { return e.is }
 
 // ask calls the other end with a value and fills in its answer.
 func ask[Answer, Asked any](ctx context.Context, l *link, c call, asked Asked) (answer Answer, err error) {
-	b, err := json.Marshal(asked)
+	var b []byte
+	if largest[c].asked > 0 {
+		b, err = json.Marshal(asked)
+	}
 	if err == nil {
 		b, err = l.call(ctx, c, b)
 	}

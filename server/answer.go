@@ -232,7 +232,7 @@ func (s *Server) refuse(ctx context.Context, cfg *Config, q stop.Question, word 
 		word = stop.UnknownError
 	}
 	s.Counters.Errors.Add(1)
-	s.wait(cfg, q.Type)
+	s.wait(cfg, q)
 	return answer{reply: stop.Reply{Local: q.Request.Local, Remote: q.Request.Remote, Error: word}}, nil
 }
 
@@ -244,14 +244,14 @@ func (s *Server) decoy(ctx context.Context, cfg *Config, q stop.Question, why st
 
 // decline answers with a token that stands for why there was no examination.
 func (s *Server) decline(ctx context.Context, cfg *Config, q stop.Question, why string, sameAs stop.Token) (answer, error) {
-	s.wait(cfg, q.Type)
+	s.wait(cfg, q)
 	t, err := s.answerer.Decline(ctx, q, why, sameAs)
 	return s.saved(cfg, q, t, err)
 }
 
 // over answers at a bound, without any work.
 func (s *Server) over(cfg *Config, q stop.Question) answer {
-	s.wait(cfg, q.Type)
+	s.wait(cfg, q)
 	return s.turnAway(cfg, q)
 }
 

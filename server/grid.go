@@ -70,12 +70,12 @@ func (g *grid) took(k gridKey, n int) {
 	r.seen++
 }
 
-// wait lets the time pass that an examination would have taken, but for its last slot. Where examinations are late
-// as a rule, a reply that is never late would be to none. It comes before what is recorded instead, so that the
-// record is no further from the reply than a report is.
-func (s *Server) wait(cfg *Config, t stop.Type) {
-	slot := cfg.Slots.of(t)
-	time.Sleep(time.Duration(s.grid.draw(gridKey{t, slot})-1) * slot)
+// wait lets the time pass that an examination would have taken since the question was read, but for its last slot.
+// Where examinations are late as a rule, a reply that is never late would be to none. It comes before what is recorded
+// instead, so that the record is no further from the reply than a report is.
+func (s *Server) wait(cfg *Config, q stop.Question) {
+	slot := cfg.Slots.of(q.Type)
+	time.Sleep(time.Until(q.Time.Add(time.Duration(s.grid.draw(gridKey{q.Type, slot})-1) * slot)))
 }
 
 // release holds a reply back until the next slot. Every reply to a line that parses

@@ -84,7 +84,7 @@ func (b *bench) replyTimes(port uint16, slots daemon.Slots, typ string, samples 
 	c := unbounded()
 	c.Reply.Slots, c.Reply.Errors = slots, server.ErrorsToken
 	c.Limits.Table = 1 << 20
-	c.Traceback.Timeout = daemon.Duration{Duration: time.Second}
+	c.Traceback.Timeout, c.Traceback.Window = daemon.Duration{Duration: time.Second}, daemon.Duration{Duration: time.Hour}
 	d, err := b.startStopd(port, c, -1)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,118 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"testing"
+	"time"
+
+	"filippo.io/age"
+
+	"github.com/stopd/stopd"
+	"github.com/stopd/stopd/evidence"
+	"github.com/stopd/stopd/examine"
+	"github.com/stopd/stopd/host"
+)
+
+// noRoom keeps nothing.
+type noRoom struct{}
+
+func (noRoom) Keep(context.Context, []byte, stop.Payer) (stop.Token, error) {
+	return stop.Token{}, stop.ErrNoRoom
+}
+func (noRoom) KeepTraceback(context.Context, stop.Token, []byte) error { return stop.ErrNoRoom }
+
+// Whatever one process calls, and whatever another answers, a process goes on: it serves, refuses, or gets an error.
+func FuzzMessages(f *testing.F) {
+	end := netip.MustParseAddrPort("192.0.2.1:9")
+	for c, v := range map[call]any{
+		callFind:          question{Request: stop.Request{Local: 1, Remote: 2, Type: stop.SV}, Requester: end.Addr(), Local: end},
+		callExamine:       question{Request: stop.Request{Local: 70000, Remote: 0, Type: stop.SVRec, SID: 1 << 63}, Local: end},
+		callDecline:       declined{Why: "\x00\xff", SameAs: stop.Token{1}},
+		callTraceback:     tracebacks{stop.Token{2}, []stop.Traceback{{Previous: stop.Ends{Remote: end}, Reply: "r"}}},
+		callAsk:           hostAsked{end.Addr(), -1, end, stop.Request{}},
+		callKeepTraceback: keptTraceback{stop.Token{3}, []byte("{}")},
+		callRecordConfig:  [32]byte{1},
+		callPost:          posted{URL: "https://witness.example/add-checkpoint", Body: []byte("b")},
+		callLog:           logged{slog.LevelError, "m", [][2]string{{"k", "v"}}},
+		callReload:        started{Config: Defaults(), Front: serverConfig(Defaults())},
+	} {
+		b, err := json.Marshal(v)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(byte(c), b)
+	}
+	f.Add(byte(callKeep), []byte("{}\nreport"))
+	f.Add(byte(callFind), []byte(`{"Local":"fe80::1%x","UID":4294967296}`))
+	dir := f.TempDir()
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		f.Fatal(err)
+	}
+	quiet := slog.New(slog.DiscardHandler)
+	store, err := evidence.Open(dir+"/store", evidence.Config{Recipients: []age.Recipient{id.Recipient()}, AllowVolatile: true, Logger: quiet})
+	if err != nil {
+		f.Fatal(err)
+	}
+	store.Close() // what comes to it is refused, once it was understood
+	x := &examine.Examiner{Host: &host.Replay{}, Keeper: noRoom{}, Name: "stopd", Deadline: time.Second,
+		Sources: func() []string { return nil }, UserName: func(context.Context, uint32) string { return "" }}
+	ended, cancel := context.WithCancel(context.Background())
+	cancel() // nobody is connected to
+	asking, asks := &tracerPart{}, tracer
+	if err := asking.start(started{Config: Config{Witnesses: []Witness{{URL: "https://witness.example", Key: "k"}}}}); err != nil {
+		f.Fatal(err)
+	}
+	serves := map[role]func(context.Context, call, []byte) ([]byte, error){
+		collector: serveAnswerer(func() *examine.Examiner { return x }), keeper: (&keeperPart{process: &process{log: quiet}, store: store}).serves,
+		asks: asking.serves, "supervisor": (&supervisor{log: quiet}).said(front),
+	}
+	f.Fuzz(func(t *testing.T, n byte, body []byte) {
+		c := call(n)
+		if c >= calls || len(body) > largest[c].asked {
+			return // the link does not let it through
+		}
+		for r, serve := range serves {
+			ctx := context.Background()
+			if r == asks {
+				ctx = ended
+			}
+			answer, err := serve(ctx, c, body)
+			if err == nil && len(answer) > largest[c].answered {
+				t.Errorf("the %s answers call %d with %d octets", r, c, len(answer))
+			}
+			if err != nil && answer != nil {
+				t.Errorf("the %s answers call %d with %q and %v", r, c, answer, err)
+			}
+			if err != nil && parseFailure(formatFailure(err)).Error() == "" && err.Error() != "" {
+				t.Errorf("%v is lost on its way", err)
+			}
+		}
+		for _, err := range []error{understand[stop.Connection](body), understand[stop.Finding](body), understand[stop.Token](body), understand[stop.Answer](body),
+			understand[answered](body), understand[[]string](body)} {
+			if err != nil && errors.Is(err, errLink) {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// understand has an answer read, and what was read written and read again.
+func understand[T any](body []byte) error {
+	var v, again T
+	if err := json.Unmarshal(body, &v); err != nil {
+		return nil
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return errors.Join(errLink, err)
+	}
+	if err := json.Unmarshal(b, &again); err != nil {
+		return errors.Join(errLink, err)
+	}
+	return nil
+}

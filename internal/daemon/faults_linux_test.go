@@ -62,7 +62,7 @@ var steps = []struct {
 	{name: "accepted"},
 	{name: "being looked up", call: callFind},
 	{name: "looked up", call: callFind, answer: true, before: true},
-	{name: "being examined", call: callCheckpoint, before: true},
+	{name: "being examined", call: callCheckpoint, before: true}, // it, or one after it
 	{name: "being kept", call: callKeep},
 	{name: "kept", call: callKeep, answer: true, before: true},
 	{name: "kept and not replied", call: callExamine, answer: true},

@@ -63,7 +63,7 @@ func TestLink(t *testing.T) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	report := bytes.Repeat([]byte("\x00\n\xff"), 1000)
-	if k, err := (&farKeeper{x}).Keep(t.Context(), report, stop.Payer{UID: 7}); err != nil || k != stop.TokenOf(report) {
+	if k, err := (&farKeeper{link: x}).Keep(t.Context(), report, stop.Payer{UID: 7}); err != nil || k != stop.TokenOf(report) {
 		t.Errorf("keep: %v, %v", k, err)
 	}
 	for c, want := range map[call]error{callExamine: stop.ErrNoUser, callDecline: stop.ErrNoRoom, callAsk: syscall.EADDRNOTAVAIL} {

@@ -34,7 +34,7 @@ func (s *site) inProcess(t *testing.T) (*evidence.Store, string) {
 		t.Fatal(err)
 	}
 	k := &keeperPart{process: ps[keeper]}
-	parts := map[role]part{keeper: k, tracer: &tracerPart{}, collector: &collectorPart{keeper: &farKeeper{ps[collector].joints[keeper]}, log: s.logger()},
+	parts := map[role]part{keeper: k, tracer: &tracerPart{}, collector: &collectorPart{keeper: &farKeeper{link: ps[collector].joints[keeper]}, log: s.logger()},
 		front: &frontPart{process: ps[front], passes: theirs}}
 	for _, r := range roles {
 		made := parts[r]

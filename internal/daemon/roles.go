@@ -211,7 +211,7 @@ func (p *process) begin(_ context.Context, s started) ([]string, error) {
 	case tracer:
 		made = &tracerPart{}
 	case collector:
-		made = &collectorPart{keeper: &farKeeper{p.joints[keeper]}, log: p.log}
+		made = &collectorPart{keeper: &farKeeper{link: p.joints[keeper]}, log: p.log}
 	case keeper:
 		made = &keeperPart{process: p, control: passes}
 	default:

@@ -36,7 +36,7 @@ type identd struct {
 	dir  string // removed at its end
 	log  *bytes.Buffer
 
-	first time.Time // when the first answer came
+	began, first time.Time // when it was started, and when the first answer came
 }
 
 // noGrid are slots too short to wait for.
@@ -103,17 +103,17 @@ var multiarch = map[string]string{"amd64": "x86_64-linux-gnu", "arm64": "aarch64
 func (b *bench) startIdentd(d *identd, cpu int) (*identd, error) {
 	d.log = new(bytes.Buffer)
 	d.cmd.Stderr = d.log
+	d.began = time.Now()
 	if err := onCPU(cpu, d.cmd.Start); err != nil {
 		return nil, fmt.Errorf("start %s: %w", d.name, err)
 	}
-	began := time.Now()
 	for {
 		_, err := d.ask("1 , 1")
 		if err == nil {
 			d.first = time.Now()
 			return d, nil
 		}
-		if time.Since(began) > 20*time.Second || b.ctx.Err() != nil {
+		if time.Since(d.began) > 20*time.Second || b.ctx.Err() != nil {
 			d.end()
 			return nil, fmt.Errorf("wait for %s: %w: %s", d.name, err, d.log)
 		}

@@ -1,6 +1,6 @@
 // Bench measures how long stopd takes to look at a host, beside the algorithm of Brian Carrier's thesis
 // (package thesis), on processes and connections that it makes for the purpose. It runs as root, in
-// namespaces of its own where nothing else runs, and takes less than ten minutes.
+// namespaces of its own where nothing else runs, and takes about twenty minutes.
 //
 // It prints a line for each round, which benchstat reads, and then the medians as a table.
 package main

@@ -139,7 +139,7 @@ func ratio(a, b float64) string {
 	if b == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%.2g×", a/b)
+	return times(time.Duration(1e6*a), time.Duration(1e6*b))
 }
 
 func percentile99(ds []time.Duration) time.Duration {

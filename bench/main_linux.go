@@ -135,7 +135,8 @@ func run() error {
 	for _, m := range []struct {
 		name string
 		run  func() error
-	}{{"P1", b.lookUp}, {"P3", b.simple}, {"P4", b.complex}, {"owner", b.owners}, {"P8", b.store}, {"P11", b.worst}, {"timing", b.timing}, {"P2", b.requests}, {"P5", b.impact}, {"P9", b.idle}} {
+	}{{"P1", b.lookUp}, {"P2", b.requests}, {"P3", b.simple}, {"P4", b.complex}, {"owner", b.owners}, {"P5", b.impact}, {"P8", b.store},
+		{"P9", b.idle}, {"P11", b.worst}, {"timing", b.timing}} {
 		if *only != "" && !strings.Contains(","+*only+",", ","+m.name+",") {
 			continue
 		}

@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -167,28 +169,25 @@ type turned struct {
 // turn runs the benchmark for a time, and asks so often a minute meanwhile, the first time half an interval after the beginning.
 func (b *bench) turn(m *memory, d *identd, loops int, length time.Duration, perMinute int, line string) (t turned, err error) {
 	used, began := d.cpu(), time.Now()
-	done := make(chan error, 1)
+	var asking sync.WaitGroup
+	var asked, failed atomic.Int64
 	stop := make(chan struct{})
-	go func() {
-		if perMinute == 0 {
-			done <- nil
-			return
-		}
-		interval := time.Minute / time.Duration(perMinute)
-		for n := 0; ; n++ {
+	asking.Go(func() {
+		for n := 0; perMinute > 0; n++ {
+			interval := time.Minute / time.Duration(perMinute)
 			select {
 			case <-stop:
-				done <- nil
 				return
 			case <-time.After(time.Until(began.Add(interval/2 + time.Duration(n)*interval))):
 			}
-			if _, err := d.ask(line); err != nil {
-				done <- err
-				return
-			}
-			t.asked++
+			asking.Go(func() { // none waits for the one before
+				if _, err := d.ask(line); err != nil {
+					failed.Add(1)
+				}
+				asked.Add(1)
+			})
 		}
-	}()
+	})
 	n := 0
 	for ; time.Since(began) < length && b.ctx.Err() == nil; n += loops {
 		wall, cpu, err := m.loop(loops)
@@ -198,8 +197,9 @@ func (b *bench) turn(m *memory, d *identd, loops int, length time.Duration, perM
 		t.wall, t.cpu = t.wall+float64(wall.Microseconds()), t.cpu+float64(cpu.Microseconds())
 	}
 	close(stop)
-	if err := <-done; err != nil {
-		return t, err
+	asking.Wait()
+	if t.asked = int(asked.Load()); failed.Load() > 0 {
+		return t, fmt.Errorf("%d of %d requests were not answered; it said %s", failed.Load(), t.asked, d.log)
 	}
 	spent := float64((d.cpu() - used).Microseconds())
 	if t.asked > 0 {

@@ -57,7 +57,7 @@ func (b *bench) timing() error {
 		t.add(k.kind, k.typ, v[0], v[1], v[2], v[3])
 	}
 	b.section("What the time of a reply tells", t, fmt.Sprintf("How often one reply is told apart by the best threshold, found on one half of %s replies of each kind and tried on the other; "+
-		"50%% is chance, and the rows of another report say how far chance goes. Medians are those of reports and of the kind. The whole daemon answers; the host is otherwise idle. To reach: at most 55%% with the grid (here %.0f%%).", count(samples), 100*most))
+		"50%% is chance, and the rows of another report say how far chance goes. Medians are those of reports and of the kind. The whole daemon answers. To reach: at most 55%% with the grid (here %.0f%%).", count(samples), 100*most))
 	return nil
 }
 

@@ -3,31 +3,21 @@ package main
 import (
 	"bufio"
 	"cmp"
-	"context"
-	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
-	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
-	"github.com/stopd/stopd"
-	"github.com/stopd/stopd/evidence"
-	"github.com/stopd/stopd/examine"
-	"github.com/stopd/stopd/internal/linux"
-	"github.com/stopd/stopd/report"
+	"github.com/stopd/stopd/internal/daemon"
 	"github.com/stopd/stopd/server"
 )
 
-// timing measures what a requester can tell by the time of one reply: whether it stands for a report. It may ask on
-// behalf of others, so that all replies are tokens.
+// timing measures what a requester can tell by the time of one reply of the whole daemon: whether it stands for a report. It may ask on
+// behalf of others, and errors are decoys, so that all replies are tokens.
 func (b *bench) timing() error {
-	samples := 600
+	samples := 1000
 	if b.quick {
 		samples = 200
 	}
@@ -36,141 +26,147 @@ func (b *bench) timing() error {
 		return err
 	}
 	defer g.end()
-	h, err := linux.Open()
-	if err != nil {
-		return err
-	}
-	defer h.Close()
-	dir, store, err := b.emptyStore()
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	defer store.Close()
-	x := examiner(h, store)
-	t := table{head: []string{"told from a report", "type", "without a grid", "with it"}}
+	t := table{head: []string{"told from a report", "type", "without a grid", "medians", "with it", "medians"}}
 	type row struct{ typ, kind string }
-	told := map[row][2]float64{}
+	told := map[row][4]string{}
 	var order []row
-	for i, slots := range []server.Slots{{}, {ID: 5 * time.Millisecond, IDRec: 20 * time.Millisecond, SV: 20 * time.Millisecond, SVRec: 20 * time.Millisecond}} {
-		for _, typ := range []string{"ID", "SV", "SV_REC"} {
-			times, err := b.replyTimes(x, store, slots, typ, samples)
+	most := 0.0
+	for i, slots := range []daemon.Slots{noGrid, daemon.Defaults().Reply.Slots} {
+		for j, typ := range []string{"ID", "ID_REC", "SV", "SV_REC"} {
+			times, err := b.replyTimes(uint16(1191+4*i+j), slots, typ, samples)
 			if err != nil {
 				return err
 			}
-			for _, kind := range []string{"no such connection", "a stranger's decoy", "a duplicate", "another report"} {
-				if times[kind] == nil {
-					continue
-				}
+			for _, kind := range append(kindsOf(typ), anotherReport) {
 				k := row{typ, kind}
 				v := told[k]
-				v[i] = toldApart(times["a report"], times[kind])
+				share := toldApart(times[aReport], times[kind])
+				if i == 1 {
+					most = max(most, share)
+				}
+				v[2*i], v[2*i+1] = fmt.Sprintf("%.0f%%", 100*share), format(middle(times[aReport]))+", "+format(middle(times[kind]))
 				if told[k] = v; i == 0 {
 					order = append(order, k)
 				}
-				fmt.Fprintf(b.out, "# timing/slots=%s/type=%s/kind=%s: told %.1f%%, medians %s and %s\n", slots.SV, typ, strings.ReplaceAll(kind, " ", "-"),
-					100*v[i], format(middle(times["a report"])), format(middle(times[kind])))
+				fmt.Fprintf(b.out, "# timing/slots=%s/type=%s/kind=%s: told %.1f%%, medians %s\n", slots.SV, typ, strings.ReplaceAll(kind, " ", "-"), 100*share, v[2*i+1])
 			}
 		}
 	}
 	for _, k := range order {
-		t.add(k.kind, k.typ, fmt.Sprintf("%.0f%%", 100*told[k][0]), fmt.Sprintf("%.0f%%", 100*told[k][1]))
+		v := told[k]
+		t.add(k.kind, k.typ, v[0], v[1], v[2], v[3])
 	}
-	b.section("What the time of a reply tells", t, fmt.Sprintf("How often one reply is told apart by the best threshold, found on one half of %d replies of each kind and tried on the other; "+
-		"50%% is chance, and the last rows say how far chance goes. The host is otherwise idle. To reach: at most 55%% with the grid.", samples))
+	b.section("What the time of a reply tells", t, fmt.Sprintf("How often one reply is told apart by the best threshold, found on one half of %s replies of each kind and tried on the other; "+
+		"50%% is chance, and the rows of another report say how far chance goes. Medians are those of reports and of the kind. The whole daemon answers. To reach: at most 55%% with the grid (here %.0f%%).", count(samples), 100*most))
 	return nil
 }
 
-// replyTimes asks for each kind of reply so often, all kinds mixed, one after the other, and returns how long each took.
-func (b *bench) replyTimes(x *examine.Examiner, store *evidence.Store, slots server.Slots, typ string, samples int) (map[string][]time.Duration, error) {
-	everybody := []netip.Prefix{netip.PrefixFrom(loopback, 32)}
-	cfg := &server.Config{
-		Errors: server.ErrorsStandard, OnBehalf: everybody, Slots: slots, Logger: slog.New(slog.DiscardHandler),
-		Limits: server.Limits{Connections: 64, ConnectionsPerSource: 64, RequestsPerConn: 1 << 30, Idle: time.Minute, Lookups: 64,
-			PerSourcePerSecond: 1e9, Burst: 1e9, PerUserPerSecond: 1e9, UserBurst: 1e9, AskersPerSID: 64, Table: 1 << 20, Over: server.OverDecoy},
-		Traceback: server.TracebackConfig{Port: 1, Window: 2 * time.Minute, MaxPrevious: 8, Timeout: time.Second, Parallel: 64},
+// The kinds of replies.
+const (
+	aReport       = "a report"
+	anotherReport = "another report"
+	absent        = "no such connection"
+	inbound       = "an inbound connection"
+	stranger      = "a stranger's decoy"
+	duplicate     = "a duplicate"
+)
+
+// kindsOf are what there is beside reports for a type.
+func kindsOf(typ string) []string {
+	if strings.HasSuffix(typ, "_REC") {
+		return []string{absent, inbound, stranger, duplicate}
 	}
-	tracebacks := server.NewTracebacks(func(ctx context.Context, t stop.Token, records []stop.Traceback) error {
-		return store.KeepTraceback(ctx, t, report.EncodeTraceback(records))
-	}, cfg)
-	x.Tracer = tracebacks
-	s := server.New(x, tracebacks, cfg)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	return []string{absent, inbound, stranger}
+}
+
+// replyTimes asks for each kind of reply so often, all kinds mixed, one after the other, and returns how long each took.
+func (b *bench) replyTimes(port uint16, slots daemon.Slots, typ string, samples int) (map[string][]time.Duration, error) {
+	c := unbounded()
+	c.Reply.Slots, c.Reply.Errors = slots, server.ErrorsToken
+	c.Limits.Table = 1 << 20
+	c.Traceback.Timeout, c.Traceback.Window = daemon.Duration{Duration: time.Second}, daemon.Duration{Duration: time.Hour}
+	d, err := b.startStopd(port, c, -1)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(b.ctx)
-	done := make(chan error, 1)
-	go func() { done <- s.Serve(ctx, l) }()
-	defer func() {
-		cancel()
-		<-done
-		s.Wait(context.Background())
-		tracebacks.Wait(context.Background())
-	}()
-	dial := func(from netip.Addr, port int) (*bufio.ReadWriter, error) {
-		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: from.AsSlice(), Port: port}}
-		c, err := d.DialContext(ctx, "tcp", l.Addr().String())
+	defer d.end()
+	local, remote, end, err := loopbackConnection() // its other end is inbound
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	dial := func(from netip.Addr) (*bufio.ReadWriter, error) {
+		c, err := d.dial(b.ctx, from)
 		if err != nil {
 			return nil, err
 		}
 		return bufio.NewReadWriter(bufio.NewReader(c), bufio.NewWriter(c)), nil
 	}
-	var trusted *bufio.ReadWriter
-	err = syscall.EADDRINUSE
-	for port := 1023; errors.Is(err, syscall.EADDRINUSE) && port > 0; port-- { // on behalf of others is asked from below 1024
-		trusted, err = dial(loopback, port)
-	}
+	trusted, err := dial(loopback)
 	if err != nil {
 		return nil, err
 	}
-	stranger, err := dial(netip.MustParseAddr("127.0.0.2"), 0)
+	others, err := dial(netip.MustParseAddr("127.0.0.2"))
 	if err != nil {
 		return nil, err
-	}
-	kinds := []string{"a report", "no such connection", "a stranger's decoy", "another report"}
-	recursive := strings.HasSuffix(typ, "_REC")
-	if recursive {
-		kinds = append(kinds, "a duplicate")
 	}
 	var turns []string
-	for _, k := range kinds {
+	for _, k := range append(kindsOf(typ), aReport, anotherReport) {
 		turns = append(turns, slices.Repeat([]string{k}, samples)...)
 	}
 	rand.Shuffle(len(turns), func(i, j int) { turns[i], turns[j] = turns[j], turns[i] })
+	if slices.Contains(turns, duplicate) {
+		turns = append([]string{duplicate}, turns...) // the first with its number is none
+	}
 	times := map[string][]time.Duration{}
 	for i, kind := range turns {
-		local, on, sid := asked[0].Port(), trusted, fmt.Sprintf(" : %d", 1000+i)
+		on, sid, ports, behalf := trusted, fmt.Sprintf(" : %d", 1000+i), fmt.Sprintf("%d , %d", asked[0].Port(), asked[1].Port()), " : "+asked[1].Addr().String()
 		switch kind {
-		case "no such connection":
-			local = 1
-		case "a stranger's decoy":
-			on = stranger
-		case "a duplicate":
+		case absent:
+			ports = fmt.Sprintf("1 , %d", asked[1].Port())
+		case inbound:
+			ports, behalf = fmt.Sprintf("%d , %d", remote.Port(), local.Port()), "" // on behalf of others there is a report
+		case stranger:
+			on = others
+		case duplicate:
 			sid = " : 7"
 		}
-		if !recursive {
+		if !strings.HasSuffix(typ, "_REC") {
 			sid = ""
 		}
 		began := time.Now()
-		fmt.Fprintf(on, "%d , %d : %s%s : %s\r\n", local, asked[1].Port(), typ, sid, asked[1].Addr())
+		fmt.Fprintf(on, "%s : %s%s%s\r\n", ports, typ, sid, behalf)
 		err := on.Flush()
 		line, err2 := on.ReadString('\n')
 		took := time.Since(began)
 		if err := cmp.Or(err, err2); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w; it said %s", err, d.log)
 		}
 		if !strings.Contains(line, "USERID") {
-			return nil, fmt.Errorf("a %s is answered %q", kind, line)
+			return nil, fmt.Errorf("%s is answered %q", kind, line)
 		}
-		if kind != "a duplicate" || len(times[kind]) > 0 || i > samples { // the first with that number is none
+		if i > 0 || kind != duplicate {
 			times[kind] = append(times[kind], took)
 		}
 	}
-	if want := uint64(samples); s.Counters.Decoys.Load() < 2*want || s.Counters.OverBound.Load() > 0 {
-		return nil, fmt.Errorf("replies are not what they should be: %d decoys, %d over a bound", s.Counters.Decoys.Load(), s.Counters.OverBound.Load())
+	return times, d.counted(samples, typ)
+}
+
+// counted ends the daemon, and checks by what it counted that replies were what they should be: decoys are those of three
+// kinds.
+func (d *identd) counted(samples int, typ string) error {
+	d.end()
+	want := fmt.Sprintf(" decoys=%d ", 3*samples+1) // and the one of the start
+	if strings.HasSuffix(typ, "_REC") {
+		want += fmt.Sprintf("duplicates=%d ", samples)
+	} else {
+		want += "duplicates=0 "
 	}
-	return times, nil
+	want += "over_bound=0 "
+	if !strings.Contains(d.log.String(), want) {
+		return fmt.Errorf("replies are not what they should be: no %q in %s", want, d.log)
+	}
+	return nil
 }
 
 var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})

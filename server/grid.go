@@ -76,12 +76,12 @@ func (g *grid) took(k gridKey, n int) {
 	r.seen++
 }
 
-// wait lets the time pass that an examination would have taken, but for its last slot. Where examinations are late
-// as a rule, a reply that is never late would be to none. It comes before what is recorded instead, so that the
-// record is no further from the reply than a report is.
+// wait lets the time pass that an examination would have taken since the question was read, but for its last slot.
+// Where examinations are late as a rule, a reply that is never late would be to none. It comes before what is recorded
+// instead, so that the record is no further from the reply than a report is.
 func (s *Server) wait(cfg *Config, q stop.Question) {
 	k := cfg.gridKey(q)
-	time.Sleep(time.Duration(s.grid.draw(k)-1) * k.slot)
+	time.Sleep(time.Until(q.Time.Add(time.Duration(s.grid.draw(k)-1) * k.slot)))
 }
 
 // release holds a reply back until the next slot. Every reply to a line that parses

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/examine"
@@ -64,7 +65,17 @@ func (o *collectorPart) serves(ctx context.Context, c call, b []byte) ([]byte, e
 }
 
 // A farKeeper is the keeper as the collector sees it. It does not wait for it for ever.
-type farKeeper struct{ link *link }
+type farKeeper struct {
+	link *link
+
+	mu     sync.Mutex
+	digest string    // of the log's last checkpoint
+	asked  time.Time // when that was
+}
+
+// checkpointAge is for how long the last checkpoint is not asked for again. A report that commits to one before the last is
+// proven to be no older than that one; checkpoints are ten seconds apart at least.
+const checkpointAge = time.Second
 
 func (k *farKeeper) Keep(ctx context.Context, report []byte, p stop.Payer) (stop.Token, error) {
 	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
@@ -86,10 +97,16 @@ func (k *farKeeper) Keep(ctx context.Context, report []byte, p stop.Payer) (stop
 	return t, nil
 }
 
-// checkpoint is the digest of the log's last checkpoint.
+// checkpoint is the digest of the log's last checkpoint, as it was at most checkpointAge ago; empty where the keeper does not say.
 func (k *farKeeper) checkpoint() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if time.Since(k.asked) < checkpointAge {
+		return k.digest
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
 	defer cancel()
-	digest, _ := ask[string](ctx, k.link, callCheckpoint, none{})
-	return digest
+	k.digest, _ = ask[string](ctx, k.link, callCheckpoint, none{})
+	k.asked = time.Now()
+	return k.digest
 }

@@ -149,6 +149,9 @@ func TestDaemon(t *testing.T) {
 	if len(r.Processes) == 0 || r.Processes[0].PID != os.Getpid() || len(r.Processes[0].Args) == 0 || r.Host.Name == "" || r.Host.Clock == nil {
 		t.Errorf("the report is %+v", r)
 	}
+	if r.Request.Checkpoint == "" {
+		t.Error("the report commits to no checkpoint of the log")
+	}
 	if r = s.redeem(t, ask(stop.ID).Token); r.Kind != report.KindID || len(r.Processes) != 0 || r.Connection.UID != uint32(os.Getuid()) {
 		t.Errorf("the small report is %+v", r)
 	}

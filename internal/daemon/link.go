@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -70,6 +71,7 @@ var errLink = errors.New("the other process has ended")
 // A link joins two processes of the daemon. Both ends may call, and answers come in any order.
 type link struct {
 	conn   net.Conn
+	reader *bufio.Reader // of conn: most messages come whole with one system call
 	serves func(ctx context.Context, c call, asked []byte) ([]byte, error)
 	ended  chan struct{}
 
@@ -91,7 +93,7 @@ type result struct {
 
 // newLink takes over a connection. What the other end calls is served by serves, many calls at once.
 func newLink(conn net.Conn, serves func(ctx context.Context, c call, asked []byte) ([]byte, error)) *link {
-	l := &link{conn: conn, serves: serves, ended: make(chan struct{}), waiting: map[uint64]waiting{}}
+	l := &link{conn: conn, reader: bufio.NewReader(conn), serves: serves, ended: make(chan struct{}), waiting: map[uint64]waiting{}}
 	go l.read()
 	return l
 }
@@ -154,7 +156,7 @@ func (l *link) read() {
 }
 
 func (l *link) message(ctx context.Context, slots chan struct{}) error {
-	c, n, size, err := readHeader(l.conn)
+	c, n, size, err := readHeader(l.reader)
 	if err != nil {
 		return err
 	}
@@ -163,7 +165,7 @@ func (l *link) message(ctx context.Context, slots chan struct{}) error {
 			return errors.New("a call that is not served")
 		}
 		asked := make([]byte, size)
-		if _, err := io.ReadFull(l.conn, asked); err != nil {
+		if _, err := io.ReadFull(l.reader, asked); err != nil {
 			return err
 		}
 		slots <- struct{}{}
@@ -181,7 +183,7 @@ func (l *link) message(ctx context.Context, slots chan struct{}) error {
 		return errors.New("an answer to nothing")
 	}
 	body := make([]byte, size)
-	if _, err := io.ReadFull(l.conn, body); err != nil {
+	if _, err := io.ReadFull(l.reader, body); err != nil {
 		w.got <- result{nil, errLink}
 		return err
 	}

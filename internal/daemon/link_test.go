@@ -63,10 +63,10 @@ func TestLink(t *testing.T) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	report := bytes.Repeat([]byte("\x00\n\xff"), 1000)
-	if k, err := (&farKeeper{x}).Keep(t.Context(), report, stop.Payer{UID: 7}); err != nil || k != stop.TokenOf(report) {
+	if k, err := (&farKeeper{link: x}).Keep(t.Context(), report, stop.Payer{UID: 7}); err != nil || k != stop.TokenOf(report) {
 		t.Errorf("keep: %v, %v", k, err)
 	}
-	if d := (&farKeeper{x}).checkpoint(); d != "digest" {
+	if d := (&farKeeper{link: x}).checkpoint(); d != "digest" {
 		t.Errorf("checkpoint: %q", d)
 	}
 	for c, want := range map[call]error{callExamine: stop.ErrNoUser, callDecline: stop.ErrNoRoom} {

@@ -35,7 +35,7 @@ func (s *site) inProcess(t *testing.T) (*evidence.Store, string) {
 	}
 	k := &keeperPart{process: ps[keeper]}
 	parts := map[role]part{keeper: k, tracer: &tracerPart{process: ps[tracer]},
-		collector: &collectorPart{keeper: &farKeeper{ps[collector].joints[keeper]}, tracer: tracing{ps[collector].joints[tracer]}, log: s.logger()},
+		collector: &collectorPart{keeper: &farKeeper{link: ps[collector].joints[keeper]}, tracer: tracing{ps[collector].joints[tracer]}, log: s.logger()},
 		front:     &frontPart{process: ps[front], passes: theirs}}
 	for _, r := range roles {
 		made := parts[r]

@@ -114,9 +114,7 @@ func RunRole() (status int, is bool) {
 		}
 		return 0, true
 	}
-	if r != collector { // which makes more garbage a report than the others have in use
-		debug.SetGCPercent(50) // five heaps instead of one
-	}
+	debug.SetGCPercent(200) // heaps are small: at 100 the collecting would cost the collector a quarter of its time
 	p := &process{role: r}
 	if err := p.open(); err != nil {
 		fmt.Fprintf(os.Stderr, "stopd: open role %q: %v\n", r, err)
@@ -252,7 +250,7 @@ func (p *process) begin(_ context.Context, s started) ([]string, error) {
 	case tracer:
 		made = &tracerPart{process: p}
 	case collector:
-		made = &collectorPart{keeper: &farKeeper{p.joints[keeper]}, tracer: tracing{p.joints[tracer]}, supervisor: p.control, log: p.log}
+		made = &collectorPart{keeper: &farKeeper{link: p.joints[keeper]}, tracer: tracing{p.joints[tracer]}, supervisor: p.control, log: p.log}
 	case keeper:
 		made = &keeperPart{process: p, control: passes}
 	default:

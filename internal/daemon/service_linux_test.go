@@ -15,6 +15,13 @@ import (
 
 // TestMain is also the daemon that a service manager passes sockets to, and each of the daemon's processes.
 func TestMain(m *testing.M) {
+	if r := role(os.Getenv(roleVariable)); r != "" {
+		if err := beTapped(r); err != nil {
+			fmt.Fprintln(os.Stderr, "hand over links:", err)
+			os.Exit(1)
+		}
+	}
+	runToFail()
 	if status, is := RunRole(); is {
 		os.Exit(status)
 	}

@@ -124,6 +124,7 @@ func (s *supervisor) start() (err error) {
 			<-c.ended
 			g.died <- fmt.Errorf("the %s ended", c.role)
 		}()
+		go s.watch(c)
 	}
 	s.running, s.warned = g, true
 	return nil

@@ -74,12 +74,7 @@ type round struct {
 
 func newRound(t *testing.T, local, remote netip.AddrPort) *round {
 	s := newSite(t)
-	l, err := net.Listen("tcp", netip.AddrPortFrom(local.Addr(), 0).String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &round{T: t, site: s, to: netip.MustParseAddrPort(l.Addr().String()), local: local, remote: remote, sid: rand.Uint64(), seen: map[int]bool{}}
-	l.Close() // the daemon opens the same
+	r := &round{T: t, site: s, to: freePort(local.Addr()), local: local, remote: remote, sid: rand.Uint64(), seen: map[int]bool{}}
 	c := &s.cfg
 	c.Volatile = true // on a host of a lab nothing else is there
 	c.Listen, c.OnBehalf = []string{r.to.String()}, []netip.Prefix{netip.PrefixFrom(local.Addr(), local.Addr().BitLen())}
@@ -89,6 +84,17 @@ func newRound(t *testing.T, local, remote netip.AddrPort) *round {
 	s.write(t)
 	r.tap = listenTap(t, s.dir)
 	return r
+}
+
+// freePort is a port of an address that nobody listens on, and that no connection gets by itself (ip_local_port_range, ip(7)).
+func freePort(a netip.Addr) netip.AddrPort {
+	for {
+		at := netip.AddrPortFrom(a, uint16(20000+rand.IntN(12000)))
+		if l, err := net.Listen("tcp", at.String()); err == nil {
+			l.Close()
+			return at
+		}
+	}
 }
 
 // start starts a daemon of its own.

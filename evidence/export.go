@@ -1,25 +1,64 @@
 package evidence
 
 import (
+	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"syscall"
 )
 
+// An export is its magic and version, then records as they are in the store: the batches, then what they seal, each in
+// the order of numbers. Behind them is a record of type proof for each that a checkpoint covers, which no store holds:
+// it has the number of what it proves, and its payload is a c2sp.org/tlog-proof.
+const (
+	exportMagic   = "stopd export\n"
+	exportVersion = 3
+	exportHeader  = len(exportMagic) + 4
+)
+
+func appendExportHeader(b []byte) []byte {
+	return binary.BigEndian.AppendUint32(append(b, exportMagic...), exportVersion)
+}
+
 // redemptionPayload is the plaintext of a redemption record, which carries the report's locator.
 type redemptionPayload struct {
 	By      string `json:"by"`
 	Reason  string `json:"reason"`
 	Outcome string `json:"outcome"` // "exported", "not found", "altered" or "failed"
+	// HandedOut is what went out with it, so that nothing can be left out of that unseen; nil where nothing did.
+	HandedOut *handedOut `json:"handed_out,omitempty"`
+	Request   string     `json:"request,omitempty"`
+	Signature string     `json:"signature,omitempty"`
+}
+
+// handedOut is the records of a token that went out, without the redemption that let them out.
+type handedOut struct {
+	Records int `json:"records"`
+	// SHA256 is that of their leaves, 72 octets each, in the order of numbers; hexadecimal.
+	SHA256 string `json:"sha256"`
+}
+
+func handOut(records []record) *handedOut {
+	if len(records) == 0 {
+		return nil
+	}
+	h := sha256.New()
+	for _, r := range records {
+		h.Write(r.leaf().Append(nil))
+	}
+	return &handedOut{len(records), hex.EncodeToString(h.Sum(nil))}
 }
 
 // Export records durably that r.By asked for the evidence of r.Token, whether it is found or not,
-// and then gives its records, still sealed, as an export that [Unseal] opens. A token without a
-// report is [ErrNotFound].
+// and then gives its records, still sealed, as an export that [Unseal] and [Disclose] open: the report, its
+// trace-backs, and its custody, this redemption among it. A token without a report is [ErrNotFound].
 //
-// Where damage may hide trace-backs of a token whose report is sound, Export gives the sound
+// Where damage may hide records of a token whose report is sound, Export gives the sound
 // records together with an error that wraps [ErrAltered]. With any other error there are none.
 func (s *Store) Export(ctx context.Context, r Redemption) ([]byte, error) {
 	if err := r.check(); err != nil {
@@ -28,17 +67,62 @@ func (s *Store) Export(ctx context.Context, r Redemption) ([]byte, error) {
 	if err := s.failure(); err != nil {
 		return nil, fmt.Errorf("export evidence: %w", err)
 	}
-	export, found := s.collect(r.Token)
-	if err := s.recordRedemption(ctx, r, found); err != nil {
+	before, damage := s.collect(r.Token, func(uint64) bool { return true })
+	own, err := s.recordRedemption(ctx, r, before.records, damage)
+	if err != nil {
 		return nil, fmt.Errorf("export evidence: %w", err)
 	}
-	if found != nil {
-		return export, fmt.Errorf("export evidence: %w", found)
+	if len(before.records) == 0 {
+		return nil, fmt.Errorf("export evidence: %w", damage)
+	}
+	handed := map[uint64]bool{own: true}
+	for _, r := range before.records {
+		handed[r.number] = true
+	}
+	records, err := s.collect(r.Token, func(n uint64) bool { return handed[n] })
+	if len(records.records) == 0 {
+		return nil, fmt.Errorf("export evidence: %w", err)
+	}
+	export, unproven := s.appendProofs(records.append(appendExportHeader(nil)), records.records)
+	// What is damaged was left out at first: the second time nobody looked for it.
+	if err := cmp.Or(damage, err, unproven); err != nil {
+		return export, fmt.Errorf("export evidence: %w", err)
 	}
 	return export, nil
 }
 
-func (s *Store) recordRedemption(ctx context.Context, r Redemption, found error) error {
+func (f tokenRecords) append(b []byte) []byte {
+	for _, r := range f.batches {
+		b = appendRecord(b, r)
+	}
+	for _, r := range f.records {
+		b = appendRecord(b, r)
+	}
+	return b
+}
+
+// appendProofs appends the proofs of records, the last of which is a moment old: the log is signed over it first.
+func (s *Store) appendProofs(b []byte, records []record) ([]byte, error) {
+	if s.log == nil {
+		return b, nil
+	}
+	if err := s.log.Checkpoint(); err != nil {
+		s.logger.Error("the log cannot be signed: what is new in it is handed out without a proof", "error", err)
+	}
+	for _, r := range records {
+		proof, err := s.log.Prove(int64(r.number), r.leaf())
+		if err != nil {
+			return b, fmt.Errorf("%w: %w", ErrAltered, err)
+		}
+		if proof != nil {
+			b = appendRecord(b, record{kind: typeProof, number: r.number, payload: proof})
+		}
+	}
+	return b, nil
+}
+
+// recordRedemption records a redemption, and gives the number of its record.
+func (s *Store) recordRedemption(ctx context.Context, r Redemption, records []record, found error) (uint64, error) {
 	outcome := "exported"
 	switch {
 	case errors.Is(found, ErrNotFound):
@@ -48,20 +132,20 @@ func (s *Store) recordRedemption(ctx context.Context, r Redemption, found error)
 	case found != nil:
 		outcome = "failed"
 	}
-	plaintext, err := json.Marshal(redemptionPayload{By: r.By, Reason: r.Reason, Outcome: outcome})
+	plaintext, err := json.Marshal(redemptionPayload{r.By, r.Reason, outcome, handOut(records), r.Request, r.Signature})
 	if err != nil {
-		return fmt.Errorf("record redemption: %w", err)
+		return 0, fmt.Errorf("record redemption: %w", err)
 	}
 	packed, err := pack(plaintext, step)
 	if err != nil {
-		return fmt.Errorf("record redemption: %w", err)
+		return 0, fmt.Errorf("record redemption: %w", err)
 	}
-	err = s.append(ctx, &entering{kind: typeRedemption, locator: locate(reportLabel, r.Token), content: packed})
-	if err != nil {
-		return fmt.Errorf("record redemption: %w", err)
+	e := &entering{kind: typeRedemption, locator: locate(reportLabel, r.Token), content: packed}
+	if err := s.append(ctx, e); err != nil {
+		return 0, fmt.Errorf("record redemption: %w", err)
 	}
-	s.logger.Info("evidence asked for", "by", r.By, "reason", r.Reason, "outcome", outcome)
-	return nil
+	s.logger.Info("evidence asked for", "by", r.By, "reason", r.Reason, "outcome", outcome, "signed", r.Signature != "")
+	return e.number, nil
 }
 
 // Export exports from the store in dir as [Store.Export] does: through the stopd that has it open,

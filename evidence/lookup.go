@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -16,8 +17,12 @@ type source struct {
 	batch func(number uint64) (int64, bool, error)
 }
 
-// collect gives the records of t as an export, with the errors of [Store.Export].
-func (s *Store) collect(t stop.Token) ([]byte, error) {
+// A tokenRecords is the records of a token, and the batches that seal them, each in the order of numbers.
+type tokenRecords struct{ batches, records []record }
+
+// collect gives the records of t, those with numbers that are wanted. Where damage may hide some the error wraps
+// [ErrAltered], beside those that are sound. A token without a report is [ErrNotFound].
+func (s *Store) collect(t stop.Token, wanted func(number uint64) bool) (tokenRecords, error) {
 	damage := s.damage
 	note := func(err error) error {
 		if err == nil || !errors.Is(err, ErrAltered) {
@@ -35,73 +40,64 @@ func (s *Store) collect(t stop.Token) ([]byte, error) {
 		}
 	}()
 	if err := note(err); err != nil {
-		return nil, err
+		return tokenRecords{}, err
 	}
-	var kept []record
-	batches := map[uint64]bool{}
-	sound, seen := 0, 0
+	var f tokenRecords
+	reports, tracebacks := 0, 0
 	for i, in := range sources {
 		for _, off := range offsets[i] {
 			r, err := in.at(off)
+			if err == nil && !wanted(r.number) {
+				continue
+			}
 			var b record
 			if err == nil {
-				b, err = in.batchOf(r)
+				b, err = s.sound(in, r, t, off, note)
 			}
-			want := locate(reportLabel, t)
 			if r.kind == typeTraceback {
-				want = locate(tracebackLabel, t)
+				tracebacks++
 			}
-			if err == nil && (r.locator != want || !r.kind.located()) {
-				err = altered(in.path, off)
-			}
-			if err == nil {
-				var unproven error
-				unproven, err = s.inLog(r)
-				note(unproven)
-			}
-			seen++
 			if err != nil {
 				if err := note(err); err != nil {
-					return nil, err
+					return tokenRecords{}, err
 				}
 				continue
 			}
 			if r.kind == typeReport {
-				sound++
+				reports++
 			}
-			if !batches[b.number] {
-				batches[b.number] = true
-				kept = append(kept, b)
-			}
-			kept = append(kept, r)
+			f.batches, f.records = append(f.batches, b), append(f.records, r)
 		}
 	}
-	if sound == 0 {
+	if reports == 0 {
 		if damage != nil {
-			return nil, damage
+			return tokenRecords{}, damage
 		}
-		if seen > 0 {
-			return nil, fmt.Errorf("%w: a trace-back without its report", ErrAltered)
+		if tracebacks > 0 {
+			return tokenRecords{}, fmt.Errorf("%w: a trace-back without its report", ErrAltered)
 		}
-		return nil, ErrNotFound
+		return tokenRecords{}, ErrNotFound
 	}
-	slices.SortStableFunc(kept, func(a, b record) int { return order(a.kind) - order(b.kind) })
-	export := appendExportHeader(nil)
-	for _, r := range kept {
-		export = appendRecord(export, r)
-	}
-	return export, damage
+	byNumber := func(a, b record) int { return cmp.Compare(a.number, b.number) }
+	slices.SortFunc(f.batches, byNumber)
+	slices.SortFunc(f.records, byNumber)
+	f.batches = slices.CompactFunc(f.batches, func(a, b record) bool { return a.number == b.number })
+	return f, damage
 }
 
-// order is that of types in an export.
-func order(t recordType) int {
-	switch t {
-	case typeBatch:
-		return 0
-	case typeReport:
-		return 1
+// sound gives the batch of a record that was read at off, and says why the record is not one of t. What a damaged log
+// cannot prove is noted.
+func (s *Store) sound(in *source, r record, t stop.Token, off int64, note func(error) error) (record, error) {
+	b, err := in.batchOf(r)
+	if err != nil {
+		return record{}, err
 	}
-	return 2
+	if !r.kind.located() || r.locator != r.kind.locatorOf(t) {
+		return record{}, altered(in.path, off)
+	}
+	unproven, err := s.inLog(r)
+	note(unproven)
+	return b, err
 }
 
 // find gives the segments that hold records of the locators, and their offsets. An error beside what is found is of

@@ -189,17 +189,26 @@ func (l *Log) Check(n int64, leaf Leaf) error {
 	if n >= tree.N {
 		return nil
 	}
-	p, err := Inclusion(l.dir, tree, n)
-	if cause := (*fs.PathError)(nil); errors.As(err, &cause) && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("check leaf: %w", err) // the disk's failure says nothing of the log
-	}
+	_, err := l.prove(tree, n, leaf)
 	if err != nil {
-		return fmt.Errorf("check leaf: %w: %w", ErrUnproven, err)
-	}
-	if err := tlog.CheckRecord(p, tree.N, tree.Hash, n, tlog.RecordHash(leaf.Append(nil))); err != nil {
-		return fmt.Errorf("check leaf %d: %w: it is another", n, ErrAltered)
+		return fmt.Errorf("check leaf %d: %w", n, err)
 	}
 	return nil
+}
+
+// prove gives the proof that leaf n of a tree is this one, with the errors of Check.
+func (l *Log) prove(tree tlog.Tree, n int64, leaf Leaf) (tlog.RecordProof, error) {
+	p, err := Inclusion(l.dir, tree, n)
+	if cause := (*fs.PathError)(nil); errors.As(err, &cause) && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err // the disk's failure says nothing of the log
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnproven, err)
+	}
+	if err := tlog.CheckRecord(p, tree.N, tree.Hash, n, tlog.RecordHash(leaf.Append(nil))); err != nil {
+		return nil, fmt.Errorf("%w: it is another", ErrAltered)
+	}
+	return p, nil
 }
 
 // Append appends leaves of records that are durable, since a checkpoint may cover them at once. They are kept

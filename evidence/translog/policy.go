@@ -135,6 +135,34 @@ func ParsePolicy(text []byte) (Policy, error) {
 	return p, nil
 }
 
+// ParsePolicyOf parses the policy of one log, as [ParsePolicy] does, out of a text that may be of several.
+// A log that the text does not name is [ErrUnknownLog].
+func ParsePolicyOf(origin string, text []byte) (Policy, error) {
+	var one []string
+	known := false
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) >= 2 && f[0] == "log" {
+			name, _, _ := strings.Cut(f[1], "+")
+			if name != origin {
+				// What is no key is refused, whoever's it is.
+				if _, err := note.NewVerifier(f[1]); err != nil {
+					return Policy{}, fmt.Errorf("parse policy: log key: %w", err)
+				}
+				continue
+			}
+			known = true
+		}
+		one = append(one, line)
+	}
+	if !known {
+		return Policy{}, fmt.Errorf("parse policy: %w: %q", ErrUnknownLog, origin)
+	}
+	return ParsePolicy([]byte(strings.Join(one, "")))
+}
+
+// ErrUnknownLog says that a policy has no key of a log.
+var ErrUnknownLog = errors.New("it does not name the log")
+
 // Origin is what the log is called.
 func (p Policy) Origin() string { return p.log.Name() }
 

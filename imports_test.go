@@ -21,6 +21,7 @@ var imports = map[string][]string{
 	"examine":                   {"", "host", "trace", "report"},
 	"server":                    {""},
 	"chain":                     {"", "host", "trace", "report"},
+	"bundle":                    {"", "host", "trace", "report", "evidence", "evidence/translog"},
 	"internal/linux":            {"host", "internal/linux/bpf"},
 	"internal/linux/bpf":        {},
 	"internal/netlab":           {},

@@ -91,23 +91,29 @@ func (d Disclosed) Open() (Content, error) {
 	return Content{r.number, time.Unix(0, r.time).UTC(), r.kind.String(), r.leaf(), b, r}, nil
 }
 
-// Assemble opens records and gives what they say of the one token that they are all of: its evidence, and its custody in
-// the order of numbers. The last is the redemption that let them out, and it has to say so: what it does not
-// name, or names and is missing, is [ErrAltered], as is everything that is not of the token.
-func Assemble(ds []Disclosed) (Evidence, []Custody, error) {
-	var cs []Content
+// An Assembled is what records say of the one token that they are all of.
+type Assembled struct {
+	Evidence
+	Custody  []Custody // in the order of numbers
+	Contents []Content // of the records
+}
+
+// Assemble opens records and puts together what they say. The last is the redemption that let them out, and it has to say so:
+// what it does not name, or names and is missing, is [ErrAltered], as is everything that is not of the token.
+func Assemble(ds []Disclosed) (Assembled, error) {
+	var a Assembled
 	for _, d := range ds {
 		c, err := d.Open()
 		if err != nil {
-			return Evidence{}, nil, fmt.Errorf("assemble evidence: %w", err)
+			return Assembled{}, fmt.Errorf("assemble evidence: %w", err)
 		}
-		cs = append(cs, c)
+		a.Contents = append(a.Contents, c)
 	}
-	e, custody, err := assemble(cs)
-	if err != nil {
-		return Evidence{}, nil, fmt.Errorf("assemble evidence: %w", err)
+	var err error
+	if a.Evidence, a.Custody, err = assemble(a.Contents); err != nil {
+		return Assembled{}, fmt.Errorf("assemble evidence: %w", err)
 	}
-	return e, custody, nil
+	return a, nil
 }
 
 func assemble(cs []Content) (e Evidence, custody []Custody, err error) {

@@ -15,11 +15,11 @@ func Unseal(export []byte, ids ...age.Identity) (Evidence, error) {
 	if err != nil {
 		return Evidence{}, err
 	}
-	e, _, err := Assemble(ds)
+	a, err := Assemble(ds)
 	if err != nil {
 		return Evidence{}, fmt.Errorf("unseal export: %w", err)
 	}
-	return e, nil
+	return a.Evidence, nil
 }
 
 // keys are those of batches, each unwrapped when it is first needed.

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,7 +43,7 @@ type packing struct {
 	day   string // 2006-01-02
 }
 
-// bagOf makes the files of the bag of records, which were assembled to a, in their order. It is all that decides what a
+// bagOf makes the files of the bag of records, which were assembled to a: the payload, then what lists it. It is all that decides what a
 // bundle holds: a reader makes them again.
 func bagOf(ds []evidence.Disclosed, a evidence.Assembled, p packing) []file {
 	data := []file{{reportName, a.Report}}
@@ -70,18 +71,23 @@ func bagOf(ds []evidence.Disclosed, a evidence.Assembled, p packing) []file {
 			data = append(data, file{fmt.Sprintf(proofName, c.Number), ds[i].Proof})
 		}
 	}
+	sortFiles(data)
 	octets := 0
 	for _, f := range data {
 		octets += len(f.content)
 	}
 	tags := []file{
-		{bagitName, []byte(bagitText)},
 		{infoName, fmt.Appendf(nil, "Bag-Software-Agent: %s\nBagging-Date: %s\nExternal-Identifier: %s\nPayload-Oxum: %d.%d\nStop-Bundle-Version: %s\n",
 			p.agent, p.day, a.Token, octets, len(data), formVersion)},
+		{bagitName, []byte(bagitText)},
 		{manifestName, manifest(data)},
 	}
-	tags = append(tags, file{tagManifestName, manifest(tags)})
-	return append(tags, data...)
+	return append(data, append(tags, file{tagManifestName, manifest(tags)})...)
+}
+
+// sortFiles sorts by name, which is the order of a manifest.
+func sortFiles(files []file) {
+	slices.SortFunc(files, func(a, b file) int { return strings.Compare(a.name, b.name) })
 }
 
 // parseInfo reads of bag-info.txt what [bagOf] cannot know.

@@ -3,6 +3,7 @@ package bundle
 import (
 	"bytes"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -67,7 +68,10 @@ func pack(ds []evidence.Disclosed, p packing) ([]byte, error) {
 // How the bag is packed is free, so far as all readers of zip files read the same: other programs may have packed it again.
 func Open(b []byte) (*Bundle, error) {
 	bundle, err := open(b)
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrAltered):
+		return nil, fmt.Errorf("open bundle: %w", err)
+	case err != nil:
 		return nil, fmt.Errorf("open bundle: %w: %w", ErrAltered, err)
 	}
 	return bundle, nil
@@ -167,24 +171,23 @@ func numberOf(name string) (uint64, bool) {
 	return n, err == nil && name == fmt.Sprintf(recordName, n)
 }
 
-// compare holds the files of a bag against those that it has to have.
+// compare holds the files of a bag against those that it has to have, which come with the payload first: what is wrong with
+// that makes its lists wrong, too.
 func compare(got map[string][]byte, want []file) error {
 	known := map[string]bool{}
 	for _, f := range want {
 		known[f.name] = true
-		content, ok := got[f.name]
-		switch {
-		case !ok:
-			return fmt.Errorf("%q is missing", f.name)
-		case !bytes.Equal(content, f.content) && (f.name == manifestName || f.name == tagManifestName):
-			return fmt.Errorf("%q is not the manifest of the files", f.name)
-		case !bytes.Equal(content, f.content):
-			return fmt.Errorf("%q is not what the records say", f.name)
-		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(got)) {
 		if !known[name] {
 			return fmt.Errorf("%q is no file of a bundle", name)
+		}
+	}
+	for _, f := range want {
+		if content, ok := got[f.name]; !ok {
+			return fmt.Errorf("%q is missing", f.name)
+		} else if !bytes.Equal(content, f.content) {
+			return fmt.Errorf("%q is not what the records make it", f.name)
 		}
 	}
 	return nil

@@ -1,4 +1,4 @@
-package bundle_test
+package bundle
 
 import (
 	"bytes"
@@ -19,7 +19,6 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/stopd/stopd"
-	"github.com/stopd/stopd/bundle"
 	"github.com/stopd/stopd/evidence"
 	"github.com/stopd/stopd/evidence/translog"
 )
@@ -145,16 +144,16 @@ var day = time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC)
 
 func (s *site) pack(ds []evidence.Disclosed) []byte {
 	s.t.Helper()
-	b, err := bundle.Make(ds, "stopctl test", day)
+	b, err := Make(ds, "stopctl test", day)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	return b
 }
 
-func open(t testing.TB, b []byte) *bundle.Bundle {
+func mustOpen(t testing.TB, b []byte) *Bundle {
 	t.Helper()
-	o, err := bundle.Open(b)
+	o, err := Open(b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +168,7 @@ func TestRoundTrip(t *testing.T) {
 	if err := s.store.Hold(t.Context(), evidence.Redemption{Token: token, By: "judge", Reason: "order 18"}); err != nil {
 		t.Fatal(err)
 	}
-	b := open(t, s.bundle(token))
+	b := mustOpen(t, s.bundle(token))
 	if b.Token != token || string(b.Report) != "report one" || len(b.Tracebacks) != 1 || string(b.Tracebacks[0]) != "[]" {
 		t.Errorf("%+v", b.Evidence)
 	}

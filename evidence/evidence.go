@@ -75,8 +75,8 @@ type Redemption struct {
 const (
 	maxBy        = 256
 	maxReason    = 1024
-	maxRequest   = 16 << 10
-	maxSignature = 8 << 10
+	MaxRequest   = 16 << 10
+	MaxSignature = 8 << 10
 )
 
 func (r Redemption) check() error {
@@ -89,8 +89,8 @@ func (r Redemption) check() error {
 	switch {
 	case (r.Request == "") != (r.Signature == ""):
 		return errors.New("check redemption: a request without a signature, or a signature without a request")
-	case len(r.Request) > maxRequest || len(r.Signature) > maxSignature:
-		return fmt.Errorf("check redemption: the request is longer than %d bytes, or its signature than %d", maxRequest, maxSignature)
+	case len(r.Request) > MaxRequest || len(r.Signature) > MaxSignature:
+		return fmt.Errorf("check redemption: the request is longer than %d bytes, or its signature than %d", MaxRequest, MaxSignature)
 	case !utf8.ValidString(r.Request) || !utf8.ValidString(r.Signature):
 		return errors.New("check redemption: the request is not UTF-8")
 	}

@@ -92,11 +92,14 @@ func parseProof(b []byte) (p Proof, err error) {
 	if !bytes.Equal(torchwood.FormatProofWithExtraData(p.Index, extra, p.hashes, p.note), b) {
 		return p, errors.New("it is not written as a proof is written")
 	}
-	text, _, ok := strings.Cut(string(signed), "\n\n")
-	if !ok {
-		return p, errors.New("its checkpoint has no signatures")
+	n, again, err := spelled(signed)
+	if err == nil && !bytes.Equal(again, signed) {
+		err = errors.New("its checkpoint is not written as a log writes it")
 	}
-	if p.Checkpoint, err = torchwood.ParseCheckpoint(text + "\n"); err != nil {
+	if err != nil {
+		return p, err
+	}
+	if p.Checkpoint, err = torchwood.ParseCheckpoint(n.Text); err != nil {
 		return p, err
 	}
 	if err := tlog.CheckRecord(p.hashes, p.Checkpoint.N, p.Checkpoint.Hash, p.Index, tlog.RecordHash(extra)); err != nil {

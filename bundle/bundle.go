@@ -163,10 +163,7 @@ func disclosedIn(files map[string][]byte) ([]evidence.Disclosed, error) {
 
 // numberOf gives the number of a record by its file's name.
 func numberOf(name string) (uint64, bool) {
-	text, ok := strings.CutPrefix(name, "data/log/")
-	if text, ok = strings.CutSuffix(text, ".record"); !ok {
-		return 0, false
-	}
+	text := strings.TrimSuffix(strings.TrimPrefix(name, "data/log/"), ".record")
 	n, err := strconv.ParseUint(text, 10, 64)
 	return n, err == nil && name == fmt.Sprintf(recordName, n)
 }

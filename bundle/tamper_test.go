@@ -58,7 +58,7 @@ func TestEveryByteFlipped(t *testing.T) {
 	}
 }
 
-func filesIn(t *testing.T, b []byte) map[string][]byte {
+func filesIn(t testing.TB, b []byte) map[string][]byte {
 	t.Helper()
 	packed, err := readZip(b)
 	if err != nil {
@@ -74,7 +74,7 @@ func filesIn(t *testing.T, b []byte) map[string][]byte {
 var oxum = regexp.MustCompile("Payload-Oxum: .*\n")
 
 // repacked packs files of a bag again, with manifests and sizes that fit them.
-func repacked(t *testing.T, files map[string][]byte) []byte {
+func repacked(t testing.TB, files map[string][]byte) []byte {
 	t.Helper()
 	var data, tags []file
 	octets := 0
@@ -243,7 +243,7 @@ func TestForgedBags(t *testing.T) {
 }
 
 // packedBy packs files with headers that a function changes.
-func packedBy(t *testing.T, files []file, change func(h *zip.FileHeader)) []byte {
+func packedBy(t testing.TB, files []file, change func(h *zip.FileHeader)) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	z := zip.NewWriter(&b)

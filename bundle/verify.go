@@ -56,16 +56,15 @@ func (b *Bundle) Verify(policy []byte, signers sshsig.Signers) (Verdict, error) 
 }
 
 func (v *Verdict) weigh(text []byte) error {
-	if v.Bundle.Log == "" {
+	p, err := translog.ParsePolicyOf(v.Bundle.Log, text)
+	switch unknown := errors.Is(err, translog.ErrUnknownLog); {
+	case unknown && v.Bundle.Log == "":
 		v.Result, v.Why = Unmet, "it has no proof that its records are in a log: the host could not make one"
 		return nil
-	}
-	p, err := translog.ParsePolicyOf(v.Bundle.Log, text)
-	if errors.Is(err, translog.ErrUnknownLog) {
+	case unknown:
 		v.Result, v.Why = Unmet, fmt.Sprintf("the policy does not name its log, %q", v.Bundle.Log)
 		return nil
-	}
-	if err != nil {
+	case err != nil:
 		return err
 	}
 	v.Witnessed, v.Witnesses = p.Witnessed(), len(p.Witnesses)

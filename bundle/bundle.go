@@ -190,7 +190,10 @@ func compare(got map[string][]byte, want []file) error {
 	return nil
 }
 
-// Is tells whether a file's beginning is that of a bundle, and not that of a redeemed report.
+// last is the redemption that let the bundle out.
+func (b *Bundle) last() Record { return b.Records[len(b.Records)-1] }
+
+// Is tells a bundle from a redeemed report by how a file begins.
 func Is(b []byte) bool { return bytes.HasPrefix(b, []byte(localMagic)) }
 
 // Redeemed gives what `stopctl redeem -format json` would have printed. It fails where this program does not know the

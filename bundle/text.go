@@ -76,11 +76,13 @@ func (v *Verdict) Proven() []Statement {
 			all = append(all, v.existed(r)...)
 		}
 	}
-	all = append(all, Statement{
-		fmt.Sprintf("Nothing was left out and nothing added: these are the report, the %s and the custody that the host let out with the redemption of %s.",
-			count(len(b.Tracebacks), "trace-back record"), when(b.Custody[len(b.Custody)-1].Time)),
-		"the record of that redemption, which has their number and hash" + v.logged(b.Records[len(b.Records)-1]) + ".",
-	})
+	if _, ok := v.Standing[b.last().Number]; ok {
+		all = append(all, Statement{
+			fmt.Sprintf("Nothing was left out and nothing added since the host let it out: these are the report, %s and the custody that it let out with the redemption of %s.",
+				count(len(b.Tracebacks), "trace-back record"), when(b.last().Time)),
+			fmt.Sprintf("the record of that redemption, which has their number and hash: %s.", v.logged(b.last())),
+		})
+	}
 	for _, c := range b.Custody {
 		if key, ok := v.Signed[c.Number]; ok {
 			s := Statement{
@@ -116,7 +118,7 @@ func (v *Verdict) existed(r Record) []Statement {
 	}
 	return []Statement{{
 		fmt.Sprintf("%s existed no later than %s, and was not changed since.", what, when(s.By)),
-		fmt.Sprintf("%s had then signed a state of the host's log that has it as record %d: %s. That is as many as the policy asks for.",
+		fmt.Sprintf("%s had then signed a state of the host's log that has it as record %d: %s. That is enough for the policy.",
 			v.signers(s), r.Number, cosigners(s, s.By)),
 	}}
 }
@@ -142,15 +144,16 @@ func cosigners(s translog.Standing, by time.Time) string {
 	return strings.Join(names, ", ")
 }
 
-// logged says what speaks for a record of custody, as the end of a sentence.
+// logged says what speaks for a record of custody.
 func (v *Verdict) logged(r Record) string {
+	at := fmt.Sprintf("record %d of the host's log", r.Number)
 	switch s, ok := v.Standing[r.Number]; {
 	case ok && s.Met && !s.By.IsZero():
-		return fmt.Sprintf(", and which witnesses had signed by %s", when(s.By))
+		return fmt.Sprintf("%s, which witnesses had signed by %s", at, when(s.By))
 	case ok:
-		return ", and which the host's log has by its own signature; no witness speaks for it"
+		return at + ", which the log's key signed, and no witness yet"
 	}
-	return "; that the record is in the host's log was not held against a key"
+	return at + ", by the word of whoever made the bundle"
 }
 
 // Custody lists who had to do with the evidence, as the records of the host say.
@@ -167,7 +170,7 @@ func (v *Verdict) Custody() []Statement {
 		}
 		all = append(all, Statement{
 			fmt.Sprintf("%s: %s by %s, for %q: %s%s.", when(c.Time), c.Act, report.Printable(c.By), c.Reason, report.Printable(c.Outcome), signed),
-			fmt.Sprintf("Record %d of the log%s.", c.Number, v.logged(records[c.Number])),
+			sentence(v.logged(records[c.Number])),
 		})
 	}
 	return all
@@ -181,15 +184,18 @@ func (v *Verdict) NotProven() []Statement {
 	if v.Result != Met || !v.Witnessed {
 		add("That the report existed at any time before this bundle was made.", "Nobody outside the host vouches for that.")
 	}
+	if _, ok := v.Standing[b.last().Number]; !ok {
+		add("That nothing was left out or added.", "The record of the last redemption says so, but no key was given that would speak for that record.")
+	}
 	add("That the host saw what it says it saw.", "It is the host's own word. Whoever controlled the host when the report was made can have had it say anything.")
-	add("When the report was made.", "Its times are of the host's own clock. What is proven is at most that it was not made later than said above.")
+	add("When the report was made, and how long before it was proven to exist.", "Its times are of the host's own clock.")
 	add("That connections which the report joins within the host belong together.", "The join inside each host is that host's word alone.")
 	add("Who a person is.", "The report names accounts, and where sessions came from by what the host recorded of it.")
 	r, err := report.Decode(b.Report)
 	switch {
 	case len(b.Tracebacks) > 0:
 		add("That what previous hosts answered is true, or was answered by them.", "It is their word, as this host recorded it; what their tokens stand for is with them. "+
-			"A host that was in an intruder's hands when a trace-back was recorded can have prepared two contents for that record; of the report there is one.")
+			"A host that was in an intruder's hands when it wrote that record, or one of the custody, can have prepared two contents for it; of the report there is one.")
 	case err == nil && strings.HasSuffix(r.Request.Type, "_REC"):
 		add("What previous hosts answered.", "The question was a recursive one, and no trace-back record was there when the host let the report out: it comes some seconds "+
 			"after the reply, or was lost.")

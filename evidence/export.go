@@ -1,7 +1,6 @@
 package evidence
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -67,58 +66,27 @@ func (s *Store) Export(ctx context.Context, r Redemption) ([]byte, error) {
 	if err := s.failure(); err != nil {
 		return nil, fmt.Errorf("export evidence: %w", err)
 	}
-	before, damage := s.collect(r.Token, func(uint64) bool { return true })
-	own, err := s.recordRedemption(ctx, r, before.records, damage)
+	g, found := s.collect(r.Token)
+	own, err := s.recordRedemption(ctx, r, g.records, found)
 	if err != nil {
 		return nil, fmt.Errorf("export evidence: %w", err)
 	}
-	if len(before.records) == 0 {
-		return nil, fmt.Errorf("export evidence: %w", damage)
+	if len(g.records) == 0 {
+		return nil, fmt.Errorf("export evidence: %w", found)
 	}
-	handed := map[uint64]bool{own: true}
-	for _, r := range before.records {
-		handed[r.number] = true
+	if s.log != nil {
+		if err := s.log.Checkpoint(); err != nil {
+			s.logger.Error("the log cannot be signed: what is new in it is handed out without a proof", "error", err)
+		}
 	}
-	records, err := s.collect(r.Token, func(n uint64) bool { return handed[n] })
-	if len(records.records) == 0 {
+	if err := g.gather(func(n uint64) bool { return n == own }); err != nil {
 		return nil, fmt.Errorf("export evidence: %w", err)
 	}
-	export, unproven := s.appendProofs(records.append(appendExportHeader(nil)), records.records)
-	// What is damaged was left out at first: the second time nobody looked for it.
-	if err := cmp.Or(damage, err, unproven); err != nil {
-		return export, fmt.Errorf("export evidence: %w", err)
+	export := g.append(appendExportHeader(nil))
+	if g.damage != nil {
+		return export, fmt.Errorf("export evidence: %w", g.damage)
 	}
 	return export, nil
-}
-
-func (f tokenRecords) append(b []byte) []byte {
-	for _, r := range f.batches {
-		b = appendRecord(b, r)
-	}
-	for _, r := range f.records {
-		b = appendRecord(b, r)
-	}
-	return b
-}
-
-// appendProofs appends the proofs of records, the last of which is a moment old: the log is signed over it first.
-func (s *Store) appendProofs(b []byte, records []record) ([]byte, error) {
-	if s.log == nil {
-		return b, nil
-	}
-	if err := s.log.Checkpoint(); err != nil {
-		s.logger.Error("the log cannot be signed: what is new in it is handed out without a proof", "error", err)
-	}
-	for _, r := range records {
-		proof, err := s.log.Prove(int64(r.number), r.leaf())
-		if err != nil {
-			return b, fmt.Errorf("%w: %w", ErrAltered, err)
-		}
-		if proof != nil {
-			b = appendRecord(b, record{kind: typeProof, number: r.number, payload: proof})
-		}
-	}
-	return b, nil
 }
 
 // recordRedemption records a redemption, and gives the number of its record.

@@ -82,13 +82,13 @@ func TestExportWithoutTiles(t *testing.T) {
 	key, id := newLogKey(t), newIdentity(t)
 	s := openTest(t, Config{LogKey: &key}, id)
 	token := keep(t, s, "report")
-	if _, err := s.collect(token, every); err != nil {
+	if _, err := s.collect(token); err != nil {
 		t.Errorf("under no checkpoint yet: %v", err)
 	}
 	if err := s.log.Checkpoint(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.collect(token, every); err != nil {
+	if _, err := s.collect(token); err != nil {
 		t.Errorf("under a checkpoint: %v", err)
 	}
 	if err := os.RemoveAll(filepath.Join(s.dir, logName, "tile", "0")); err != nil {
@@ -102,5 +102,3 @@ func TestExportWithoutTiles(t *testing.T) {
 		t.Errorf("without tiles: %v", err)
 	}
 }
-
-func every(uint64) bool { return true }

@@ -319,7 +319,7 @@ func recovers(t *testing.T, m image, was string, c Config, answered []stop.Token
 	}
 	defer s.Close()
 	for _, token := range answered {
-		records, err := s.collect(token, every)
+		records, err := s.collect(token)
 		if errors.Is(err, ErrNotFound) && expired[token] {
 			continue
 		}

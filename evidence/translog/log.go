@@ -182,35 +182,6 @@ func (l *Log) Head() Signed {
 	return l.head
 }
 
-// Check proves that leaf n of the newest checkpoint is this one: where it is another the error is [ErrAltered], where the
-// tiles prove nothing [ErrUnproven]. Of leaves that no checkpoint covers yet it says nothing.
-func (l *Log) Check(n int64, leaf Leaf) error {
-	tree := l.Head().Tree
-	if n >= tree.N {
-		return nil
-	}
-	_, err := l.prove(tree, n, leaf)
-	if err != nil {
-		return fmt.Errorf("check leaf %d: %w", n, err)
-	}
-	return nil
-}
-
-// prove gives the proof that leaf n of a tree is this one, with the errors of Check.
-func (l *Log) prove(tree tlog.Tree, n int64, leaf Leaf) (tlog.RecordProof, error) {
-	p, err := Inclusion(l.dir, tree, n)
-	if cause := (*fs.PathError)(nil); errors.As(err, &cause) && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err // the disk's failure says nothing of the log
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnproven, err)
-	}
-	if err := tlog.CheckRecord(p, tree.N, tree.Hash, n, tlog.RecordHash(leaf.Append(nil))); err != nil {
-		return nil, fmt.Errorf("%w: it is another", ErrAltered)
-	}
-	return p, nil
-}
-
 // Append appends leaves of records that are durable, since a checkpoint may cover them at once. They are kept
 // in memory until then; only where very many wait, because nobody signs, it writes full tiles itself.
 func (l *Log) Append(leaves []Leaf) error {

@@ -18,26 +18,68 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 )
 
-// Prove gives a c2sp.org/tlog-proof that leaf n is this one, with the leaf as its extra data: under the checkpoint that
-// a quorum cosigned, where that covers it, else under the newest. It is nil for a leaf that neither covers. Errors are those of
-// [Log.Check].
-func (l *Log) Prove(n int64, leaf Leaf) ([]byte, error) {
-	head := l.Head()
+// A Prover proves leaves under the checkpoints of one moment. It remembers what it read.
+type Prover struct {
+	heads []Signed // what is cosigned first
+	tiles tileCache
+}
+
+// Prover proves leaves as the log is now. An error of the file of the cosigned checkpoint wraps [ErrAltered]; the prover is there all the
+// same, and goes by the newest checkpoint.
+func (l *Log) Prover() (*Prover, error) {
+	p := &Prover{tiles: tileCache{tileReader(l.dir), map[tlog.Tile][]byte{}}}
 	cosigned, err := ReadSigned(filepath.Join(l.dir, cosignedName), l.key)
 	switch {
-	case err == nil && n < cosigned.N:
-		head = cosigned
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("prove leaf %d: %w", n, err)
+	case err == nil:
+		p.heads = append(p.heads, cosigned)
+	case errors.Is(err, fs.ErrNotExist):
+		err = nil
 	}
-	if n >= head.N {
+	p.heads = append(p.heads, l.Head())
+	return p, err
+}
+
+// Prove gives a c2sp.org/tlog-proof that leaf n is this one, with the leaf as its extra data: under the checkpoint that
+// a quorum cosigned, where that covers it, else under the newest. It is nil for a leaf that neither covers. Where the log has another leaf
+// the error is [ErrAltered], where the tiles prove nothing [ErrUnproven].
+func (p *Prover) Prove(n int64, leaf Leaf) ([]byte, error) {
+	i := slices.IndexFunc(p.heads, func(h Signed) bool { return n < h.N })
+	if i < 0 {
 		return nil, nil
 	}
-	hashes, err := l.prove(head.Tree, n, leaf)
+	head := p.heads[i]
+	hashes, err := tlog.ProveRecord(head.N, n, tlog.TileHashReader(head.Tree, p.tiles))
+	if cause := (*fs.PathError)(nil); errors.As(err, &cause) && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("prove leaf %d: %w", n, err) // the disk's failure says nothing of the log
+	}
 	if err != nil {
-		return nil, fmt.Errorf("prove leaf %d: %w", n, err)
+		return nil, fmt.Errorf("prove leaf %d: %w: %w", n, ErrUnproven, err)
+	}
+	if tlog.CheckRecord(hashes, head.N, head.Hash, n, tlog.RecordHash(leaf.Append(nil))) != nil {
+		return nil, fmt.Errorf("prove leaf %d: %w: it is another", n, ErrAltered)
 	}
 	return torchwood.FormatProofWithExtraData(n, leaf.Append(nil), hashes, head.note), nil
+}
+
+// A tileCache reads each tile once.
+type tileCache struct {
+	tileReader
+	read map[tlog.Tile][]byte
+}
+
+func (c tileCache) ReadTiles(tiles []tlog.Tile) ([][]byte, error) {
+	data := make([][]byte, len(tiles))
+	for i, t := range tiles {
+		if c.read[t] == nil {
+			b, err := readTile(string(c.tileReader), t)
+			if err != nil {
+				return nil, err
+			}
+			c.read[t] = b
+		}
+		data[i] = c.read[t]
+	}
+	return data, nil
 }
 
 // A Proof is that of one leaf.

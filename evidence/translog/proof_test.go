@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -41,7 +42,7 @@ func TestTimeOfAQuorum(t *testing.T) {
 			witnesses = append(witnesses, w.Witness)
 		}
 	}
-	proof, err := l.Prove(1, leavesOf(0, 3)[1])
+	proof, err := prove(l, 1, leavesOf(0, 3)[1])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +76,7 @@ func TestProofs(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, n := range []int64{0, 1, 255, 256, 511, 599} {
-		b, err := l.Prove(n, leaves[n])
+		b, err := prove(l, n, leaves[n])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -83,14 +84,14 @@ func TestProofs(t *testing.T) {
 		if err != nil || p.Leaf != leaves[n] || p.Index != n || p.Checkpoint.N != 600 {
 			t.Errorf("leaf %d: %+v, %v", n, p, err)
 		}
-		if _, err := l.Prove(n, leaves[n+1]); !errors.Is(err, ErrAltered) {
+		if _, err := prove(l, n, leaves[n+1]); !errors.Is(err, ErrAltered) {
 			t.Errorf("leaf %d: another is proven: %v", n, err)
 		}
 	}
-	if b, err := l.Prove(600, leaves[600]); err != nil || b != nil {
+	if b, err := prove(l, 600, leaves[600]); err != nil || b != nil {
 		t.Errorf("a leaf that no checkpoint covers: %q, %v", b, err)
 	}
-	b, err := l.Prove(300, leaves[300])
+	b, err := prove(l, 300, leaves[300])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +127,7 @@ func TestProofUnderTheCosignedCheckpoint(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n, want := range map[int64]int64{0: 5, 4: 5, 5: 10, 9: 10} {
-		b, err := l.Prove(n, leaves[n])
+		b, err := prove(l, n, leaves[n])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -143,8 +144,18 @@ func TestProofUnderTheCosignedCheckpoint(t *testing.T) {
 	if err := replaceFile(filepath.Join(l.dir, cosignedName), []byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.Prove(0, leaves[0]); !errors.Is(err, ErrAltered) {
-		t.Errorf("with another file in its place: %v", err)
+	p, err := l.Prover()
+	if !errors.Is(err, ErrAltered) {
+		t.Errorf("with another file in its place: %v, want %v", err, ErrAltered)
+	}
+	if b, err := p.Prove(0, leaves[0]); err != nil || b == nil {
+		t.Errorf("with another file in its place, by the newest checkpoint: %v", err)
+	}
+	if err := errors.Join(os.Remove(filepath.Join(l.dir, cosignedName)), os.RemoveAll(filepath.Join(l.dir, "tile", "0"))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := prove(l, 0, leaves[0]); !errors.Is(err, ErrUnproven) {
+		t.Errorf("without tiles: %v, want %v", err, ErrUnproven)
 	}
 }
 
@@ -153,7 +164,7 @@ func FuzzParseProof(f *testing.F) {
 	if err := errors.Join(l.Append(leavesOf(0, 3)), l.Checkpoint()); err != nil {
 		f.Fatal(err)
 	}
-	b, err := l.Prove(1, leavesOf(0, 3)[1])
+	b, err := prove(l, 1, leavesOf(0, 3)[1])
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -166,6 +177,14 @@ func FuzzParseProof(f *testing.F) {
 		}
 		key.policy().Weigh(p)
 	})
+}
+
+func prove(l *Log, n int64, leaf Leaf) ([]byte, error) {
+	p, err := l.Prover()
+	if err != nil {
+		return nil, err
+	}
+	return p.Prove(n, leaf)
 }
 
 func newLog(t testing.TB) (*Log, Key) {

@@ -257,7 +257,7 @@ func (m member) content() ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if stored.Len() > 0 {
+		if stored.Len() > 0 && uint64(len(content)) <= m.UncompressedSize64 {
 			return nil, errors.New("it ends before what is stored does")
 		}
 	}

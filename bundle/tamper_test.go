@@ -3,6 +3,7 @@ package bundle
 import (
 	"archive/zip"
 	"bytes"
+	"compress/flate"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -307,20 +308,25 @@ func TestHostileZips(t *testing.T) {
 		return append(e, content...)
 	}
 	link := func(h *zip.FileHeader) { h.SetMode(fs.ModeSymlink | 0o777) }
-	bomb := bytes.Repeat([]byte{0}, maxFile+1)
+	// A bomb of zeros, in so many files, which say that they are of some size.
 	var squeezed bytes.Buffer
-	z := zip.NewWriter(&squeezed)
-	for _, name := range []string{"bag/a", "bag/b", "bag/c", "bag/d"} {
-		w, err := z.Create(name)
-		if err == nil {
-			_, err = w.Write(bomb[:maxFile])
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+	f, err := flate.NewWriter(&squeezed, flate.BestCompression)
+	if err == nil {
+		_, err = f.Write(make([]byte, 1<<20))
 	}
-	if err := z.Close(); err != nil {
+	if err = errors.Join(err, f.Close()); err != nil {
 		t.Fatal(err)
+	}
+	bomb := func(n int, size uint64) []byte {
+		all := slices.Clone(files)
+		for i := range n {
+			all = append(all, file{fmt.Sprintf("bag/%d", i), squeezed.Bytes()})
+		}
+		return packedBy(t, all, func(h *zip.FileHeader) {
+			if c := h.Name[len("bag/")]; c >= '0' && c <= '9' {
+				h.Method, h.UncompressedSize64 = zip.Deflate, size
+			}
+		})
 	}
 	for name, b := range map[string][]byte{
 		"nothing":                  nil,
@@ -368,8 +374,9 @@ func TestHostileZips(t *testing.T) {
 		"an offset into another":     at(central, 42, 1),
 		"two disks":                  append(bytes.Clone(plain[:end+4]), append([]byte{1}, plain[end+5:]...)...),
 		"fewer files than there are": append(bytes.Clone(plain[:end+8]), append([]byte{1, 0, 1, 0}, plain[end+12:]...)...),
-		"too large a file":           packedBy(t, with(file{"bag/x", bomb}), same),
-		"a bomb":                     squeezed.Bytes(),
+		"too large a file":           bomb(1, maxFile+1),
+		"too large files":            bomb(5, maxFile-1),
+		"a bomb":                     bomb(1, 100),
 		"larger than it says": packedBy(t, with(file{"bag/x", make([]byte, 100)}), func(h *zip.FileHeader) {
 			if h.Name == "bag/x" {
 				h.UncompressedSize64 = 1

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/stopd/stopd/evidence/translog"
+	"github.com/stopd/stopd/host"
 	"github.com/stopd/stopd/report"
 )
 
@@ -188,10 +189,10 @@ func (v *Verdict) NotProven() []Statement {
 		add("That nothing was left out or added.", "The record of the last redemption says so, but no key was given that would speak for that record.")
 	}
 	add("That the host saw what it says it saw.", "It is the host's own word. Whoever controlled the host when the report was made can have had it say anything.")
-	add("When the report was made, and how long before it was proven to exist.", "Its times are of the host's own clock.")
+	r, err := report.Decode(b.Report)
+	add("When the report was made, and how long before it was proven to exist.", "Its times are of the host's own clock"+clock(r.Host.Clock)+".")
 	add("That connections which the report joins within the host belong together.", "The join inside each host is that host's word alone.")
 	add("Who a person is.", "The report names accounts, and where sessions came from by what the host recorded of it.")
-	r, err := report.Decode(b.Report)
 	switch {
 	case len(b.Tracebacks) > 0:
 		add("That what previous hosts answered is true, or was answered by them.", "It is their word, as this host recorded it; what their tokens stand for is with them. "+
@@ -224,6 +225,17 @@ func (v *Verdict) Conclusion() string {
 }
 
 func sentence(s string) string { return strings.ToUpper(s[:1]) + s[1:] + "." }
+
+// clock says what a host says of its clock, as the end of a sentence.
+func clock(c *host.Clock) string {
+	switch {
+	case c == nil:
+		return ""
+	case !c.Synchronised:
+		return ", which was not synchronised, by the host's word"
+	}
+	return fmt.Sprintf(", which was synchronised to within %.3f s, by the host's word", c.Error)
+}
 
 func when(t time.Time) string {
 	if t.IsZero() {

@@ -139,3 +139,30 @@ func TestOldTables(t *testing.T) {
 		t.Errorf("custody: %+v, %v", e.Custody, err)
 	}
 }
+
+// Records that are small and expand to much do not take the memory of who opens them.
+func TestAssembleIsBounded(t *testing.T) {
+	packed, err := pack(make([]byte, maxPlaintext-1), step)
+	if err != nil {
+		t.Fatal(err)
+	}
+	batch := make([]byte, batchKey)
+	sealed, err := sealRecord(nil, record{kind: typeReport, number: 9, batch: 1}, batch, packed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := recordKey(batch, 9)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(sealed) > 1<<20 {
+		t.Fatalf("%d octets are no bomb", len(sealed))
+	}
+	var ds []Disclosed
+	for range 1000 {
+		ds = append(ds, Disclosed{Record: sealed, Key: key})
+	}
+	if _, err := Assemble(ds); !errors.Is(err, ErrAltered) || !strings.Contains(err.Error(), "more than") {
+		t.Errorf("%v, want %v: more than", err, ErrAltered)
+	}
+}

@@ -98,12 +98,21 @@ type Assembled struct {
 	Contents []Content // of the records
 }
 
+// maxAssembled bounds what the records of one token may hold together. Each is small while it is compressed, and may come from anybody.
+const maxAssembled = 4 * maxPlaintext
+
 // Assemble opens records and puts together what they say. The last is the redemption that let them out, and it has to say so:
 // what it does not name, or names and is missing, is [ErrAltered], as is everything that is not of the token.
 func Assemble(ds []Disclosed) (Assembled, error) {
 	var a Assembled
+	octets := 0
 	for _, d := range ds {
 		c, err := d.Open()
+		if err == nil {
+			if octets += len(c.Plaintext); octets > maxAssembled {
+				err = fmt.Errorf("%w: more than %d octets", ErrAltered, maxAssembled)
+			}
+		}
 		if err != nil {
 			return Assembled{}, fmt.Errorf("assemble evidence: %w", err)
 		}

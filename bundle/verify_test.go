@@ -1,9 +1,6 @@
 package bundle
 
 import (
-	"archive/zip"
-	"bytes"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -193,89 +190,6 @@ func TestRequestNamesToken(t *testing.T) {
 	}
 }
 
-// Other programs may pack a bag again.
-func TestOtherPrograms(t *testing.T) {
-	s := newSite(t, "stone.example", 1)
-	b := s.bundle(s.keep("report one", "[]"))
-	want := mustOpen(t, b)
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "a.zip"), b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	shell := func(command string) ([]byte, error) {
-		c := exec.Command("sh", "-c", command)
-		c.Dir = dir
-		return c.CombinedOutput()
-	}
-	need := func(programs ...string) bool {
-		for _, p := range programs {
-			if _, err := exec.LookPath(p); err != nil {
-				t.Logf("no %s", p)
-				return false
-			}
-		}
-		return true
-	}
-	if !need("unzip") {
-		t.Skip("nothing to unpack with")
-	}
-	if out, err := shell("unzip -q a.zip && mv s* bag && cd bag && sha256sum -c --strict --quiet manifest-sha256.txt && sha256sum -c --strict --quiet tagmanifest-sha256.txt"); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	// RFC 6962 by hand: the leaf is in the proof.
-	if out, err := shell(`for p in bag/data/log/*.tlog-proof; do sed -n 's/^extra //p' $p | base64 -d | wc -c; done | sort -u`); err != nil || strings.TrimSpace(string(out)) != "72" {
-		t.Errorf("leaves of %q octets, %v", out, err)
-	}
-	for command, program := range map[string]string{
-		"zip -q -r b.zip bag": "zip", "zip -q -r -D -X -9 b.zip bag": "zip", "zip -q -r -0 b.zip bag": "zip", "zip -q -r - bag >b.zip": "zip",
-		"python3 -m zipfile -c b.zip bag":                                                 "python3",
-		"python3 -c 'import shutil; shutil.make_archive(\"b\", \"zip\", \".\", \"bag\")'": "python3",
-		"python3 -c '" + streaming + "' >b.zip":                                           "python3",
-	} {
-		if !need(program) {
-			continue
-		}
-		out, err := shell("rm -f b.zip; " + command)
-		if err != nil {
-			t.Errorf("%s: %v: %s", command, err, out)
-			continue
-		}
-		again, err := os.ReadFile(filepath.Join(dir, "b.zip"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, err := Open(again)
-		if err != nil {
-			t.Errorf("%s: %v", command, err)
-		} else if got.Token != want.Token || !bytes.Equal(got.Report, want.Report) || len(got.Records) != len(want.Records) {
-			t.Errorf("%s: it says something else", command)
-		}
-	}
-	if need("zip") {
-		if out, err := shell("ln -s /etc/passwd bag/data/x; zip -q -y -r l.zip bag; rm bag/data/x"); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-		linked, err := os.ReadFile(filepath.Join(dir, "l.zip"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := Open(linked); !errors.Is(err, ErrAltered) {
-			t.Errorf("with a link: %v", err)
-		}
-	}
-}
-
-// streaming writes a zip file to what cannot be rewound: sizes follow each file.
-const streaming = `
-import os, sys, zipfile
-class Pipe:
-    def write(self, b): return sys.stdout.buffer.write(b)
-    def flush(self): sys.stdout.buffer.flush()
-with zipfile.ZipFile(Pipe(), "w", zipfile.ZIP_DEFLATED) as z:
-    for d, _, names in os.walk("bag"):
-        for n in names: z.write(os.path.join(d, n))
-`
-
 func TestRedeemed(t *testing.T) {
 	s := newSite(t, "stone.example", 0)
 	whole := string(report.Encode(report.Report{Version: report.Version, Kind: report.KindNone, Reason: "no such connection"}))
@@ -306,83 +220,4 @@ func TestHostileWords(t *testing.T) {
 	if strings.ContainsAny(text, "\x1b\u202e") || strings.Count(text, "\nPROVEN\n") != 1 {
 		t.Errorf("%q", text)
 	}
-}
-
-func FuzzOpen(f *testing.F) {
-	s := newSite(f, "stone.example", 1)
-	token := s.keep("report one", "[]")
-	s.cosign()
-	b := s.bundle(token)
-	f.Add(b)
-	f.Add([]byte(localMagic))
-	f.Add([]byte(nil))
-	policy := s.policyOf("all", s.key.Public())
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if _, err := readZip(b); err != nil {
-			return
-		}
-		o, err := Open(b)
-		if err != nil {
-			if o != nil || !errors.Is(err, ErrAltered) {
-				t.Fatalf("%v, %v", o, err)
-			}
-			return
-		}
-		if stop.TokenOf(o.Report) != o.Token {
-			t.Fatal("the token is not the report's")
-		}
-		v, err := o.Verify(policy, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		v.Text()
-		o.Redeemed()
-	})
-}
-
-// FuzzReadZip reads zip files alone.
-func FuzzReadZip(f *testing.F) {
-	for _, files := range [][]file{nil, {{"a", nil}}, {{"bag/", nil}, {"bag/a", []byte("aaaaaaaaaaaaaaaaaaaa")}}} {
-		b, err := writeZip("bag", files, day)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(b)
-		f.Add(packedBy(f, files, func(*zip.FileHeader) {}))
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		files, err := readZip(b)
-		if err != nil {
-			return
-		}
-		// Whoever reads from the front finds the same names as who reads from the end.
-		for name := range files {
-			if bytes.Count(b, []byte(name)) < 2 {
-				t.Fatalf("%q is not in both lists", name)
-			}
-		}
-	})
-}
-
-// FuzzBag reads bags whose manifests fit, so that what is in them is looked at.
-func FuzzBag(f *testing.F) {
-	s := newSite(f, "stone.example", 1)
-	bag := filesIn(f, s.bundle(s.keep("report one", "[]")))
-	for name, content := range bag {
-		f.Add(name, content)
-	}
-	f.Fuzz(func(t *testing.T, name string, content []byte) {
-		files := map[string][]byte{}
-		for n, b := range bag {
-			files[n] = b
-		}
-		files[name] = content
-		o, err := Open(repacked(t, files))
-		if err == nil && !bytes.Equal(o.Report, bag[reportName]) {
-			t.Fatal("another report")
-		}
-		if _, there := bag[name]; err == nil && !there {
-			t.Fatalf("%q is taken", name)
-		}
-	})
 }

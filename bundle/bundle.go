@@ -43,11 +43,11 @@ type Record struct {
 // Make makes a bundle of what was disclosed: all records of one token. The agent is the program that makes it, with its version.
 func Make(ds []evidence.Disclosed, agent string, now time.Time) ([]byte, error) {
 	b, err := pack(ds, packing{agent, now.UTC().Format(time.DateOnly)})
-	if err == nil {
-		_, err = Open(b) // what nobody could read is not handed out
-	}
 	if err != nil {
 		return nil, fmt.Errorf("make bundle: %w", err)
+	}
+	if _, err := Open(b); err != nil {
+		return nil, fmt.Errorf("make bundle: nobody could read it: %v", err) // the evidence is not altered
 	}
 	return b, nil
 }

@@ -35,6 +35,11 @@ type site struct {
 
 func newSite(t testing.TB, name string, witnesses int) *site {
 	t.Helper()
+	return newSiteAt(t, name, witnesses, time.Now)
+}
+
+func newSiteAt(t testing.TB, name string, witnesses int, now func() time.Time) *site {
+	t.Helper()
 	s := &site{t: t}
 	var err error
 	if s.id, err = age.GenerateX25519Identity(); err != nil {
@@ -67,7 +72,7 @@ func newSite(t testing.TB, name string, witnesses int) *site {
 		t.Fatal(err)
 	}
 	s.policy.Transport = s
-	c := evidence.Config{Recipients: []age.Recipient{s.id.Recipient()}, LogKey: &s.key, AllowVolatile: true, Logger: slog.New(slog.DiscardHandler)}
+	c := evidence.Config{Recipients: []age.Recipient{s.id.Recipient()}, LogKey: &s.key, AllowVolatile: true, Now: now, Logger: slog.New(slog.DiscardHandler)}
 	if s.store, err = evidence.Open(filepath.Join(t.TempDir(), "store"), c); err != nil {
 		t.Fatal(err)
 	}

@@ -182,7 +182,8 @@ func (v *Verdict) NotProven() []Statement {
 	b := v.Bundle
 	var all []Statement
 	add := func(what, by string) { all = append(all, Statement{what, by}) }
-	if v.Result != Met || !v.Witnessed {
+	by := v.By("report")
+	if by.IsZero() {
 		add("That the report existed at any time before this bundle was made.", "Nobody outside the host vouches for that.")
 	}
 	if _, ok := v.Standing[b.last().Number]; !ok {
@@ -190,7 +191,7 @@ func (v *Verdict) NotProven() []Statement {
 	}
 	add("That the host saw what it says it saw.", "It is the host's own word. Whoever controlled the host when the report was made can have had it say anything.")
 	r, err := report.Decode(b.Report)
-	add("When the report was made, and how long before it was proven to exist.", "Its times are of the host's own clock"+clock(r.Host.Clock)+".")
+	add("When the report was made, and how long before it was proven to exist.", "Its times are of the host's own clock"+clock(r.Host.Clock)+"."+v.ahead(by))
 	add("That connections which the report joins within the host belong together.", "The join inside each host is that host's word alone.")
 	add("Who a person is.", "The report names accounts, and where sessions came from by what the host recorded of it.")
 	switch {
@@ -235,6 +236,14 @@ func clock(c *host.Clock) string {
 		return ", which was not synchronised, by the host's word"
 	}
 	return fmt.Sprintf(", which was synchronised to within %.3f s, by the host's word", c.Error)
+}
+
+// ahead says where the host's clock contradicts those of the witnesses: they had signed before the report was written.
+func (v *Verdict) ahead(by time.Time) string {
+	if kept := v.Bundle.Kept; !by.IsZero() && kept.After(by.Add(time.Second)) { // theirs are to the second
+		return fmt.Sprintf(" It was ahead of the witnesses' clocks: by it the report was written on %s.", when(kept))
+	}
+	return ""
 }
 
 func when(t time.Time) string {

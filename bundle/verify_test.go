@@ -98,6 +98,19 @@ func TestPolicies(t *testing.T) {
 	}
 }
 
+// A host whose clock contradicts the witnesses' is shown up.
+func TestClockAhead(t *testing.T) {
+	for ahead, want := range map[time.Duration]bool{0: false, time.Hour: true, -time.Hour: false} {
+		s := newSiteAt(t, "stone.example", 1, func() time.Time { return time.Now().Add(ahead) })
+		token := s.keep("report one", "")
+		s.cosign()
+		v, err := mustOpen(t, s.bundle(token)).Verify(s.policyOf("1", s.key.Public()), nil)
+		if err != nil || v.Result != Met || strings.Contains(v.Text(), "ahead of the") != want {
+			t.Errorf("%s ahead: %v, %s", ahead, err, v.Text())
+		}
+	}
+}
+
 // requestFor signs a request with ssh-keygen. It gives the request, its signature, and a list that allows alice the key.
 func requestFor(t *testing.T, text string) (request, signature string, signers sshsig.Signers) {
 	t.Helper()

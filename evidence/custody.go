@@ -33,6 +33,13 @@ func parseCustody(r record, plaintext []byte) (Custody, error) {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return Custody{}, fmt.Errorf("read %s: more than one value", r.kind)
 	}
+	// Whoever made the record may not have been a store.
+	if err := (Redemption{By: p.By, Reason: p.Reason, Request: p.Request, Signature: p.Signature}).check(); err != nil {
+		return Custody{}, fmt.Errorf("read %s: %w", r.kind, err)
+	}
+	if err := checkLine("outcome", p.Outcome, maxBy); err != nil {
+		return Custody{}, fmt.Errorf("read %s: %w", r.kind, err)
+	}
 	return Custody{
 		Number: r.number, Time: time.Unix(0, r.time).UTC(), Act: r.kind.String(), By: p.By, Reason: p.Reason, Outcome: p.Outcome,
 		Request: p.Request, Signature: p.Signature, handedOut: p.HandedOut,

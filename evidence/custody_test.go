@@ -166,3 +166,23 @@ func TestAssembleIsBounded(t *testing.T) {
 		t.Errorf("%v, want %v: more than", err, ErrAltered)
 	}
 }
+
+// What a record of custody says may come from anybody, and is shown.
+func TestParseCustody(t *testing.T) {
+	for content, want := range map[string]bool{
+		`{"by":"a","reason":"b","outcome":"held"}`:                                              true,
+		`{"by":"a","reason":"b","outcome":"exported","handed_out":{"records":1,"sha256":"00"}}`: true,
+		`{"by":"a","reason":"b","outcome":"exported","request":"x","signature":"y"}`:            true,
+		`{"by":"a","reason":"b","outcome":"exported","request":"x"}`:                            false,
+		`{"by":"a\nb","reason":"b","outcome":"held"}`:                                           false,
+		`{"by":"a","reason":"` + strings.Repeat("b", maxReason+1) + `","outcome":"held"}`:       false,
+		`{"by":"a","reason":"b","outcome":"\u001b[2J"}`:                                         false,
+		`{"by":"a","reason":"b","outcome":"held","more":1}`:                                     false,
+		`{"by":"a","reason":"b","outcome":"held"}{}`:                                            false,
+		`[]`: false, ``: false,
+	} {
+		if _, err := parseCustody(record{kind: typeHold}, []byte(content)); (err == nil) != want {
+			t.Errorf("%.80s: %v", content, err)
+		}
+	}
+}

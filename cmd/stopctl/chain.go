@@ -37,6 +37,9 @@ func readRedeemed(path string) (report.Redeemed, error) {
 	if err != nil {
 		return report.Redeemed{}, err
 	}
+	if r, is, err := readBundle(b); is {
+		return r, err
+	}
 	r, bytes, err := report.DecodeRedeemed(b)
 	if err != nil {
 		return report.Redeemed{}, err

@@ -25,7 +25,7 @@ func (b *builder) chain() *Chain {
 	for _, j := range b.joins {
 		q := j.in.questions[j.question]
 		c.Joins = append(c.Joins, Join{Host: hosts[j.at.node], In: links[j.in], Out: links[j.out], Token: clean(j.at.Token),
-			Reasons: cleanAll(q.reasons()), Corroborated: q.corroborated()})
+			Reasons: cleanAll(q.reasons(), maxGaps), Corroborated: q.corroborated()})
 	}
 	slices.SortStableFunc(c.Joins, func(x, y Join) int {
 		return cmp.Or(cmp.Compare(x.Host, y.Host), cmp.Compare(x.In, y.In), cmp.Compare(x.Out, y.Out), cmp.Compare(x.Token, y.Token))
@@ -111,7 +111,7 @@ func (b *builder) addConnections(c *Chain, hosts map[*node]int) map[*link]int {
 			if q.answer != nil && k.Clock == nil {
 				k.Clock = ahead(q)
 			}
-			k.Questions = append(k.Questions, Question{By: clean(q.by.Token), Status: q.status, Reasons: cleanAll(q.reasons()),
+			k.Questions = append(k.Questions, Question{By: clean(q.by.Token), Status: q.status, Reasons: cleanAll(q.reasons(), maxGaps),
 				Corroborated: q.corroborated(), Sent: known(q.record.Sent), Answered: known(q.record.Answered),
 				Token: clean(q.record.Token), Detail: clean(q.detail)})
 		}

@@ -104,6 +104,8 @@ var forms = map[string]func(*Chain) (string, error){
 	"text": func(c *Chain) (string, error) { return Text(c), nil },
 	"json": JSON,
 	"csv":  CSV,
+	"ecs":  ECS,
+	"stix": STIX,
 }
 
 // The pictures are looked at when they change: rsvg-convert chain/testdata/forms/NAME.svg.

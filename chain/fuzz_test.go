@@ -200,7 +200,7 @@ func TestBounds(t *testing.T) {
 		t.Errorf("%d hosts, %d paths", len(c.Hosts), len(c.Paths))
 	}
 	for form, text := range checkForms(t, c) {
-		if len(text) > 200_000 {
+		if len(text) > 1_000_000 {
 			t.Errorf("%s has %d octets", form, len(text))
 		}
 	}

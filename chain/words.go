@@ -35,9 +35,10 @@ func shorten(s string, n int) string {
 	return string([]rune(s)[:n-1]) + "…"
 }
 
-func cleanAll(ss []string) []string {
-	out := make([]string, 0, len(ss))
-	for _, s := range ss[:min(len(ss), maxGaps)] {
+// cleanAll does it for the first of some texts.
+func cleanAll(ss []string, n int) []string {
+	out := []string{}
+	for _, s := range ss[:min(len(ss), n)] {
 		out = append(out, clean(s))
 	}
 	return out

@@ -22,6 +22,8 @@ var chainForms = map[string]func(*chain.Chain) (string, error){
 	"dot":  plain(chain.DOT),
 	"svg":  plain(chain.SVG),
 	"csv":  chain.CSV,
+	"ecs":  chain.ECS,
+	"stix": chain.STIX,
 }
 
 func plain(form func(*chain.Chain) string) func(*chain.Chain) (string, error) {

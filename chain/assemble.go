@@ -238,20 +238,23 @@ func (b *builder) addContradictions(c *Chain, hosts map[*node]int, links map[*li
 	}
 }
 
-// unjoined marks the hosts through which a path may lead, but no report says so.
+// unjoined marks the hosts through which a path may lead from one host to another, but no report says so.
 func (c *Chain) unjoined() {
-	in, out, joined := map[int]bool{}, map[int]bool{}, map[int]bool{}
-	for _, k := range c.Connections {
-		if k.asked() {
-			out[k.From], in[k.To] = true, true
+	in, joined := map[int][]int{}, map[int]bool{}
+	for i := range c.Connections {
+		if k := &c.Connections[i]; k.asked() {
+			in[k.To] = append(in[k.To], k.From)
 		}
 	}
 	for _, j := range c.Joins {
 		joined[j.Host] = true
 	}
-	for i := range c.Hosts {
-		h := &c.Hosts[i]
-		h.Unjoined = h.Status != Reported && in[h.ID] && out[h.ID] && !joined[h.ID]
+	for i := range c.Connections {
+		k := &c.Connections[i]
+		h := c.host(k.From)
+		if k.asked() && h.Status != Reported && !joined[h.ID] && slices.ContainsFunc(in[h.ID], func(from int) bool { return from != k.To }) {
+			h.Unjoined = true
+		}
 	}
 }
 

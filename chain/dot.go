@@ -9,7 +9,8 @@ import (
 // dashed ones what belongs together by the host's word alone.
 func DOT(c *Chain) string {
 	var b strings.Builder
-	b.WriteString("digraph chain {\nrankdir=LR;\nnewrank=true;\nfontname=\"Helvetica\";\nnode [shape=plaintext, fontname=\"Helvetica\", fontsize=10, height=0.2];\n" +
+	// Other splines than these make Graphviz 2.42 lose connections of hosts with loops.
+	b.WriteString("digraph chain {\nrankdir=LR;\nnewrank=true;\nsplines=curved;\nfontname=\"Helvetica\";\nnode [shape=plaintext, fontname=\"Helvetica\", fontsize=10, height=0.2];\n" +
 		"edge [fontname=\"Helvetica\", fontsize=10];\n")
 	for i := range c.Hosts {
 		if h := &c.Hosts[i]; h.Status != Claimed {
@@ -69,7 +70,7 @@ func (c *Chain) dotConnection(b *strings.Builder, k *Connection) {
 		for _, x := range bad {
 			about = append(about, fmt.Sprint(x.ID))
 		}
-		attributes += ", color=red, fontcolor=red, penwidth=3, label=" + quoted("contradiction "+strings.Join(about, ", "))
+		attributes += ", color=red, fontcolor=red, penwidth=3, xlabel=" + quoted("contradiction "+strings.Join(about, ", "))
 	case !k.asked():
 		attributes += ", style=dotted"
 	case len(k.ToldBy) == 2:

@@ -250,7 +250,9 @@ func (s *stix) process(a *Account, p *trace.Process, opened string) string {
 	if opened != "" {
 		o["opened_connection_refs"] = []string{opened}
 	}
-	id := func(pid int) string { return "process--" + uuid5(ourNamespace, fmt.Sprintf("process %s %d", a.Token, pid)) }
+	id := func(pid int) string {
+		return "process--" + uuid5(ourNamespace, fmt.Sprintf("process %s %d", a.Token, pid))
+	}
 	if p.PPID != nil && *p.PPID != p.PID && slices.ContainsFunc(a.redeemed.Report.Processes[:min(len(a.redeemed.Report.Processes), maxObjects)],
 		func(q trace.Process) bool { return q.PID == *p.PPID }) {
 		o["parent_ref"] = id(*p.PPID)

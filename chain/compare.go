@@ -56,6 +56,7 @@ func (b *builder) answered(l *link, q question) {
 		b.against(l, AboutRequest, "%s says that %s asked it; %s asked from %s", asked, from, asker, e.Local.Addr().Unmap())
 	}
 	b.request(l, q, asked, asker)
+	b.bytes(l, q, asked, asker)
 	b.times(l, q, asked, asker)
 }
 
@@ -71,6 +72,25 @@ func (b *builder) request(l *link, q question, asked, asker string) {
 	}
 	if sid := fmt.Sprint(sent.SID); sent.Type.Recursive() && got.SID != sid {
 		b.against(l, AboutRequest, "%s was asked in session %s, says %s; %s says %s", asked, sid, asker, asked, clean(got.SID))
+	}
+}
+
+// uncounted is how many octets a system may count that are none: a SYN and a FIN.
+const uncounted = 2
+
+// bytes compares what one end has sent with what the other received. The host that was asked looked later: what had come
+// to its neighbour it had sent by then, and what its neighbour knew to have arrived it had received.
+func (b *builder) bytes(l *link, q question, asked, asker string) {
+	c := q.answer.Report.Connection
+	if c == nil || c.Bytes == (host.Bytes{}) || q.candidate == nil || q.candidate.Bytes == (host.Bytes{}) {
+		return
+	}
+	later, before := c.Bytes, q.candidate.Bytes
+	if before.Received > uncounted && later.Sent < before.Received-uncounted {
+		b.against(l, AboutBytes, "%s says that it had sent %d octets, of which %s had received %d before", asked, later.Sent, asker, before.Received)
+	}
+	if before.Acknowledged > uncounted && later.Received < before.Acknowledged-uncounted {
+		b.against(l, AboutBytes, "%s says that it had received %d octets, of which %s had known %d to arrive before", asked, later.Received, asker, before.Acknowledged)
 	}
 }
 

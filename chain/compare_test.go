@@ -78,6 +78,19 @@ func TestContradictions(t *testing.T) {
 			a.Report.Request.Time = a.Report.Request.Time.Add(-time.Minute)
 			b.Report.Host.Clock = nil
 		}, nil},
+		"bytes still on their way": {func(a, b *report.Redeemed) {
+			a.Report.Connection.Bytes, b.Report.Previous[0].Bytes = host.Bytes{Sent: 1000, Acknowledged: 900, Received: 500}, host.Bytes{Sent: 600, Acknowledged: 502, Received: 1002}
+		}, nil},
+		"bytes never sent": {func(a, b *report.Redeemed) {
+			a.Report.Connection.Bytes, b.Report.Previous[0].Bytes = host.Bytes{Sent: 1000, Received: 500}, host.Bytes{Received: 1003}
+		}, []string{"bytes: a says that it had sent 1000 octets, of which b had received 1003 before"}},
+		"bytes never received": {func(a, b *report.Redeemed) {
+			a.Report.Connection.Bytes, b.Report.Previous[0].Bytes = host.Bytes{Sent: 1000, Received: 500}, host.Bytes{Acknowledged: 503}
+		}, []string{"bytes: a says that it had received 500 octets, of which b had known 503 to arrive before"}},
+		"bytes of one end alone": {func(a, b *report.Redeemed) {
+			a.Report.Connection.Bytes = host.Bytes{}
+			b.Report.Previous[0].Bytes = host.Bytes{Received: 1003}
+		}, nil},
 		"opened before": {func(a, _ *report.Redeemed) { a.Report.Connection.Opened = a.Report.Request.Time.Add(-time.Hour) }, nil},
 		"opened after": {func(a, _ *report.Redeemed) { a.Report.Connection.Opened = a.Report.Request.Time.Add(time.Hour) },
 			[]string{"time: a says that the connection was opened at 2001-04-01 13:00:00.123, after b had asked about it"}},

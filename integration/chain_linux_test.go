@@ -29,6 +29,9 @@ func TestLyingHost(t *testing.T) {
 	_, b, err := s.b.Traced(s.ctx, s.request(s.c, "SV_REC", tr.out))
 	s.must(err)
 	a := s.previousToken(s.a, b)
+	if said, heard := a.Report.Connection.Bytes, b.Report.Previous[0].Bytes; said.Sent < uint64(len(s.word)) || heard.Received < uint64(len(s.word)) {
+		t.Errorf("a has sent %+v and b received %+v: the intruder's word has %d octets", said, heard, len(s.word))
+	}
 	innocent := netip.AddrPortFrom(s.d.Host.Addr(), 4711)
 	for name, tt := range map[string]struct {
 		lie  func(a, b *report.Redeemed)
@@ -39,6 +42,7 @@ func TestLyingHost(t *testing.T) {
 		"another's connection": {func(a, _ *report.Redeemed) { a.Report.Request.Local = innocent }, []string{chain.AboutAddress}},
 		"who asked":            {func(a, _ *report.Redeemed) { a.Report.Request.Requester = innocent.Addr() }, []string{chain.AboutRequest}},
 		"session":              {func(a, _ *report.Redeemed) { a.Report.Request.SID = "1" }, []string{chain.AboutRequest}},
+		"bytes": {func(a, _ *report.Redeemed) { a.Report.Connection.Bytes.Sent = 1 }, []string{chain.AboutBytes}},
 		"time": {func(a, b *report.Redeemed) {
 			a.Report.Request.Time = a.Report.Request.Time.Add(time.Hour)
 			a.Report.Host.Clock, b.Report.Host.Clock = &host.Clock{Synchronised: true}, &host.Clock{Synchronised: true}

@@ -242,7 +242,7 @@ func public(a netip.Addr) bool {
 // is nobody else's. It is the same for all who know a public address, and apart for each who knows another.
 func (b *builder) far(by *node, a netip.Addr) *node {
 	a = a.Unmap()
-	key := "at " + a.String()
+	key := fmt.Sprintf("at %x %s", a.As16(), a)
 	if public(a) {
 		if n := b.at[a]; n != nil {
 			return n

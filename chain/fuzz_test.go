@@ -49,6 +49,10 @@ func (d *dealer) time() time.Time {
 	return pick(d, time.Time{}, at, at.Add(time.Second), at.Add(-time.Hour), at.AddDate(-1990, 0, 0), at.AddDate(7998, 0, 0))
 }
 
+func (d *dealer) bytes() host.Bytes {
+	return host.Bytes{Sent: pick[uint64](d, 0, 1, 1<<40, 1<<64-1), Received: pick[uint64](d, 0, 7, 1<<64-1), Acknowledged: pick[uint64](d, 0, 1, 1<<64-1)}
+}
+
 var at = time.Date(2001, 4, 1, 12, 0, 0, 0, time.UTC)
 
 func (d *dealer) token() string { return "s" + pick(d, "1", "2", "3", "4", "5", "6", "<", "") }
@@ -64,7 +68,7 @@ func (d *dealer) report() report.Redeemed {
 	}
 	p.Request = report.Request{Time: d.time(), Type: pick(d, "SV_REC", "SV", d.text()), SID: pick(d, "", "7", d.text()), Local: d.end(), Remote: d.end(), Requester: d.addr()}
 	if d.n(4) > 0 {
-		p.Connection = &report.Connection{Direction: pick(d, host.Outbound, host.Outbound, host.Inbound, host.UnknownDirection, "?"), User: d.text(), Opened: d.time(), Owners: []int{1}}
+		p.Connection = &report.Connection{Direction: pick(d, host.Outbound, host.Outbound, host.Inbound, host.UnknownDirection, "?"), User: d.text(), Opened: d.time(), Owners: []int{1}, Bytes: d.bytes()}
 	}
 	for range d.n(3) {
 		p.Processes = append(p.Processes, trace.Process{Via: trace.Via{By: trace.ByOwner}, Process: host.Process{PID: d.n(9), Name: d.text(), Args: []string{d.text()}}})
@@ -78,7 +82,7 @@ func (d *dealer) report() report.Redeemed {
 		r.Traceback = append(r.Traceback, t)
 		if d.n(3) > 0 {
 			p.Previous = append(p.Previous, trace.Previous{Remote: t.Previous.Remote, Local: t.Previous.Local, Corroborated: d.n(3) > 0,
-				Direction: pick(d, host.Inbound, host.Inbound, host.Outbound, "?"), Reasons: []string{pick(d, "inbound", "nat", d.text())}})
+				Direction: pick(d, host.Inbound, host.Inbound, host.Outbound, "?"), Reasons: []string{pick(d, "inbound", "nat", d.text())}, Bytes: d.bytes()})
 		}
 	}
 	for range d.n(3) {

@@ -43,10 +43,17 @@ func STIX(c *Chain) (string, error) {
 		s.join(j)
 	}
 	for _, x := range c.Contradictions {
+		var about []string
 		if x.Connection != 0 {
 			k := c.connection(x.Connection)
-			s.note("contradiction: "+x.Kind, x.Text, k.Source+k.Destination, s.traffic(k.src, k.dst))
+			about = append(about, s.traffic(k.src, k.dst))
 		}
+		for _, id := range x.Hosts {
+			if h := c.host(id); len(h.Reports) > 0 {
+				about = append(about, s.identity(h))
+			}
+		}
+		s.note("contradiction: "+x.Kind, x.Text, about...)
 	}
 	if refs := slices.Sorted(maps.Keys(s.objects)); len(c.Paths) > 0 {
 		s.domain("grouping", strings.Join(refs, " "), object{"name": c.headline(), "description": c.spoken(), "context": "suspicious-activity", "object_refs": refs}, s.self)
@@ -168,7 +175,7 @@ func (s *stix) host(h *Host) {
 			for _, chip := range s.chain.chips(h) {
 				content += "; " + chip.text
 			}
-			s.note("a host without a report", content, h.Label(), s.address(h.Addresses[0]))
+			s.note("a host without a report", content, s.address(h.Addresses[0]))
 		}
 		return
 	}
@@ -287,8 +294,9 @@ func (s *stix) join(j Join) {
 	s.domain("relationship", j.Token+from+to, object{"relationship_type": "related-to", "source_ref": from, "target_ref": to, "description": says}, s.identity(h))
 }
 
-func (s *stix) note(abstract, content, key, about string) {
-	if about != "" {
-		s.domain("note", abstract+content+key, object{"abstract": abstract, "content": content, "object_refs": []string{about}}, s.self)
+func (s *stix) note(abstract, content string, about ...string) {
+	about = slices.DeleteFunc(about, func(ref string) bool { return ref == "" })
+	if len(about) > 0 {
+		s.domain("note", strings.Join(append(about, abstract, content), " "), object{"abstract": abstract, "content": content, "object_refs": about}, s.self)
 	}
 }

@@ -104,6 +104,11 @@ func (c *Chain) chips(h *Host) []textLine {
 	if h.Unjoined {
 		add("amber", "nobody's word joins these")
 	}
+	for _, x := range c.Contradictions {
+		if x.Connection == 0 && slices.Contains(x.Hosts, h.ID) {
+			add("red", "contradiction %d", x.ID)
+		}
+	}
 	if slices.ContainsFunc(c.Connections, func(k Connection) bool { return k.From == h.ID && k.To == h.ID }) {
 		add("grey", "connected with itself")
 	}

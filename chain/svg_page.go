@@ -279,8 +279,8 @@ text{font:12px "Helvetica Neue",Arial,"Liberation Sans","DejaVu Sans",sans-serif
 .not-asked .box{fill:#f6f8fa;stroke:#8c959f;stroke-dasharray:1 4;stroke-linecap:round}
 .not-asked .number{fill:#8c959f}
 .chip{font-size:11px;font-weight:600}
-.c-blue{fill:#0969da}.c-amber{fill:#9a6700}.c-green{fill:#1a7f37}.c-grey{fill:#6e7781}.c-ink{fill:#1b1f24}
-.t-blue,.t-amber,.t-green,.t-grey,.t-ink{fill:#fff}
+.c-blue{fill:#0969da}.c-amber{fill:#9a6700}.c-green{fill:#1a7f37}.c-grey{fill:#6e7781}.c-red{fill:#cf222e}.c-ink{fill:#1b1f24}
+.t-red,.t-blue,.t-amber,.t-green,.t-grey,.t-ink{fill:#fff}
 .dot{fill:#1b1f24}
 .join{fill:none;stroke:#1b1f24;stroke-width:1.6;stroke-dasharray:5 4}
 .l-both,.l-one,.l-bad,.l-faint{fill:none;stroke:#1b1f24;stroke-linejoin:round}
@@ -302,7 +302,7 @@ text{fill:#e6edf3}.m{fill:#9aa4af}.link .m{stroke:#0d1117}
 .join,.l-both,.l-one{stroke:#c9d1d9}
 .l-bad{stroke:#ff7b72}.h-bad{fill:#ff7b72}
 .c-ink{fill:#c9d1d9}.t-ink{fill:#0d1117}
-.t-blue,.t-amber,.t-green,.t-grey,.badge-t{fill:#fff}
+.t-red,.t-blue,.t-amber,.t-green,.t-grey,.badge-t{fill:#fff}
 .badge{stroke:#0d1117}
 }
 `

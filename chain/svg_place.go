@@ -17,7 +17,7 @@ const (
 	passHeight  = 10.0 // of a connection that passes a column by
 	margin      = 56.0 // left and right: connections to the next row run here
 	gutter      = 34.0 // between rows
-	partGap     = 48.0
+	partGap     = 16.0
 	rowColumns  = 5 // columns of a row at most
 	maxDrawn    = 200
 	maxLines    = 600

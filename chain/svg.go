@@ -191,8 +191,12 @@ func (d *drawing) note(k *Connection, x, y float64) {
 		notes = append(notes, "opened by next")
 	}
 	bad := d.p.contradicted(k)
+	below := y + 15
+	if len(bad) > 0 {
+		below += 4
+	}
 	for i, n := range notes {
-		d.text(x, y+15+13*float64(i)+when(len(bad) > 0, 4), n, "m small", "middle", columnGap+10)
+		d.text(x, below+13*float64(i), n, "m small", "middle", columnGap+10)
 	}
 	for i, b := range bad {
 		if i == 3 {
@@ -207,13 +211,6 @@ func (d *drawing) note(k *Connection, x, y float64) {
 
 // outcomes of questions about one of several connections of a host.
 var outcomes = map[Status]string{Refused: "refused", Legacy: "old ident", Missing: "no answer"}
-
-func when(is bool, f float64) float64 {
-	if is {
-		return f
-	}
-	return 0
-}
 
 // spokenLink is a connection in words.
 func (c *Chain) spokenLink(k *Connection) string {

@@ -96,7 +96,7 @@ func (d *dealer) report() report.Redeemed {
 // well-formed.
 func FuzzBuild(f *testing.F) {
 	r := rand.New(rand.NewPCG(1, 2))
-	for i := range 200 {
+	for i := range 60 {
 		b := make([]byte, 40*(i%12+1))
 		for j := range b {
 			b[j] = byte(r.Uint32())
@@ -182,7 +182,7 @@ func checkIDs(t *testing.T, c *Chain) {
 
 // Whatever one report holds, what is drawn of it is bounded, and what is left out is counted.
 func TestBounds(t *testing.T) {
-	const many = 200_000
+	const many = 40_000
 	liar := redeemed("s1", "liar", bToC, cIn)
 	for i := range many {
 		e := stop.Ends{Remote: netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}), uint16(i>>16)+1), Local: netip.MustParseAddrPort(bIn)}

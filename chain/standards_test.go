@@ -201,7 +201,7 @@ func TestSTIX(t *testing.T) {
 	// Whoever wrote the reports.
 	fields := ecsFields(t)
 	r := rand.New(rand.NewPCG(3, 4))
-	for range 40 {
+	for range 12 {
 		b := make([]byte, 400)
 		for i := range b {
 			b[i] = byte(r.Uint32())

@@ -31,6 +31,7 @@ func (b *builder) chain() *Chain {
 		return cmp.Or(cmp.Compare(x.Host, y.Host), cmp.Compare(x.In, y.In), cmp.Compare(x.Out, y.Out), cmp.Compare(x.Token, y.Token))
 	})
 	b.addContradictions(c, hosts, links)
+	c.index()
 	c.unjoined()
 	for _, what := range slices.Sorted(maps.Keys(b.omitted)) {
 		c.Omitted = append(c.Omitted, Omission{what, b.omitted[what]})
@@ -235,6 +236,24 @@ func (b *builder) addContradictions(c *Chain, hosts map[*node]int, links map[*li
 	}
 	for i := range c.Contradictions {
 		c.Contradictions[i].ID = i + 1
+	}
+}
+
+// index finds what belongs to each host and to each connection.
+func (c *Chain) index() {
+	c.at, c.joinsOf, c.about = map[int][]*Connection{}, map[int][]Join{}, map[int][]Contradiction{}
+	for i := range c.Connections {
+		k := &c.Connections[i]
+		c.at[k.From] = append(c.at[k.From], k)
+		if k.To != k.From {
+			c.at[k.To] = append(c.at[k.To], k)
+		}
+	}
+	for _, j := range c.Joins {
+		c.joinsOf[j.Host] = append(c.joinsOf[j.Host], j)
+	}
+	for _, x := range c.Contradictions {
+		c.about[x.Connection] = append(c.about[x.Connection], x)
 	}
 }
 

@@ -65,6 +65,10 @@ type Chain struct {
 
 	// parts are the pictures, each of which nothing joins to the others: columns of hosts.
 	parts [][][]int
+	// What belongs to a host, and to a connection, by id.
+	at      map[int][]*Connection
+	joinsOf map[int][]Join
+	about   map[int][]Contradiction
 }
 
 // A Path is one way through the hosts, each connection joined to the next by the host between them.

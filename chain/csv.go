@@ -64,7 +64,7 @@ func (c *Chain) hostCells(h *Host, p Path, step int) []string {
 		seconds, wrong = strconv.FormatFloat(k.Clock.Seconds, 'f', 6, 64), strconv.FormatFloat(k.Clock.Error, 'f', 6, 64)
 	}
 	var about []string
-	for _, x := range c.contradicted(k) {
+	for _, x := range c.about[k.ID] {
 		about = append(about, x.Text)
 	}
 	note := ""

@@ -50,8 +50,7 @@ func (c *Chain) dotHost(b *strings.Builder, h *Host) {
 		style = "bold"
 	}
 	fmt.Fprintf(b, "subgraph cluster_%d {\nlabel=%s;\ntooltip=%s;\nstyle=%s;\n", h.ID, quoted(lines...), quoted(c.spokenHost(h)), style)
-	for i := range c.Connections {
-		k := &c.Connections[i]
+	for _, k := range c.at[h.ID] {
 		if k.From == h.ID && c.host(k.To).Status != Claimed {
 			fmt.Fprintf(b, "k%d_from [label=%s];\n", k.ID, quoted(portText(k.Source)))
 		}
@@ -64,7 +63,7 @@ func (c *Chain) dotHost(b *strings.Builder, h *Host) {
 
 func (c *Chain) dotConnection(b *strings.Builder, k *Connection) {
 	attributes := "tooltip=" + quoted(c.spokenLink(k))
-	switch bad := c.contradicted(k); {
+	switch bad := c.about[k.ID]; {
 	case len(bad) > 0:
 		var about []string
 		for _, x := range bad {

@@ -263,7 +263,7 @@ func (e *ecs) connection(k *Connection) {
 		d.set("stopd.clock.error", k.Clock.Error)
 	}
 	var joined []int
-	for _, j := range e.chain.Joins {
+	for _, j := range e.chain.joinsOf[k.To] {
 		if j.In == k.ID {
 			joined = append(joined, j.Out)
 		}

@@ -53,10 +53,8 @@ func (c *Chain) step(h *Host, action, token, format string, args ...any) {
 // afterContradiction asks for a third witness.
 func (c *Chain) afterContradiction(k *Connection) {
 	var about []string
-	for _, x := range c.Contradictions {
-		if x.Connection == k.ID {
-			about = append(about, strconv.Itoa(x.ID))
-		}
+	for _, x := range c.about[k.ID] {
+		about = append(about, strconv.Itoa(x.ID))
 	}
 	if len(about) > 0 {
 		c.step(c.host(k.From), ToCompare, "", "compare what %s and %s say of %s -> %s with what a third one recorded of it, such as flow records of the network between them (contradiction %s)",

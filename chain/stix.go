@@ -181,7 +181,7 @@ func (s *stix) host(h *Host) {
 	}
 	by := s.identity(h)
 	for i := range h.Reports {
-		s.account(&h.Reports[i], by)
+		s.account(h, &h.Reports[i], by)
 	}
 }
 
@@ -191,7 +191,7 @@ func (s *stix) identity(h *Host) string {
 }
 
 // account adds what one report observed.
-func (s *stix) account(a *Account, by string) {
+func (s *stix) account(h *Host, a *Account, by string) {
 	var refs []string
 	add := func(ref string) {
 		if ref != "" && !slices.Contains(refs, ref) {
@@ -204,7 +204,7 @@ func (s *stix) account(a *Account, by string) {
 		out = s.traffic(k.src, k.dst)
 		add(out)
 	}
-	for _, j := range s.chain.Joins {
+	for _, j := range s.chain.joinsOf[h.ID] {
 		if j.Token == a.Token {
 			k := s.chain.connection(j.In)
 			add(s.traffic(k.src, k.dst))

@@ -16,10 +16,6 @@ import (
 // heeds dark screens and printers.
 func SVG(c *Chain) string {
 	p := place(c)
-	p.joinsOf = map[int][]Join{}
-	for _, j := range c.Joins {
-		p.joinsOf[j.Host] = append(p.joinsOf[j.Host], j)
-	}
 	d := &drawing{p: p}
 	y := d.heading()
 	for i := range p.rows {
@@ -122,17 +118,6 @@ func (d *drawing) ends(s *segment, x1, y1, x2, y2 float64) {
 	}
 }
 
-// contradicted lists the contradictions about a connection.
-func (c *Chain) contradicted(k *Connection) []Contradiction {
-	var cs []Contradiction
-	for _, x := range c.Contradictions {
-		if x.Connection == k.ID {
-			cs = append(cs, x)
-		}
-	}
-	return cs
-}
-
 func (d *drawing) sign(s string) string {
 	if d.signs == nil {
 		d.signs = map[string]bool{}
@@ -143,7 +128,7 @@ func (d *drawing) sign(s string) string {
 
 func (d *drawing) lineClass(k *Connection) string {
 	switch {
-	case len(d.p.contradicted(k)) > 0:
+	case len(d.p.about[k.ID]) > 0:
 		return d.sign("l-bad")
 	case !k.asked():
 		return d.sign("l-faint")
@@ -190,7 +175,7 @@ func (d *drawing) note(k *Connection, x, y float64) {
 		d.sign("opened")
 		notes = append(notes, "opened by next")
 	}
-	bad := d.p.contradicted(k)
+	bad := d.p.about[k.ID]
 	below := y + 15
 	if len(bad) > 0 {
 		below += 4
@@ -221,7 +206,7 @@ func (c *Chain) spokenLink(k *Connection) string {
 	if k.Clock != nil {
 		s += "; clock " + c.clockText(k)
 	}
-	for _, x := range c.contradicted(k) {
+	for _, x := range c.about[k.ID] {
 		s += "; contradiction: " + x.Text
 	}
 	return s

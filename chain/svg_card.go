@@ -52,13 +52,8 @@ func (p *picture) knownTo(h *Host) int {
 	if len(h.Reports) > 0 || len(h.Addresses) == 0 || public(h.Addresses[0]) {
 		return 0
 	}
-	for _, k := range p.Connections {
-		switch h.ID {
-		case k.From:
-			return k.To
-		case k.To:
-			return k.From
-		}
+	if at := p.at[h.ID]; len(at) > 0 {
+		return at[0].From + at[0].To - h.ID // the other end
 	}
 	return 0
 }
@@ -104,12 +99,12 @@ func (c *Chain) chips(h *Host) []textLine {
 	if h.Unjoined {
 		add("amber", "nobody's word joins these")
 	}
-	for _, x := range c.Contradictions {
-		if x.Connection == 0 && slices.Contains(x.Hosts, h.ID) {
+	for _, x := range c.about[0] {
+		if slices.Contains(x.Hosts, h.ID) {
 			add("red", "contradiction %d", x.ID)
 		}
 	}
-	if slices.ContainsFunc(c.Connections, func(k Connection) bool { return k.From == h.ID && k.To == h.ID }) {
+	if slices.ContainsFunc(c.at[h.ID], func(k *Connection) bool { return k.From == h.ID && k.To == h.ID }) {
 		add("grey", "connected with itself")
 	}
 	return chips
@@ -117,8 +112,8 @@ func (c *Chain) chips(h *Host) []textLine {
 
 // detail is what a host answered.
 func (c *Chain) detail(h *Host, s Status) string {
-	for i := range c.Connections {
-		if k := &c.Connections[i]; k.From == h.ID {
+	for _, k := range c.at[h.ID] {
+		if k.From == h.ID {
 			for _, q := range k.Questions {
 				if q.Status == s && s == Legacy {
 					return lastField(q.Detail)

@@ -56,14 +56,13 @@ type row struct {
 // A picture is what is drawn, in place.
 type picture struct {
 	*Chain
-	rows    []row
-	parts   []int // the rows with which parts begin
-	width   float64
-	hidden  int // hosts and connections that are not drawn
-	lines   int
-	joinsOf map[int][]Join
-	cells   map[int]*cell
-	passes  int
+	rows   []row
+	parts  []int // the rows with which parts begin
+	width  float64
+	hidden int // hosts and connections that are not drawn
+	lines  int
+	cells  map[int]*cell
+	passes int
 }
 
 func place(c *Chain) *picture {

@@ -75,8 +75,8 @@ func (c *Chain) hostText(b *strings.Builder, h *Host) {
 	for _, a := range h.Reports {
 		c.accountText(b, h, a)
 	}
-	for i := range c.Connections {
-		if k := &c.Connections[i]; k.From == h.ID && k.asked() {
+	for _, k := range c.at[h.ID] {
+		if k.From == h.ID && k.asked() {
 			c.leavingText(b, h, k)
 		}
 	}
@@ -101,13 +101,12 @@ func (c *Chain) accountText(b *strings.Builder, h *Host, a Account) {
 	for _, p := range a.Processes {
 		line(b, "process", "%d %s", p.PID, p.Command)
 	}
-	for _, j := range c.Joins {
-		if k := c.connection(j.In); j.Host == h.ID && j.Token == a.Token && k.asked() {
+	for _, j := range c.joinsOf[h.ID] {
+		if k := c.connection(j.In); j.Token == a.Token && k.asked() {
 			line(b, "came in", "%s -> %s (that the two connections belong together is this host's word alone)", k.Source, k.Destination)
 		}
 	}
-	for i := range c.Connections {
-		k := &c.Connections[i]
+	for _, k := range c.at[h.ID] {
 		for _, q := range k.Questions {
 			if q.By == a.Token && !q.asked() {
 				line(b, "not asked", "%s (%s)", k.Source, q.Detail)

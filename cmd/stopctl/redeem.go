@@ -15,6 +15,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/stopd/stopd"
+	"github.com/stopd/stopd/chain"
 	"github.com/stopd/stopd/evidence"
 	"github.com/stopd/stopd/evidence/translog"
 	"github.com/stopd/stopd/internal/daemon"
@@ -25,11 +26,12 @@ const defaultConfig = "/etc/stopd/stopd.toml"
 
 func setupRedeem(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 	o := openingFlags(fs)
-	format := fs.String("format", "json", "json, text or raw (the report's exact bytes)")
+	format := fs.String("format", "json", "json, text, raw (the report's exact bytes), ecs or stix")
 	return func(ctx context.Context, std stdio, args []string) error {
-		show := map[string]func(io.Writer, evidence.Evidence) error{"json": showJSON, "text": showText, "raw": showRaw}[*format]
+		show := map[string]func(io.Writer, evidence.Evidence) error{"json": showJSON, "text": showText, "raw": showRaw,
+			"ecs": showAs(chain.ECS), "stix": showAs(chain.STIX)}[*format]
 		if show == nil {
-			return usageError("-format %q: none of json, text, raw", *format)
+			return usageError("-format %q: none of json, text, raw, ecs, stix", *format)
 		}
 		ds, damage := o.open(ctx, std, args[0])
 		if ds == nil {
@@ -234,6 +236,26 @@ func showJSON(w io.Writer, e evidence.Evidence) error {
 	}
 	_, err = w.Write(report.EncodeRedeemed(e.Token.String(), e.Report, ts))
 	return err
+}
+
+// showAs shows a report in a form of chains: it is one of one host.
+func showAs(form func(*chain.Chain) (string, error)) func(io.Writer, evidence.Evidence) error {
+	return func(w io.Writer, e evidence.Evidence) error {
+		r, err := report.Decode(e.Report)
+		if err != nil {
+			return err
+		}
+		ts, err := tracebacks(e)
+		if err != nil {
+			return err
+		}
+		text, err := form(chain.Build([]report.Redeemed{{Token: e.Token.String(), Report: r, Traceback: ts}}))
+		if err != nil {
+			return err
+		}
+		_, err = io.WriteString(w, text)
+		return err
+	}
 }
 
 func showText(w io.Writer, e evidence.Evidence) error {

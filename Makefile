@@ -10,7 +10,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
 # Debian packages that the tests use on the machine itself. Servers that only tests need are unpacked
 # into a test host's own root, never installed (internal/netlab).
-PACKAGES    := iproute2 util-linux mandoc sqlite3
+PACKAGES    := iproute2 util-linux mandoc sqlite3 openssh-client unzip zip
 
 .PHONY: build demo test unit integration soak lint fuzz compiler generate program generated recordings dictionary bench cross man packages clean
 
@@ -46,11 +46,11 @@ integration: build
 	else echo "not root: the tests between hosts are left out" >&2; fi
 
 # The counted loops at the figure that is claimed: a hundred kills of the store's writer and twenty thousand acknowledged tokens,
-# power lost at every 13th byte, every byte of a small store and its log flipped, 1,000 traces while processes come and go and get each other's pids,
+# power lost at every 13th byte, every byte of a small store, its log and a bundle flipped, 1,000 traces while processes come and go and get each other's pids,
 # a million requests at full speed, each process of the daemon killed and stopped at each step of a request,
 # half an hour of a steady load. Tests do a tenth and less.
 soak: build
-	STOPD_SOAK=1 $(GO) test -count=1 -timeout 60m -v -run 'TestKilled|TestPowerLoss|TestEveryByteFlipped|TestAuditEveryOctet|TestEveryOctetOfALog' ./evidence/ ./evidence/translog/
+	STOPD_SOAK=1 $(GO) test -count=1 -timeout 60m -v -run 'TestKilled|TestPowerLoss|TestEveryByteFlipped|TestAuditEveryOctet|TestEveryOctetOfALog' ./evidence/ ./evidence/translog/ ./bundle/
 	STOPD_REQUIRE_NETNS=1 STOPD_SOAK=1000 $(GO) test -count=1 -timeout 180m -run 'TestSoak|TestFlooded|TestFaults|TestSteady|TestEveryPortAsked' -v ./integration/
 
 # Every fuzz target for some seconds.

@@ -21,8 +21,10 @@ var imports = map[string][]string{
 	"examine":                   {"", "host", "trace", "report"},
 	"server":                    {""},
 	"chain":                     {"", "host", "trace", "report"},
+	"bundle":                    {"", "host", "trace", "report", "evidence", "evidence/translog", "internal/sshsig"},
 	"internal/linux":            {"host", "internal/linux/bpf"},
 	"internal/linux/bpf":        {},
+	"internal/sshsig":           {},
 	"internal/netlab":           {},
 	"internal/optin":            {},
 	"internal/netlab/site":      {"", "host", "trace", "report", "internal/netlab"},
@@ -73,7 +75,7 @@ func ours(path string) bool { return path == module || strings.HasPrefix(path, m
 
 // TestPureImports holds the first invariant: what decides does no input or output.
 func TestPureImports(t *testing.T) {
-	for _, pkg := range []string{"trace", "report", "chain"} {
+	for _, pkg := range []string{"trace", "report", "chain", "bundle"} {
 		out, err := exec.Command("go", "list", "-f", `{{join .Imports " "}}`, "./"+pkg).Output()
 		if err != nil {
 			t.Fatalf("go list: %v", err)

@@ -239,7 +239,9 @@ func (w *walker) table() error {
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(got, want) {
+	if _, err := decodeTableHeader(got, int64(len(got))); errors.Is(err, errOldTable) && !w.Writing {
+		w.find(translog.Uncovered, name, "it is of another version: start stopd to make it anew")
+	} else if !bytes.Equal(got, want) {
 		w.find(translog.Altered, name, "it is not the table of its segment")
 	}
 	return nil

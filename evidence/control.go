@@ -20,7 +20,7 @@ import (
 // The control socket DIR.sock carries one request and one answer a connection: a line of JSON each
 // way, the answer's followed by size bytes of export.
 const (
-	maxControlLine   = 16 << 10 // a redemption at its bounds, escaped
+	maxControlLine   = 192 << 10 // a redemption at its bounds, escaped
 	maxControlConns  = 16
 	controlReadTime  = 10 * time.Second
 	controlWriteTime = time.Minute
@@ -38,10 +38,13 @@ type controlActor struct {
 	Token  string `json:"token"`
 	By     string `json:"by"`
 	Reason string `json:"reason"`
+	// A request that was signed, with its signature.
+	Request   string `json:"request,omitempty"`
+	Signature string `json:"signature,omitempty"`
 }
 
 func controlAct(r Redemption) *controlActor {
-	return &controlActor{r.Token.String(), r.By, r.Reason}
+	return &controlActor{r.Token.String(), r.By, r.Reason, r.Request, r.Signature}
 }
 
 type controlAnswer struct {
@@ -273,7 +276,7 @@ func decodeControlRequest(line []byte) (q controlRequest, r Redemption, err erro
 	if err != nil {
 		return q, r, err
 	}
-	r = Redemption{Token: t, By: actor.By, Reason: actor.Reason}
+	r = Redemption{Token: t, By: actor.By, Reason: actor.Reason, Request: actor.Request, Signature: actor.Signature}
 	return q, r, r.check()
 }
 

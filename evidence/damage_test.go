@@ -2,6 +2,7 @@ package evidence
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"os"
 	"testing"
@@ -31,17 +32,12 @@ func writeStore(t *testing.T) written {
 	w.dir, w.path = s.dir, s.open.path
 	w.token = keep(t, s, "report one")
 	keepTraceback(t, s, w.token, "asked")
-	export, err := s.collect(w.token)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if w.evidence, err = Unseal(export, w.id); err != nil {
-		t.Fatal(err)
-	}
+	w.evidence = Evidence{Token: w.token, Report: []byte("report one"), Tracebacks: [][]byte{[]byte("asked")}, Kept: time.Unix(0, now.UnixNano()).UTC()}
 	w.last = keep(t, s, "report two")
 	closeStore(t, s)
 	all := entries(t, w.dir)
 	w.lastAt = int(all[len(all)-1].Offset)
+	var err error
 	if w.content, err = os.ReadFile(w.path); err != nil {
 		t.Fatal(err)
 	}
@@ -148,13 +144,29 @@ func TestForgedRecords(t *testing.T) {
 	moved[19]++ // its number
 	finishRecord(moved)
 	loose := appendRecord(nil, with(report, func(r *record) { r.batch, r.payload = 1, []byte("report one") }))
+	// redeemed seals a redemption that lets records out.
+	redeemed := func(out [][]byte) []byte {
+		var rs []record
+		for _, b := range out {
+			if r, err := decodeRecord(b); err == nil && r.kind != typeBatch {
+				rs = append(rs, r)
+			}
+		}
+		content, err := json.Marshal(redemptionPayload{By: "alice", Reason: "case 7", Outcome: "exported", HandedOut: handOut(rs)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return seal(record{kind: typeRedemption, number: 9, locator: report.locator}, key, content)
+	}
+	asked := seal(traceback, key, w.token[:], []byte("asked"))
 	for _, test := range []struct {
 		name    string
 		records [][]byte
 		want    error
 	}{
-		{"as written", [][]byte{batch, good, seal(traceback, key, w.token[:], []byte("asked"))}, nil},
-		{"twice", [][]byte{batch, good, good}, nil},
+		{"as written", [][]byte{batch, good, asked}, nil},
+		{"twice", [][]byte{batch, good, good}, ErrAltered},
+		{"out of order", [][]byte{batch, asked, good}, ErrAltered},
 		{"no batch", [][]byte{good}, ErrAltered},
 		{"another batch's key", [][]byte{batch, seal(report, other.key(), []byte("report one"))}, ErrAltered},
 		{"another number", [][]byte{batch, moved}, ErrAltered},
@@ -168,9 +180,55 @@ func TestForgedRecords(t *testing.T) {
 		{"no report", [][]byte{batch, seal(traceback, key, w.token[:])}, ErrAltered},
 		{"nothing", nil, ErrAltered},
 	} {
-		export := append(appendExportHeader(nil), bytes.Join(test.records, nil)...)
+		export := append(appendExportHeader(nil), bytes.Join(append(test.records, redeemed(test.records)), nil)...)
 		if _, err := Unseal(export, w.id); !errors.Is(err, test.want) || (err == nil) != (test.want == nil) {
 			t.Errorf("%s: %v, want %v", test.name, err, test.want)
+		}
+	}
+}
+
+// What was let out is in the redemption: nothing can be left out of it, added or put in another's place.
+func TestStrippedExports(t *testing.T) {
+	w := writeStore(t)
+	c := configFor(Config{}, w.id)
+	if _, err := Export(t.Context(), w.dir, asking(w.token), c); err != nil {
+		t.Fatal(err)
+	}
+	export, err := Export(t.Context(), w.dir, asking(w.token), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var records []record
+	for b := export[exportHeader:]; len(b) > 0; b = b[records[len(records)-1].size():] {
+		r, err := decodeRecord(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		records = append(records, r)
+	}
+	with := func(keep func(i int, r record) bool) []byte {
+		b := appendExportHeader(nil)
+		for i, r := range records {
+			if keep(i, r) {
+				b = appendRecord(b, r)
+			}
+		}
+		return b
+	}
+	if e, err := Unseal(with(func(int, record) bool { return true }), w.id); err != nil || !cmp.Equal(e, w.evidence) {
+		t.Fatalf("as it is: %v", err)
+	}
+	last := len(records) - 1
+	for i, without := range records {
+		_, err := Unseal(with(func(j int, r record) bool { return j != i }), w.id)
+		if i == last { // as it was at the redemption before, which is what the records prove
+			if err != nil {
+				t.Errorf("without the last redemption: %v", err)
+			}
+			continue
+		}
+		if !errors.Is(err, ErrAltered) {
+			t.Errorf("without record %d, a %s: %v, want %v", without.number, without.kind, err, ErrAltered)
 		}
 	}
 }

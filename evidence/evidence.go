@@ -66,18 +66,35 @@ type Redemption struct {
 	Token stop.Token
 	// By and Reason are single lines of UTF-8, not blank, of at most 256 and 1,024 bytes.
 	By, Reason string
+	// Request is the text of the request for it, and Signature what ssh-keygen made of that; both are empty where
+	// nothing was signed. They are kept with the record as they are, of at most 16 and 8 KiB of UTF-8; whether the
+	// signature is good is for who redeems to check, and for everybody later.
+	Request, Signature string
 }
 
 const (
-	maxBy     = 256
-	maxReason = 1024
+	maxBy        = 256
+	maxReason    = 1024
+	MaxRequest   = 16 << 10
+	MaxSignature = 8 << 10
 )
 
 func (r Redemption) check() error {
 	if err := checkLine("by", r.By, maxBy); err != nil {
 		return err
 	}
-	return checkLine("reason", r.Reason, maxReason)
+	if err := checkLine("reason", r.Reason, maxReason); err != nil {
+		return err
+	}
+	switch {
+	case (r.Request == "") != (r.Signature == ""):
+		return errors.New("check redemption: a request without a signature, or a signature without a request")
+	case len(r.Request) > MaxRequest || len(r.Signature) > MaxSignature:
+		return fmt.Errorf("check redemption: the request is longer than %d bytes, or its signature than %d", MaxRequest, MaxSignature)
+	case !utf8.ValidString(r.Request) || !utf8.ValidString(r.Signature):
+		return errors.New("check redemption: the request is not UTF-8")
+	}
+	return nil
 }
 
 func checkLine(name, s string, limit int) error {

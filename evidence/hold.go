@@ -34,7 +34,7 @@ func (s *Store) Hold(ctx context.Context, r Redemption) error {
 	var from, to time.Time
 	for i, in := range sources {
 		for _, off := range offsets[i] {
-			if rec, e := in.at(off); e == nil {
+			if rec, e := in.at(off); e == nil && rec.kind == typeReport {
 				t := time.Unix(0, rec.time)
 				if from.IsZero() || t.Before(from) {
 					from = t
@@ -42,7 +42,7 @@ func (s *Store) Hold(ctx context.Context, r Redemption) error {
 				if t.After(to) {
 					to = t
 				}
-			} else if err == nil {
+			} else if err == nil && e != nil {
 				err = e
 			}
 		}

@@ -47,22 +47,6 @@ func (s *Store) enterLog(records []placed) {
 	}
 }
 
-// inLog holds a record against the log: one that the log does not have is [ErrAltered]. Where the log itself is damaged,
-// that is what damage says, and the record may be sound. What no checkpoint covers yet cannot be checked.
-func (s *Store) inLog(r record) (damage, err error) {
-	if s.log == nil {
-		return nil, nil
-	}
-	err = s.log.Check(int64(r.number), r.leaf())
-	switch {
-	case errors.Is(err, translog.ErrUnproven):
-		return fmt.Errorf("%w: %w", ErrAltered, err), nil
-	case errors.Is(err, translog.ErrAltered):
-		return nil, fmt.Errorf("%w: record %d is not the one that the log has", ErrAltered, r.number)
-	}
-	return nil, err
-}
-
 // createLog makes the log of a store that has one record.
 func createLog(store string, key translog.Key, first record) error {
 	dir := filepath.Join(store, logName)

@@ -94,7 +94,7 @@ func TestExportWithoutTiles(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(s.dir, logName, "tile", "0")); err != nil {
 		t.Fatal(err)
 	}
-	b, err := s.collect(token)
+	b, err := s.Export(t.Context(), asking(token))
 	if !errors.Is(err, ErrAltered) {
 		t.Errorf("without tiles: %v, want %v", err, ErrAltered)
 	}

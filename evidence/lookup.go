@@ -1,12 +1,14 @@
 package evidence
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
 
 	"github.com/stopd/stopd"
+	"github.com/stopd/stopd/evidence/translog"
 )
 
 // A source is a segment that is read from.
@@ -16,92 +18,150 @@ type source struct {
 	batch func(number uint64) (int64, bool, error)
 }
 
-// collect gives the records of t as an export, with the errors of [Store.Export].
-func (s *Store) collect(t stop.Token) ([]byte, error) {
-	damage := s.damage
-	note := func(err error) error {
-		if err == nil || !errors.Is(err, ErrAltered) {
-			return err
-		}
-		if damage == nil {
-			damage = err
-		}
-		return nil
+// A gathering is the records of a token, as they are found.
+type gathering struct {
+	store    *Store
+	token    stop.Token
+	prover   *translog.Prover  // nil where the log is left alone
+	batches  []record          // that seal the records
+	records  []record          // in the order of numbers
+	proofs   map[uint64][]byte // of records, by their numbers
+	damage   error             // what may hide more; it wraps [ErrAltered]
+	reports  int
+	answered int // trace-backs, those that are not sound among them
+}
+
+// collect gathers all records of t. Where damage may hide some the error wraps [ErrAltered], beside those that are sound.
+// A token without a report is [ErrNotFound].
+func (s *Store) collect(t stop.Token) (*gathering, error) {
+	g := &gathering{store: s, token: t, proofs: map[uint64][]byte{}, damage: s.damage}
+	if err := g.gather(func(uint64) bool { return true }); err != nil {
+		return &gathering{}, err
 	}
-	sources, offsets, err := s.find(locate(reportLabel, t), locate(tracebackLabel, t))
+	switch {
+	case g.reports > 0:
+		return g, g.damage
+	case g.damage != nil:
+		return &gathering{}, g.damage
+	case g.answered > 0:
+		return &gathering{}, fmt.Errorf("%w: a trace-back without its report", ErrAltered)
+	}
+	return &gathering{}, ErrNotFound
+}
+
+// note keeps damage, and gives back any other error.
+func (g *gathering) note(err error) error {
+	if err == nil || !errors.Is(err, ErrAltered) {
+		return err
+	}
+	if g.damage == nil {
+		g.damage = err
+	}
+	return nil
+}
+
+// gather adds the records with numbers that are wanted, and proves what is not proven. Records that are not sound are left out, and noted.
+func (g *gathering) gather(wanted func(number uint64) bool) error {
+	if g.store.log != nil {
+		var err error
+		if g.prover, err = g.store.log.Prover(); err != nil {
+			g.note(fmt.Errorf("%w: %w", ErrAltered, err))
+		}
+	}
+	sources, offsets, err := g.store.find(locate(reportLabel, g.token), locate(tracebackLabel, g.token))
 	defer func() {
 		for _, in := range sources {
 			in.file.Close()
 		}
 	}()
-	if err := note(err); err != nil {
-		return nil, err
+	if err := g.note(err); err != nil {
+		return err
 	}
-	var kept []record
-	batches := map[uint64]bool{}
-	sound, seen := 0, 0
 	for i, in := range sources {
 		for _, off := range offsets[i] {
 			r, err := in.at(off)
-			var b record
-			if err == nil {
-				b, err = in.batchOf(r)
-			}
-			want := locate(reportLabel, t)
-			if r.kind == typeTraceback {
-				want = locate(tracebackLabel, t)
-			}
-			if err == nil && (r.locator != want || !r.kind.located()) {
-				err = altered(in.path, off)
-			}
-			if err == nil {
-				var unproven error
-				unproven, err = s.inLog(r)
-				note(unproven)
-			}
-			seen++
-			if err != nil {
-				if err := note(err); err != nil {
-					return nil, err
-				}
+			if err == nil && !wanted(r.number) {
 				continue
 			}
-			if r.kind == typeReport {
-				sound++
+			if err == nil {
+				err = g.add(in, off, r)
 			}
-			if !batches[b.number] {
-				batches[b.number] = true
-				kept = append(kept, b)
+			if err := g.note(err); err != nil {
+				return err
 			}
-			kept = append(kept, r)
 		}
 	}
-	if sound == 0 {
-		if damage != nil {
-			return nil, damage
+	byNumber := func(a, b record) int { return cmp.Compare(a.number, b.number) }
+	slices.SortFunc(g.batches, byNumber)
+	slices.SortFunc(g.records, byNumber)
+	g.batches = slices.CompactFunc(g.batches, func(a, b record) bool { return a.number == b.number })
+	for _, r := range g.records {
+		if g.proofs[r.number] == nil {
+			if err := g.prove(r); err != nil {
+				return err
+			}
 		}
-		if seen > 0 {
-			return nil, fmt.Errorf("%w: a trace-back without its report", ErrAltered)
-		}
-		return nil, ErrNotFound
 	}
-	slices.SortStableFunc(kept, func(a, b record) int { return order(a.kind) - order(b.kind) })
-	export := appendExportHeader(nil)
-	for _, r := range kept {
-		export = appendRecord(export, r)
-	}
-	return export, damage
+	return nil
 }
 
-// order is that of types in an export.
-func order(t recordType) int {
-	switch t {
-	case typeBatch:
-		return 0
-	case typeReport:
-		return 1
+// add adds a record that was read at off, and says why it is not one of the token.
+func (g *gathering) add(in *source, off int64, r record) error {
+	if r.kind == typeTraceback {
+		g.answered++
 	}
-	return 2
+	b, err := in.batchOf(r)
+	if err != nil {
+		return err
+	}
+	if !r.kind.located() || r.locator != r.kind.locatorOf(g.token) {
+		return altered(in.path, off)
+	}
+	if err := g.prove(r); err != nil {
+		return err
+	}
+	if r.kind == typeReport {
+		g.reports++
+	}
+	g.batches, g.records = append(g.batches, b), append(g.records, r)
+	return nil
+}
+
+// prove holds a record against the log: one that the log does not have is [ErrAltered]. Where the log itself is damaged that is
+// noted, and the record may be sound. What no checkpoint covers yet has no proof.
+func (g *gathering) prove(r record) error {
+	if g.prover == nil {
+		return nil
+	}
+	proof, err := g.prover.Prove(int64(r.number), r.leaf())
+	switch {
+	case errors.Is(err, translog.ErrUnproven):
+		return g.note(fmt.Errorf("%w: %w", ErrAltered, err))
+	case errors.Is(err, translog.ErrAltered):
+		return fmt.Errorf("%w: record %d is not the one that the log has", ErrAltered, r.number)
+	case err != nil:
+		return err
+	}
+	if proof != nil {
+		g.proofs[r.number] = proof
+	}
+	return nil
+}
+
+// append appends what was gathered, as an export has it.
+func (g *gathering) append(b []byte) []byte {
+	for _, r := range g.batches {
+		b = appendRecord(b, r)
+	}
+	for _, r := range g.records {
+		b = appendRecord(b, r)
+	}
+	for _, r := range g.records {
+		if proof := g.proofs[r.number]; proof != nil {
+			b = appendRecord(b, record{kind: typeProof, number: r.number, payload: proof})
+		}
+	}
+	return b
 }
 
 // find gives the segments that hold records of the locators, and their offsets. An error beside what is found is of

@@ -319,15 +319,23 @@ func recovers(t *testing.T, m image, was string, c Config, answered []stop.Token
 	}
 	defer s.Close()
 	for _, token := range answered {
-		sealed, err := s.collect(token)
+		records, err := s.collect(token)
 		if errors.Is(err, ErrNotFound) && expired[token] {
 			continue
 		}
 		if err != nil {
 			return fmt.Errorf("token %s: %w", token, err)
 		}
-		if _, err := Unseal(sealed, id); err != nil {
+		ds, err := Disclose(records.append(appendExportHeader(nil)), id)
+		if err != nil {
 			return err
+		}
+		for _, d := range ds {
+			if c, err := d.Open(); err != nil {
+				return err
+			} else if c.Type == "report" && stop.TokenOf(c.Plaintext) != token {
+				return fmt.Errorf("token %s: another report", token)
+			}
 		}
 	}
 	return List(dir, func(Entry) error { return nil })

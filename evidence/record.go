@@ -44,6 +44,7 @@ const (
 	typeHold       recordType = 8
 	typeRelease    recordType = 9
 	typeConfig     recordType = 10
+	typeProof      recordType = 11 // in exports alone: see appendExport
 )
 
 var typeNames = map[recordType]string{
@@ -57,6 +58,7 @@ var typeNames = map[recordType]string{
 	typeHold:       "hold",
 	typeRelease:    "release",
 	typeConfig:     "config",
+	typeProof:      "proof",
 }
 
 func (t recordType) String() string { return typeNames[t] }
@@ -70,8 +72,8 @@ func (t recordType) sealed() bool {
 	return false
 }
 
-// located tells whether records of the type are found by their locator.
-func (t recordType) located() bool { return t == typeReport || t == typeTraceback }
+// located tells whether records of the type are found by their locator: those that are of one token.
+func (t recordType) located() bool { return t.sealed() }
 
 // A locator finds the records of a token for who knows the token. It says nothing to anyone else.
 type locator [sha256.Size]byte
@@ -88,6 +90,14 @@ const (
 
 func locate(label string, t stop.Token) locator {
 	return sha256.Sum256(append([]byte(label), t[:]...))
+}
+
+// locatorOf is the locator of a token's records of the type.
+func (t recordType) locatorOf(token stop.Token) locator {
+	if t == typeTraceback {
+		return locate(tracebackLabel, token)
+	}
+	return locate(reportLabel, token)
 }
 
 // typeLocator is the locator of records that belong to no token. It makes their type a part of the leaf.

@@ -3,6 +3,7 @@ package evidence
 import (
 	"bytes"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
@@ -133,6 +134,30 @@ func TestRedemptionCheck(t *testing.T) {
 		err := Redemption{By: test.by, Reason: test.reason}.check()
 		if (err == nil) != test.ok {
 			t.Errorf("%s: error %v, want ok %t", test.name, err, test.ok)
+		}
+	}
+	for _, test := range []struct {
+		name, request, signature string
+		ok                       bool
+	}{
+		{"signed", "redeem\nit", "-----", true},
+		{"at its bounds", strings.Repeat("\x01", MaxRequest), strings.Repeat("\"", MaxSignature), true},
+		{"not signed", "redeem it", "", false},
+		{"signed nothing", "", "-----", false},
+		{"too long", strings.Repeat("a", MaxRequest+1), "-----", false},
+		{"signature too long", "redeem it", strings.Repeat("a", MaxSignature+1), false},
+		{"not UTF-8", "redeem\xff", "-----", false},
+	} {
+		r := Redemption{Token: stop.Token{1}, By: strings.Repeat("<", maxBy), Reason: strings.Repeat("<", maxReason), Request: test.request, Signature: test.signature}
+		if err := r.check(); (err == nil) != test.ok {
+			t.Errorf("request %s: error %v, want ok %t", test.name, err, test.ok)
+		}
+		line, err := json.Marshal(controlRequest{Export: controlAct(r)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, got, err := parseControlRequest(line); test.ok && (err != nil || got != r || len(line) >= maxControlLine) {
+			t.Errorf("request %s: %d bytes on the control socket, %v", test.name, len(line), err)
 		}
 	}
 }

@@ -116,19 +116,27 @@ func unwrap(payload []byte, ids []age.Identity) ([]byte, error) {
 	return key, nil
 }
 
-// recordCipher derives the one-time cipher of a record: HKDF-SHA256 (RFC 5869) without salt, AES-256-GCM.
-func recordCipher(key []byte, number uint64) (cipher.AEAD, error) {
+// recordKey derives the key of one record from that of its batch: HKDF-SHA256 (RFC 5869) without salt.
+func recordKey(key []byte, number uint64) ([KeySize]byte, error) {
 	info := binary.BigEndian.AppendUint64([]byte(recordKeyLabel), number)
-	k, err := hkdf.Key(sha256.New, key, nil, string(info), 32)
+	k, err := hkdf.Key(sha256.New, key, nil, string(info), KeySize)
 	if err != nil {
-		return nil, err
+		return [KeySize]byte{}, err
 	}
-	block, err := aes.NewCipher(k)
+	return [KeySize]byte(k), nil
+}
+
+// recordCipher is the one-time cipher of a record: AES-256-GCM.
+func recordCipher(key [KeySize]byte) (cipher.AEAD, error) {
+	block, err := aes.NewCipher(key[:])
 	if err != nil {
 		return nil, err
 	}
 	return cipher.NewGCM(block)
 }
+
+// KeySize is the length of the key of one record, in octets.
+const KeySize = 32
 
 // zeroNonce is the nonce of every record: its key seals nothing else.
 var zeroNonce [12]byte
@@ -142,8 +150,12 @@ func sealRecord(b []byte, r record, key, plaintext []byte) ([]byte, error) {
 	head, payload := b[start:start+sumAt], b[start+recordHeader:]
 	var err error
 	secretly(func() {
+		var k [KeySize]byte
+		if k, err = recordKey(key, r.number); err != nil {
+			return
+		}
 		var c cipher.AEAD
-		if c, err = recordCipher(key, r.number); err == nil {
+		if c, err = recordCipher(k); err == nil {
 			c.Seal(payload[:0], zeroNonce[:], plaintext, head)
 		}
 	})
@@ -155,8 +167,8 @@ func sealRecord(b []byte, r record, key, plaintext []byte) ([]byte, error) {
 }
 
 // openRecord gives the content of a sealed record.
-func openRecord(r record, key []byte) ([]byte, error) {
-	c, err := recordCipher(key, r.number)
+func openRecord(r record, key [KeySize]byte) ([]byte, error) {
+	c, err := recordCipher(key)
 	if err != nil {
 		return nil, fmt.Errorf("open record: %w", err)
 	}

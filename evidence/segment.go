@@ -42,7 +42,7 @@ func appendSegmentHeader(b []byte, s segment) []byte {
 
 // decodeSegmentHeader decodes the header that b begins with.
 func decodeSegmentHeader(b []byte) (segment, error) {
-	if err := checkVersion(b, segmentMagic); err != nil {
+	if err := checkVersion(b, segmentMagic, version); err != nil {
 		return segment{}, fmt.Errorf("decode segment header: %w", err)
 	}
 	if len(b) < segmentHeader || crc32.Checksum(b[:segmentHeader-4], castagnoli) != binary.BigEndian.Uint32(b[segmentHeader-4:]) {
@@ -56,12 +56,12 @@ func decodeSegmentHeader(b []byte) (segment, error) {
 }
 
 // checkVersion checks the magic and version that b begins with.
-func checkVersion(b []byte, magic string) error {
+func checkVersion(b []byte, magic string, known uint32) error {
 	if len(b) < len(magic)+4 || !bytes.HasPrefix(b, []byte(magic)) {
 		return fmt.Errorf("%w: it does not begin with %q", ErrAltered, magic)
 	}
-	if v := binary.BigEndian.Uint32(b[len(magic):]); v != version {
-		return fmt.Errorf("%w: %d, this program knows %d", ErrVersion, v, version)
+	if v := binary.BigEndian.Uint32(b[len(magic):]); v != known {
+		return fmt.Errorf("%w: %d, this program knows %d", ErrVersion, v, known)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -117,18 +118,20 @@ func (s *Store) openClosed(ctx context.Context, number uint64) (*closedSegment, 
 	}
 	table := tablePath(s.dir, number)
 	c.table, err = os.Open(table)
-	if errors.Is(err, os.ErrNotExist) {
-		s.logger.Warn("made the table of a segment anew", "segment", c.path)
-		c.table, err = s.rebuild(ctx, f, info.Size(), c.path, table)
-	}
-	if err != nil {
-		return nil, err
-	}
-	b := make([]byte, tableHeader)
-	got, _ := c.table.ReadAt(b, 0)
-	tableInfo, err := c.table.Stat()
 	if err == nil {
-		c.contents, err = decodeTableHeader(b[:got], tableInfo.Size())
+		c.contents, err = readTableHeader(c.table)
+	}
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, errOldTable) {
+		if c.table != nil {
+			c.table.Close()
+		}
+		s.logger.Warn("made the table of a segment anew", "segment", c.path)
+		if c.table, err = s.rebuild(ctx, f, info.Size(), c.path, table); err == nil {
+			c.contents, err = readTableHeader(c.table)
+		}
+	}
+	if c.table == nil {
+		return nil, err
 	}
 	if err == nil && (c.segment.number != number || c.contents.segment != number || c.contents.first != c.segment.first || c.contents.size != info.Size()) {
 		err = fmt.Errorf("segment and table do not fit: %w", ErrAltered)
@@ -138,6 +141,19 @@ func (s *Store) openClosed(ctx context.Context, number uint64) (*closedSegment, 
 		return nil, fmt.Errorf("read %q: %w", table, err)
 	}
 	return c, nil
+}
+
+func readTableHeader(f *os.File) (contents, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return contents{}, err
+	}
+	b := make([]byte, tableHeader)
+	n, err := f.ReadAt(b, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return contents{}, err
+	}
+	return decodeTableHeader(b[:n], info.Size())
 }
 
 // rebuild makes the table of a segment from itself.

@@ -102,6 +102,7 @@ type entering struct {
 	promise bool               // it was promised, and its room kept free
 	change  func(*state) error // of the store's state, recorded behind it
 	done    chan error
+	number  uint64 // of its record, once done says that it is kept
 }
 
 // Create makes the directory dir, for its owner alone, with an empty store in it and a log that key signs. A dir that

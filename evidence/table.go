@@ -22,7 +22,7 @@ import (
 //	32  8  number behind its last record
 //	40  8  size of the segment, bytes
 //	48  8  time of the last record, Unix nanoseconds, signed
-//	56  4  number n of located records (reports and trace-backs)
+//	56  4  number n of located records (those of tokens)
 //	60  4  number m of batches
 //	64  4  CRC-32C of bytes 0 to 63
 //	68  4  CRC-32C of what follows
@@ -30,12 +30,17 @@ import (
 //	       m times a record number (8) and an offset (8), in order
 //	       a CRC-32C (4) for every 128 located records, and one for the rest
 const (
-	tableMagic  = "stopd table\n"
-	tableHeader = 72
-	placeSize   = 40
-	batchSize   = 16
-	blockPlaces = 128
+	tableMagic = "stopd table\n"
+	// tableVersion is of the table alone, which is made anew where it is of another: the store's stays.
+	tableVersion = 3
+	tableHeader  = 72
+	placeSize    = 40
+	batchSize    = 16
+	blockPlaces  = 128
 )
+
+// errOldTable says that a table is of the version before, which finds reports and trace-backs alone.
+var errOldTable = fmt.Errorf("%w: 2, of a table", ErrVersion)
 
 // A place is where a located record is.
 type place struct {
@@ -79,7 +84,7 @@ func appendTable(b []byte, c contents, places []place, batches []batchPlace) []b
 		entries = binary.BigEndian.AppendUint32(entries, crc32.Checksum(block, castagnoli))
 	}
 	start := len(b)
-	b = binary.BigEndian.AppendUint32(append(b, tableMagic...), version)
+	b = binary.BigEndian.AppendUint32(append(b, tableMagic...), tableVersion)
 	for _, v := range []uint64{c.segment, c.first, c.next, uint64(c.size), uint64(c.last)} {
 		b = binary.BigEndian.AppendUint64(b, v)
 	}
@@ -92,7 +97,11 @@ func appendTable(b []byte, c contents, places []place, batches []batchPlace) []b
 
 // decodeTableHeader decodes the header of a table of size bytes.
 func decodeTableHeader(b []byte, size int64) (contents, error) {
-	if err := checkVersion(b, tableMagic); err != nil {
+	err := checkVersion(b, tableMagic, tableVersion)
+	if checkVersion(b, tableMagic, 2) == nil {
+		return contents{}, fmt.Errorf("decode table: %w", errOldTable)
+	}
+	if err != nil {
 		return contents{}, fmt.Errorf("decode table: %w", err)
 	}
 	if len(b) < tableHeader || crc32.Checksum(b[:64], castagnoli) != binary.BigEndian.Uint32(b[64:]) {

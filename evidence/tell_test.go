@@ -95,7 +95,7 @@ func TestNoCleartext(t *testing.T) {
 		token := keep(t, s, report)
 		keepTraceback(t, s, token, "192.0.2.77:53294")
 		secrets = append(secrets, token.String(), string(token[:]), hex.EncodeToString(token[:]))
-		if err := s.Hold(t.Context(), Redemption{token, "judge dredd", "case eighteen"}); err != nil {
+		if err := s.Hold(t.Context(), Redemption{Token: token, By: "judge dredd", Reason: "case eighteen"}); err != nil {
 			t.Fatal(err)
 		}
 		export(t, s, token)

@@ -180,6 +180,7 @@ func (s *Store) add(c *commit, e *entering) error {
 		r.payload = e.content
 		s.place(c, r)
 	}
+	e.number = c.records[len(c.records)-1].number
 	if e.promise {
 		s.room.delivered()
 	}

@@ -280,7 +280,7 @@ func (x *Examiner) blank(ctx context.Context, q stop.Question) report.Report {
 func (x *Examiner) connection(ctx context.Context, s host.Socket) *report.Connection {
 	c := &report.Connection{
 		Protocol: s.Protocol, State: s.State, Direction: s.Direction, DirectionSource: s.DirectionSource,
-		UID: s.UID, User: x.UserName(ctx, s.UID), Inode: s.Inode, Object: s.Object, Cookie: s.Cookie, NetNS: s.NetNS,
+		UID: s.UID, User: x.UserName(ctx, s.UID), Inode: s.Inode, Object: s.Object, Cookie: s.Cookie, NetNS: s.NetNS, Bytes: s.Bytes,
 	}
 	if s.NAT != (host.NAT{}) {
 		c.NAT = &report.NAT{Original: new(s.NAT.Original), Translated: new(s.NAT.Translated)}

@@ -121,6 +121,15 @@ type Socket struct {
 	NetNS uint64 `json:"netns,omitzero"`
 	// NAT is zero where the ends that were asked about are the socket's own.
 	NAT NAT `json:"nat,omitzero"`
+	// Bytes is zero where the system does not count.
+	Bytes Bytes `json:"bytes,omitzero"`
+}
+
+// Bytes are the octets of a TCP connection, as one end counts them. Systems may count a SYN and a FIN as one each.
+type Bytes struct {
+	Sent         uint64 `json:"sent"`         // at least once
+	Acknowledged uint64 `json:"acknowledged"` // of those, by the other end
+	Received     uint64 `json:"received"`     // in order
 }
 
 // Ends are the two ends of a connection.
@@ -185,6 +194,8 @@ type Descriptor struct {
 	// Outer is nil where the connection does not leave the host, where it does so as it is from the daemon's
 	// own network namespace, and where it is not known.
 	Outer *Outer `json:"outer,omitzero" kinds:"tcp udp raw"`
+	// Bytes is zero where the system does not count.
+	Bytes Bytes `json:"bytes,omitzero" report:"-"`
 	// Within is true where the connection ends in this host, and its other end is no process's.
 	Within bool `json:"within,omitzero" report:"-"`
 }

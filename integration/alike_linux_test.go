@@ -15,6 +15,7 @@ import (
 
 	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/examine"
+	"github.com/stopd/stopd/host"
 	"github.com/stopd/stopd/internal/linux"
 	"github.com/stopd/stopd/report"
 	"github.com/stopd/stopd/trace"
@@ -80,6 +81,12 @@ func difference(q stop.Question) (string, error) {
 		}
 		// When and by what it was looked is not what was seen.
 		r.Salt, r.Tool, r.Host.Clock = "", report.Tool{}, nil
+		if r.Connection != nil {
+			r.Connection.Bytes = host.Bytes{}
+		}
+		for i := range r.Previous {
+			r.Previous[i].Bytes = host.Bytes{}
+		}
 		if err := json.Unmarshal(report.Encode(r), &looks[i]); err != nil {
 			return "", err
 		}

@@ -190,7 +190,7 @@ func (s *stage) bothWays(r report.Redeemed, ways [2]connection, linked, told boo
 			s.t.Errorf("the attacker's host has no link and answered %+v", t)
 		}
 	}
-	if text := chain.Text(chain.Build([]report.Redeemed{r})); told && linked && strings.Count(text, "it answered NO-USER") != 2 {
+	if text := chain.Text(chain.Build([]report.Redeemed{r})); told && linked && strings.Count(text, "refused   it answered NO-USER") != 2 {
 		s.t.Errorf("the chain does not say that the attacker's host refused twice:\n%s", text)
 	}
 	if len(r.Traceback) != 2 {
@@ -339,5 +339,18 @@ func TestDaemonDown(t *testing.T) {
 	if len(r.Traceback) != 1 || !r.Traceback[0].Asked || r.Traceback[0].Kind != "none" || !s.of(s.b, r.Traceback[0].Previous.Remote.Addr()) {
 		t.Errorf("c asked %+v, want b, in vain", r.Traceback)
 	}
-	s.draws([]report.Redeemed{r}, fmt.Sprintf("%s -> c (%s) -> %s\n", s.b.Host.Addr(), s.c.Host.Addr(), s.g.Host.Addr()), "missing")
+	way := fmt.Sprintf("%s -> c (%s) -> %s\n", s.b.Host.Addr(), s.c.Host.Addr(), s.g.Host.Addr())
+	s.draws([]report.Redeemed{r}, way, "missing")
+
+	// An investigator has a asked all the same. That its connection with b is on the way is nobody's word.
+	in := s.in()
+	token, err := s.b.Stopctl(s.ctx, "request", "-type", "SV_REC", in.remote.Addr().String(), fmt.Sprint(in.remote.Port()), fmt.Sprint(in.local.Port()))
+	s.must(err)
+	_, a, err := s.a.Traced(s.ctx, token)
+	s.must(err)
+	c := chain.Build([]report.Redeemed{a, r})
+	if text := chain.Text(c); !strings.HasPrefix(text, way) || !strings.Contains(text, fmt.Sprintf("\na (%s) -> %s\n", s.a.Host.Addr(), s.b.Host.Addr())) ||
+		len(c.Hosts) != 4 || c.Hosts[1].Status != chain.Missing || !c.Hosts[1].Unjoined {
+		t.Errorf("b is not the hop that is missing between a and c:\n%s", text)
+	}
 }

@@ -233,7 +233,11 @@ func (s *stage) previousToken(on *site.Site, r report.Redeemed) report.Redeemed 
 // has to hold.
 func (s *stage) draws(rs []report.Redeemed, path, word string) {
 	s.t.Helper()
-	text := chain.Text(chain.Build(rs))
+	c := chain.Build(rs)
+	for _, x := range c.Contradictions {
+		s.t.Errorf("honest hosts contradict each other: %+v", x)
+	}
+	text := chain.Text(c)
 	if !strings.HasPrefix(text, path) || strings.Count(text, "the host that was reached") != 1 || !strings.Contains(text, word) {
 		s.t.Errorf("the chain is not %q, or has no %q:\n%s", path, word, text)
 	}

@@ -77,10 +77,11 @@ tool: name version sources groups_off
 host: name boot_time boot_id os release kernel arch addresses clock
 host.clock: synchronised offset error
 request: time type sid local remote requester on_behalf checkpoint
-connection: protocol state direction direction_source uid user inode object cookie netns opened closed owners nat
+connection: protocol state direction direction_source uid user inode object cookie netns opened closed owners nat bytes
 connection.nat: original translated
 connection.nat.original: local remote
 connection.nat.translated: local remote
+connection.bytes: sent acknowledged received
 processes[]: index role via pid ppid start exited name exe exe_deleted exe_build_id exe_sha256 args cwd ruid euid suid rgid egid sgid ruser euser tty priority nice session pgrp loginuid audit_session cgroup container job login descriptors
 processes[].via: from by channel
 processes[].job: id submit_host source claimed_id
@@ -104,7 +105,8 @@ processes[].descriptors[msg]: fds kind mode inode object peer name
 processes[].descriptors[eventfd]: fds kind mode inode object peer name
 channels[]: id kind ends complete followed why
 channels[].ends[]: pid fds mode
-previous[]: remote local pid direction reasons corroborated netns
+previous[]: remote local pid direction reasons corroborated netns bytes
+previous[].bytes: sent acknowledged received
 users[]: name uid logins
 users[].logins[]: line host address time ended
 gaps[]: pid what why

@@ -83,6 +83,8 @@ type Connection struct {
 	// Owners are the processes that hold the socket; nil where nobody looked for them.
 	Owners []int `json:"owners" report:"null"`
 	NAT    *NAT  `json:"nat"`
+	// Bytes is zero where the system does not count.
+	Bytes host.Bytes `json:"bytes" report:"null"`
 }
 
 // A NAT is how the host's own connection tracking translates the connection.

@@ -82,7 +82,7 @@ func (t *tracer) reverse() {
 		return
 	}
 	t.candidate(Previous{Remote: asked.Remote, Local: asked.Local, PID: t.nodes[0].PID,
-		Direction: t.q.Socket.Direction, Corroborated: true, NetNS: t.askedFrom()}, ReasonJoinedOutbound)
+		Direction: t.q.Socket.Direction, Corroborated: true, NetNS: t.askedFrom(), Bytes: t.q.Socket.Bytes}, ReasonJoinedOutbound)
 }
 
 // asked reports whether a descriptor is the asked socket. One socket may have several connections (MPTCP).
@@ -119,7 +119,7 @@ func (t *tracer) note(n *node, what, why string) {
 // candidateBy adds the host at the other end of a process's connection, with the ends that it sees itself.
 func (t *tracer) candidateBy(d host.Descriptor, pid int, reason string) {
 	o := outside(d)
-	p := Previous{Remote: o.Remote, Local: o.Local, PID: pid, Direction: d.Direction, Corroborated: true, NetNS: o.NetNS}
+	p := Previous{Remote: o.Remote, Local: o.Local, PID: pid, Direction: d.Direction, Corroborated: true, NetNS: o.NetNS, Bytes: d.Bytes}
 	t.candidate(p, reason)
 	if o.Remote != d.Remote || o.Local != d.Local {
 		t.candidate(p, ReasonNAT)
@@ -136,7 +136,7 @@ func (t *tracer) candidate(p Previous, reason string) {
 		}
 		if p.Corroborated && !f.Corroborated {
 			// What it had of the user's word does not become the system's.
-			f.Local, f.PID, f.Direction, f.NetNS, f.Corroborated = p.Local, p.PID, p.Direction, p.NetNS, true
+			f.Local, f.PID, f.Direction, f.NetNS, f.Bytes, f.Corroborated = p.Local, p.PID, p.Direction, p.NetNS, p.Bytes, true
 		}
 		if !slices.Contains(f.Reasons, reason) {
 			f.Reasons = append(slices.Clip(f.Reasons), reason)

@@ -94,6 +94,8 @@ type Previous struct {
 	// NetNS is the network namespace that the connection leaves the host by, 0 where the system has none or it
 	// is not known.
 	NetNS uint64 `json:"netns" report:"null"`
+	// Bytes are those of its connection; zero where the system does not count.
+	Bytes host.Bytes `json:"bytes" report:"null"`
 }
 
 // A User is somebody who owns a process of the report.

@@ -12,9 +12,13 @@ import (
 
 func setupExport(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 	on := actFlags(fs, "who asks for the redemption")
+	request := requestFlags(fs)
 	return func(ctx context.Context, std stdio, args []string) error {
 		a, err := on(std, args[0])
 		if err != nil {
+			return err
+		}
+		if err := request.sign(&a.who); err != nil {
 			return err
 		}
 		sealed, err := evidence.Export(ctx, a.store, a.who, a.config)

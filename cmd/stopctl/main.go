@@ -43,6 +43,8 @@ var commands = []command{
 	{"request", "HOST[:PORT] LOCAL REMOTE", "ask a host about one of its connections; print the token", setupRequest, 3, 3},
 	{"redeem", "TOKEN | SEALED", "open what a token stands for", setupRedeem, 1, 1},
 	{"export", "TOKEN", "take the sealed report of a token out of the store", setupExport, 1, 1},
+	{"bundle", "TOKEN | SEALED", "make a disclosure of what a token stands for, which anybody can verify", setupBundle, 1, 1},
+	{"verify", "BUNDLE...", "verify bundles without a network; say in words what they prove", setupVerify, 1, -1},
 	{"hold", "TOKEN", "keep what a token stands for from expiring", setupHold, 1, 1},
 	{"audit", "", "verify every file of a store", setupAudit, 0, 0},
 	{"list", "", "list the records of a store", setupList, 0, 0},

@@ -15,6 +15,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/stopd/stopd"
+	"github.com/stopd/stopd/chain"
 	"github.com/stopd/stopd/evidence"
 	"github.com/stopd/stopd/evidence/translog"
 	"github.com/stopd/stopd/internal/daemon"
@@ -24,54 +25,89 @@ import (
 const defaultConfig = "/etc/stopd/stopd.toml"
 
 func setupRedeem(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
-	store := fs.String("store", "", "the store `directory`, on the host; without it the argument is a file of stopctl export")
-	identity := fs.String("identity", "", "the `file` with the administrator's private key")
-	format := fs.String("format", "json", "json, text or raw (the report's exact bytes)")
-	around := fs.String("around", "", "the `time` of the report to within an hour (2026-03-04T12:00:00Z), for the beginning of a token")
-	by := fs.String("by", "", "who asks for the redemption, with -store")
-	reason := fs.String("reason", "", "why, with -store")
+	o := openingFlags(fs)
+	format := fs.String("format", "json", "json, text, raw (the report's exact bytes), ecs or stix")
 	return func(ctx context.Context, std stdio, args []string) error {
-		if *identity == "" {
-			return usageError("-identity is needed")
-		}
-		show := map[string]func(io.Writer, evidence.Evidence) error{"json": showJSON, "text": showText, "raw": showRaw}[*format]
+		show := map[string]func(io.Writer, evidence.Evidence) error{"json": showJSON, "text": showText, "raw": showRaw,
+			"ecs": showAs(chain.ECS), "stix": showAs(chain.STIX)}[*format]
 		if show == nil {
-			return usageError("-format %q: none of json, text, raw", *format)
+			return usageError("-format %q: none of json, text, raw, ecs, stix", *format)
 		}
-		if *store != "" && (*by == "" || *reason == "") {
-			return usageError("-by and -reason are needed: it is recorded who asks, and why")
-		}
-		ids, err := identities(*identity)
-		if err != nil {
-			return err
-		}
-		var sealed []byte
-		var damage error
-		if *store == "" {
-			if _, err := stop.ParseToken(args[0]); err == nil {
-				return usageError("-store is needed to redeem a token; without it the argument is a file of stopctl export")
-			}
-			if sealed, err = os.ReadFile(args[0]); err != nil {
-				return fmt.Errorf("read sealed report: %w", err)
-			}
-			if len(sealed) == 0 {
-				return fmt.Errorf("read sealed report: %s is empty: the export failed", args[0])
-			}
-		} else if sealed, damage = takeOut(ctx, std, *store, args[0], *around, *by, *reason, ids); sealed == nil {
+		ds, damage := o.open(ctx, std, args[0])
+		if ds == nil {
 			return coded(damage)
 		}
-		e, err := evidence.Unseal(sealed, ids...)
-		if err != nil && *store == "" {
-			err = fmt.Errorf("%s: %w", args[0], err)
-		}
+		a, err := evidence.Assemble(ds)
 		if err != nil {
-			return coded(err)
+			return coded(o.named(args[0], err))
 		}
-		if err := show(std.out, e); err != nil {
+		if err := show(std.out, a.Evidence); err != nil {
 			return err
 		}
 		return coded(damage)
 	}
+}
+
+// An opening is how the evidence of a token is opened: out of the store, or out of what was exported.
+type opening struct {
+	store, identity, around, by, reason *string
+	request                             request
+}
+
+func openingFlags(fs *flag.FlagSet) *opening {
+	return &opening{
+		store:    fs.String("store", "", "the store `directory`, on the host; without it the argument is a file of stopctl export"),
+		identity: fs.String("identity", "", "the `file` with the administrator's private key"),
+		around:   fs.String("around", "", "the `time` of the report to within an hour (2026-03-04T12:00:00Z), for the beginning of a token"),
+		by:       fs.String("by", "", "who asks for the redemption, with -store"),
+		reason:   fs.String("reason", "", "why, with -store"),
+		request:  requestFlags(fs),
+	}
+}
+
+// open opens the records of a token, or of a file. They may be there beside an error that says that more may be missing.
+func (o *opening) open(ctx context.Context, std stdio, arg string) ([]evidence.Disclosed, error) {
+	if *o.identity == "" {
+		return nil, usageError("-identity is needed")
+	}
+	if *o.store != "" && (*o.by == "" || *o.reason == "") {
+		return nil, usageError("-by and -reason are needed: it is recorded who asks, and why")
+	}
+	if *o.store == "" && o.request.given() {
+		return nil, usageError("-store is needed with -request: it was recorded with the export")
+	}
+	ids, err := identities(*o.identity)
+	if err != nil {
+		return nil, err
+	}
+	var sealed []byte
+	var damage error
+	if *o.store == "" {
+		if _, err := stop.ParseToken(arg); err == nil {
+			return nil, usageError("-store is needed to redeem a token; without it the argument is a file of stopctl export")
+		}
+		if sealed, err = os.ReadFile(arg); err != nil {
+			return nil, fmt.Errorf("read sealed report: %w", err)
+		}
+		if len(sealed) == 0 {
+			return nil, fmt.Errorf("read sealed report: %s is empty: the export failed", arg)
+		}
+	} else if sealed, damage = o.takeOut(ctx, std, arg, ids); sealed == nil {
+		return nil, damage
+	}
+	ds, err := evidence.Disclose(sealed, ids...)
+	if err != nil {
+		return nil, o.named(arg, err)
+	}
+	return ds, damage
+}
+
+// named says in an error which file is meant.
+func (o *opening) named(arg string, err error) error {
+	if *o.store == "" {
+		return fmt.Errorf("%s: %w", arg, err)
+	}
+	return err
 }
 
 // coded gives an error of the evidence its exit code.
@@ -95,23 +131,26 @@ func identities(path string) ([]age.Identity, error) {
 	return ids, nil
 }
 
-// takeOut exports a token's evidence from a store, for who holds the key. The bytes may be there beside an
-// error that says that more may be missing.
-func takeOut(ctx context.Context, std stdio, store, token, around, by, reason string, ids []age.Identity) ([]byte, error) {
+// takeOut exports a token's evidence from the store, for who holds the key.
+func (o *opening) takeOut(ctx context.Context, std stdio, token string, ids []age.Identity) ([]byte, error) {
 	t, err := stop.ParseToken(token)
 	if err != nil {
-		if t, err = complete(store, token, around, ids); err != nil {
+		if t, err = complete(*o.store, token, *o.around, ids); err != nil {
 			return nil, err
 		}
 	}
-	c := evidence.Config{Recipients: recipientsOf(ids), LogKey: logKeyOf(store), Logger: warnings(std)}
-	if cfg, err := configOf(store, ""); err == nil && len(cfg.Recipients) > 0 {
+	r := evidence.Redemption{Token: t, By: *o.by, Reason: *o.reason}
+	if err := o.request.sign(&r); err != nil {
+		return nil, err
+	}
+	c := evidence.Config{Recipients: recipientsOf(ids), LogKey: logKeyOf(*o.store), Logger: warnings(std)}
+	if cfg, err := configOf(*o.store, ""); err == nil && len(cfg.Recipients) > 0 {
 		if c.Recipients, err = cfg.AgeRecipients(); err != nil {
 			return nil, err
 		}
 	}
-	sealed, err := evidence.Export(ctx, store, evidence.Redemption{Token: t, By: by, Reason: reason}, c)
-	return sealed, explained(ctx, store, t, err)
+	sealed, err := evidence.Export(ctx, *o.store, r, c)
+	return sealed, explained(ctx, *o.store, t, err)
 }
 
 // explained says of a token that is not found whether it ever was, as far as the log tells.
@@ -197,6 +236,26 @@ func showJSON(w io.Writer, e evidence.Evidence) error {
 	}
 	_, err = w.Write(report.EncodeRedeemed(e.Token.String(), e.Report, ts))
 	return err
+}
+
+// showAs shows a report in a form of chains: it is one of one host.
+func showAs(form func(*chain.Chain) (string, error)) func(io.Writer, evidence.Evidence) error {
+	return func(w io.Writer, e evidence.Evidence) error {
+		r, err := report.Decode(e.Report)
+		if err != nil {
+			return err
+		}
+		ts, err := tracebacks(e)
+		if err != nil {
+			return err
+		}
+		text, err := form(chain.Build([]report.Redeemed{{Token: e.Token.String(), Report: r, Traceback: ts}}))
+		if err != nil {
+			return err
+		}
+		_, err = io.WriteString(w, text)
+		return err
+	}
 }
 
 func showText(w io.Writer, e evidence.Evidence) error {

@@ -183,26 +183,6 @@ func (l *Log) Head() Signed {
 	return l.head
 }
 
-// Check proves that leaf n of the newest checkpoint is this one: where it is another the error is [ErrAltered], where the
-// tiles prove nothing [ErrUnproven]. Of leaves that no checkpoint covers yet it says nothing.
-func (l *Log) Check(n int64, leaf Leaf) error {
-	tree := l.Head().Tree
-	if n >= tree.N {
-		return nil
-	}
-	p, err := Inclusion(l.dir, tree, n)
-	if cause := (*fs.PathError)(nil); errors.As(err, &cause) && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("check leaf: %w", err) // the disk's failure says nothing of the log
-	}
-	if err != nil {
-		return fmt.Errorf("check leaf: %w: %w", ErrUnproven, err)
-	}
-	if err := tlog.CheckRecord(p, tree.N, tree.Hash, n, tlog.RecordHash(leaf.Append(nil))); err != nil {
-		return fmt.Errorf("check leaf %d: %w: it is another", n, ErrAltered)
-	}
-	return nil
-}
-
 // Follow has f called with the number and the hash of each leaf that is appended from now on, in their order. It is not to
 // wait, nor to call the log.
 func (l *Log) Follow(f func(n int64, leaf tlog.Hash)) {

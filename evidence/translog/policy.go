@@ -87,16 +87,9 @@ func CheckQuorum(witnesses []Witness, quorum int) error {
 
 // ParsePolicy parses a policy of one log, as c2sp.org/tlog-policy has it.
 func ParsePolicy(text []byte) (Policy, error) {
-	// The document allows no other blanks, and torchwood 0.9 panics on a line of them.
-	other := func(r rune) bool {
-		return r != ' ' && r != '\t' && r != '\n' && (unicode.IsSpace(r) || unicode.IsControl(r))
-	}
-	if i := bytes.IndexFunc(text, other); i >= 0 {
-		return Policy{}, fmt.Errorf("parse policy: the character at offset %d may not be there", i)
-	}
-	check, err := torchwood.ParsePolicy(text)
+	check, err := parsePolicy(text)
 	if err != nil {
-		return Policy{}, fmt.Errorf("parse policy: %w", err)
+		return Policy{}, err
 	}
 	p := Policy{check: check}
 	member := map[string]bool{}
@@ -134,6 +127,53 @@ func ParsePolicy(text []byte) (Policy, error) {
 	}
 	return p, nil
 }
+
+// ParsePolicyOf parses the policy of one log, as [ParsePolicy] does, out of a text that may be of several.
+// A log that the text does not name is [ErrUnknownLog].
+func ParsePolicyOf(origin string, text []byte) (Policy, error) {
+	var one []string
+	known := false
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) >= 2 && f[0] == "log" {
+			name, _, _ := strings.Cut(f[1], "+")
+			if name != origin {
+				// What is no key is refused, whoever's it is.
+				if _, err := note.NewVerifier(f[1]); err != nil {
+					return Policy{}, fmt.Errorf("parse policy: log key: %w", err)
+				}
+				continue
+			}
+			known = true
+		}
+		one = append(one, line)
+	}
+	if known {
+		return ParsePolicy([]byte(strings.Join(one, "")))
+	}
+	if _, err := parsePolicy([]byte(strings.Join(one, ""))); err != nil {
+		return Policy{}, err
+	}
+	return Policy{}, fmt.Errorf("parse policy: %w: %q", ErrUnknownLog, origin)
+}
+
+// parsePolicy parses a policy of whatever logs.
+func parsePolicy(text []byte) (torchwood.Policy, error) {
+	// The document allows no other blanks, and torchwood 0.9 panics on a line of them.
+	other := func(r rune) bool {
+		return r != ' ' && r != '\t' && r != '\n' && (unicode.IsSpace(r) || unicode.IsControl(r))
+	}
+	if i := bytes.IndexFunc(text, other); i >= 0 {
+		return nil, fmt.Errorf("parse policy: the character at offset %d may not be there", i)
+	}
+	check, err := torchwood.ParsePolicy(text)
+	if err != nil {
+		return nil, fmt.Errorf("parse policy: %w", err)
+	}
+	return check, nil
+}
+
+// ErrUnknownLog says that a policy has no key of a log.
+var ErrUnknownLog = errors.New("it does not name the log")
 
 // Origin is what the log is called.
 func (p Policy) Origin() string { return p.log.Name() }

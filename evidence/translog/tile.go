@@ -127,15 +127,6 @@ func (dir tileReader) ReadTiles(tiles []tlog.Tile) ([][]byte, error) {
 	return data, nil
 }
 
-// Inclusion proves that leaf n is in the tree; CheckRecord of package tlog checks it.
-func Inclusion(dir string, tree tlog.Tree, n int64) (tlog.RecordProof, error) {
-	p, err := tlog.ProveRecord(tree.N, n, tlog.TileHashReader(tree, tileReader(dir)))
-	if err != nil {
-		return nil, fmt.Errorf("prove inclusion of leaf %d: %w", n, err)
-	}
-	return p, nil
-}
-
 // Consistency proves that the tree begins with the one of old leaves; CheckTree of package tlog checks it.
 func Consistency(dir string, tree tlog.Tree, old int64) (tlog.TreeProof, error) {
 	if old == 0 || old == tree.N {

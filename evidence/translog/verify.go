@@ -145,23 +145,35 @@ func (v *Verification) checkpoint(dir, name string, p Policy) (*cosignedHead, er
 // spelling sees to it that a note is written the one way that it is written by a log: not every octet of it is
 // under its signatures.
 func (v *Verification) spelling(name string, b []byte, sigs []note.Signature) {
-	_, err := note.Open(b, note.VerifierList()) // nobody is known: it has all signatures as they are written
-	var all *note.UnverifiedNoteError
-	if !errors.As(err, &all) {
+	n, again, err := spelled(b)
+	if err != nil {
 		v.find(Altered, name, "%v", err)
 		return
 	}
-	n := all.Note
-	for i, s := range n.UnverifiedSigs {
+	for _, s := range n.UnverifiedSigs {
 		if !slices.ContainsFunc(sigs, func(k note.Signature) bool { return k.Name == s.Name && k.Hash == s.Hash }) {
 			v.find(Altered, name, "it has a signature of %q, whom the policy does not know", s.Name)
 		}
+	}
+	if !bytes.Equal(again, b) {
+		v.find(Altered, name, "its signatures are not written as a log writes them")
+	}
+}
+
+// spelled parses a note, and writes it the one way that it is written.
+func spelled(b []byte) (*note.Note, []byte, error) {
+	_, err := note.Open(b, note.VerifierList()) // nobody is known: it has all signatures as they are written
+	var all *note.UnverifiedNoteError
+	if !errors.As(err, &all) {
+		return nil, nil, err
+	}
+	n := all.Note
+	for i, s := range n.UnverifiedSigs {
 		raw, _ := base64.StdEncoding.DecodeString(s.Base64) // note.Open did
 		n.UnverifiedSigs[i].Base64 = base64.StdEncoding.EncodeToString(raw)
 	}
-	if again, err := note.Sign(n); err != nil || !bytes.Equal(again, b) {
-		v.find(Altered, name, "its signatures are not written as a log writes them")
-	}
+	again, err := note.Sign(n)
+	return n, again, err
 }
 
 // vouched judges what the signatures on the two checkpoints are worth.

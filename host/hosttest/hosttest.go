@@ -176,7 +176,7 @@ func connection(t *testing.T, h host.Host, c Connection) {
 	for _, e := range c.Holders {
 		d := descriptor(t, s, e)
 		got := host.Socket{Protocol: d.Kind, Local: d.Local, Remote: d.Remote, State: d.State, Direction: d.Direction,
-			DirectionSource: d.DirectionSource, UID: want.UID, Inode: d.Inode, Object: d.Object, Cookie: want.Cookie, NetNS: d.NetNS}
+			DirectionSource: d.DirectionSource, UID: want.UID, Inode: d.Inode, Object: d.Object, Cookie: want.Cookie, NetNS: d.NetNS, Bytes: d.Bytes}
 		if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
 			t.Errorf("descriptor %d of process %d differs from what Find says (-find +descriptor):\n%s", e.FD, e.PID, diff)
 		}

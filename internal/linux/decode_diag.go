@@ -167,11 +167,23 @@ func parseAddress(b []byte) (netip.Addr, uint32, bool) {
 	return a, binary.NativeEndian.Uint32(b[4:]), err == nil && a.IsValid()
 }
 
-// A tcpInfo is the part of struct tcp_info (linux/tcp.h, 4.19 and later) that tells the direction.
+// A tcpInfo is the part of struct tcp_info (linux/tcp.h, 4.19 and later) that tells the direction and what has passed.
 type tcpInfo struct {
 	state                      uint8
 	unacked, notsent           uint32
 	acked, sent, retransmitted uint64
+	received                   uint64
+}
+
+// settled reports whether nothing was sent or acknowledged between two reads.
+func (i tcpInfo) settled(last tcpInfo) bool {
+	i.received = last.received
+	return i == last
+}
+
+// bytes is what has passed. A SYN and a FIN may be among what is acknowledged and received.
+func (i tcpInfo) bytes() host.Bytes {
+	return host.Bytes{Sent: max(i.sent-min(i.retransmitted, i.sent), i.acked), Acknowledged: i.acked, Received: i.received}
 }
 
 func parseTCPInfo(b []byte) (tcpInfo, bool) {
@@ -180,7 +192,7 @@ func parseTCPInfo(b []byte) (tcpInfo, bool) {
 	}
 	u32, u64 := binary.NativeEndian.Uint32, binary.NativeEndian.Uint64
 	return tcpInfo{state: b[0], unacked: u32(b[24:]), notsent: u32(b[144:]),
-		acked: u64(b[120:]), sent: u64(b[200:]), retransmitted: u64(b[208:])}, true
+		acked: u64(b[120:]), received: u64(b[128:]), sent: u64(b[200:]), retransmitted: u64(b[208:])}, true
 }
 
 // direction tells which end opened a connection from its own counters. The SYN of an active open takes a

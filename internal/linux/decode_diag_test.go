@@ -52,7 +52,7 @@ func TestParseInetRecorded(t *testing.T) {
 		if want := (tcpInfo{state: 1, acked: 1001, sent: 1000}); c.info != want || !c.hasInfo || c.state != 1 {
 			t.Errorf("%s client: %+v", name, c)
 		}
-		if want := (tcpInfo{state: 1}); s.info != want || !s.hasInfo || s.state != 1 {
+		if want := (tcpInfo{state: 1, received: 1000}); s.info != want || !s.hasInfo || s.state != 1 {
 			t.Errorf("%s server: %+v", name, s)
 		}
 		if c.info.direction(0) != host.Outbound || s.info.direction(0) != host.Inbound {
@@ -294,5 +294,25 @@ func TestPeersOf(t *testing.T) {
 		if got := peersOf(all[i].local, remote, all); !slices.Equal(got, want) {
 			t.Errorf("peers of socket %d: %v, want %v", inode, got, want)
 		}
+	}
+}
+
+// What is acknowledged was sent, whatever the other counters say.
+func TestInfoBytes(t *testing.T) {
+	for _, tt := range []struct {
+		info tcpInfo
+		want host.Bytes
+	}{
+		{tcpInfo{acked: 1001, sent: 1000, received: 7}, host.Bytes{Sent: 1001, Acknowledged: 1001, Received: 7}},
+		{tcpInfo{acked: 1001, sent: 5000, retransmitted: 1000}, host.Bytes{Sent: 4000, Acknowledged: 1001}},
+		{tcpInfo{acked: 10, sent: 5, retransmitted: 9}, host.Bytes{Sent: 10, Acknowledged: 10}},
+	} {
+		if got := tt.info.bytes(); got != tt.want {
+			t.Errorf("%+v: %+v, want %+v", tt.info, got, tt.want)
+		}
+	}
+	// What is received in the meantime does not unsettle the direction.
+	if (tcpInfo{sent: 1, received: 2}).settled(tcpInfo{sent: 2, received: 2}) || !(tcpInfo{sent: 1, received: 3}).settled(tcpInfo{sent: 1, received: 2}) {
+		t.Error("settled")
 	}
 }

@@ -99,7 +99,7 @@ func (d *diag) settled(ctx context.Context, f host.Flow, ifindex uint32) (inetSo
 		if s.info.unacked == 0 {
 			return s, s.info.direction(0), nil
 		}
-		if i > 0 && s.info == last.info && s.wqueue == last.wqueue {
+		if i > 0 && s.info.settled(last.info) && s.wqueue == last.wqueue {
 			return s, s.info.direction(uint64(s.wqueue) - uint64(s.info.notsent)), nil
 		}
 		if last = s; i > 0 {

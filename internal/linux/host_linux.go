@@ -277,6 +277,9 @@ func socketOf(s inetSocket, dir host.Direction, netns uint64) host.Socket {
 		out.Object = object{socketObject, 0, s.inode}.name()
 	}
 	out.Direction, out.DirectionSource = told(s.kind, dir)
+	if s.hasInfo {
+		out.Bytes = s.info.bytes()
+	}
 	return out
 }
 

@@ -97,6 +97,9 @@ func inetSocketOf(fd int, d *host.Descriptor) error {
 		return nil
 	}
 	d.Direction, d.DirectionSource = told(host.TCP, dir)
+	if proto == protoTCP {
+		d.Bytes = info.bytes()
+	}
 	return nil
 }
 
@@ -136,7 +139,7 @@ func settledInfo(fd, proto int) (tcpInfo, host.Direction, error) {
 		if err != nil {
 			return info, host.UnknownDirection, nil
 		}
-		if info == last && queue == lastQueue {
+		if info.settled(last) && queue == lastQueue {
 			return info, info.direction(uint64(queue) - uint64(info.notsent)), nil
 		}
 		if last, lastQueue = info, queue; i > 0 {
@@ -259,7 +262,7 @@ func (s *snapshot) listed(ctx context.Context, d *host.Descriptor, r *reading) {
 		d.Direction, d.DirectionSource = told(d.Kind, "")
 	} else if d.Kind == host.TCP && d.Remote.IsValid() {
 		if f, err := s.h.find(ctx, host.Flow{Protocol: host.TCP, Local: d.Local, Remote: d.Remote}); err == nil {
-			d.Direction, d.DirectionSource = f.Direction, f.DirectionSource
+			d.Direction, d.DirectionSource, d.Bytes = f.Direction, f.DirectionSource, f.Bytes
 		} else {
 			d.Direction = host.UnknownDirection
 		}

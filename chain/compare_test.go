@@ -1,0 +1,201 @@
+package chain
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/report"
+	"github.com/stopd/stopd/trace"
+)
+
+// neighbours are two hosts whose reports agree: b was reached from a, and asked it.
+func neighbours() (a, b *report.Redeemed) {
+	one := redeemed("sa", "a", aToB, bIn)
+	two := redeemed("sb", "b", bToC, cIn, timed(previous(aToB, bIn, "token", "sa")))
+	two.Traceback[0].Request = "616 , 22 : SV_REC : 92847523456"
+	for _, r := range []*report.Redeemed{&one, &two} {
+		r.Report.Host.Clock = &host.Clock{Synchronised: true, Error: 0.02}
+		r.Report.Host.BootID = r.Report.Host.Name
+	}
+	return &one, &two
+}
+
+// What neighbours say differently is said, and nothing else is.
+func TestContradictions(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(a, b *report.Redeemed)
+		want   []string
+	}{
+		"none": {func(_, _ *report.Redeemed) {}, nil},
+		"another port": {func(a, _ *report.Redeemed) { a.Report.Request.Local = netip.MustParseAddrPort("192.0.2.1:617") },
+			[]string{"address: a was asked about 192.0.2.1:616 -> 192.0.2.2:22, says b; its token is about 192.0.2.1:617 -> 192.0.2.2:22"}},
+		"another host's connection": {func(a, _ *report.Redeemed) { a.Report.Request.Local = netip.MustParseAddrPort("192.0.2.9:616") },
+			[]string{"address: a was asked about 192.0.2.1:616 -> 192.0.2.2:22, says b; its token is about 192.0.2.9:616 -> 192.0.2.2:22"}},
+		"behind NAT": {func(a, _ *report.Redeemed) {
+			a.Report.Request.Local = netip.MustParseAddrPort("10.1.2.3:616")
+		}, nil},
+		"mapped": {func(a, b *report.Redeemed) {
+			b.Traceback[0].Previous.Remote = netip.MustParseAddrPort("[::ffff:192.0.2.1]:616")
+		}, nil},
+		"another asker": {func(a, _ *report.Redeemed) { a.Report.Request.Requester = netip.MustParseAddr("198.51.100.1") },
+			[]string{"request: a says that 198.51.100.1 asked it; b asked from 192.0.2.2"}},
+		"another type": {func(a, _ *report.Redeemed) { a.Report.Request.Type = "SV" },
+			[]string{"request: a was asked SV_REC, says b; a says SV"}},
+		"another session": {func(a, _ *report.Redeemed) { a.Report.Request.SID = "7" },
+			[]string{"request: a was asked in session 92847523456, says b; a says 7"}},
+		"both opened": {func(_, b *report.Redeemed) { b.Report.Previous[0].Direction = host.Outbound },
+			[]string{"direction: a says that it opened the connection, and so does b"}},
+		"neither opened": {func(a, _ *report.Redeemed) { a.Report.Connection.Direction = host.Inbound },
+			[]string{"direction: a says that b opened the connection, and b that a did"}},
+		"direction by a listener": {func(a, _ *report.Redeemed) {
+			a.Report.Connection.Direction, a.Report.Connection.DirectionSource = host.Inbound, host.FromListener
+		}, nil},
+		"direction of a candidate by a listener": {func(a, b *report.Redeemed) {
+			a.Report.Connection.Direction = host.Inbound
+			for i := range b.Report.Processes {
+				for j := range b.Report.Processes[i].Descriptors {
+					b.Report.Processes[i].Descriptors[j].DirectionSource = host.FromListener
+				}
+			}
+		}, nil},
+		"direction unknown": {func(a, _ *report.Redeemed) { a.Report.Connection.Direction = host.UnknownDirection }, nil},
+		"clock within its error": {func(a, _ *report.Redeemed) {
+			a.Report.Request.Time = a.Report.Request.Time.Add(200 * time.Millisecond)
+			a.Report.Host.Clock.Error = 0.2
+		}, nil},
+		"clock beyond its error": {func(a, _ *report.Redeemed) { a.Report.Request.Time = a.Report.Request.Time.Add(-time.Minute) },
+			[]string{"time: a says that it was asked at 2001-04-01 11:59:00.123, b asked from 2001-04-01 12:00:00.000 to 2001-04-01 12:00:00.300: 1m0s between two clocks that are both said to be right"}},
+		"clock not synchronised": {func(a, _ *report.Redeemed) {
+			a.Report.Request.Time = a.Report.Request.Time.Add(-time.Minute)
+			a.Report.Host.Clock.Synchronised = false
+		}, nil},
+		"clock not known": {func(a, b *report.Redeemed) {
+			a.Report.Request.Time = a.Report.Request.Time.Add(-time.Minute)
+			b.Report.Host.Clock = nil
+		}, nil},
+		"bytes still on their way": {func(a, b *report.Redeemed) {
+			a.Report.Connection.Bytes, b.Report.Previous[0].Bytes = host.Bytes{Sent: 1000, Acknowledged: 900, Received: 500}, host.Bytes{Sent: 600, Acknowledged: 502, Received: 1002}
+		}, nil},
+		"bytes never sent": {func(a, b *report.Redeemed) {
+			a.Report.Connection.Bytes, b.Report.Previous[0].Bytes = host.Bytes{Sent: 1000, Received: 500}, host.Bytes{Received: 1003}
+		}, []string{"bytes: a says that it had sent 1000 octets, of which b had received 1003 before"}},
+		"bytes never received": {func(a, b *report.Redeemed) {
+			a.Report.Connection.Bytes, b.Report.Previous[0].Bytes = host.Bytes{Sent: 1000, Received: 500}, host.Bytes{Acknowledged: 503}
+		}, []string{"bytes: a says that it had received 500 octets, of which b had known 503 to arrive before"}},
+		"bytes of one end alone": {func(a, b *report.Redeemed) {
+			a.Report.Connection.Bytes = host.Bytes{}
+			b.Report.Previous[0].Bytes = host.Bytes{Received: 1003}
+		}, nil},
+		"opened before": {func(a, _ *report.Redeemed) { a.Report.Connection.Opened = a.Report.Request.Time.Add(-time.Hour) }, nil},
+		"opened after": {func(a, _ *report.Redeemed) { a.Report.Connection.Opened = a.Report.Request.Time.Add(time.Hour) },
+			[]string{"time: a says that the connection was opened at 2001-04-01 13:00:00.123, after b had asked about it"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b := neighbours()
+			tt.change(a, b)
+			c := Build([]report.Redeemed{*a, *b})
+			var got []string
+			for _, x := range c.Contradictions {
+				got = append(got, x.Kind+": "+x.Text)
+				if x.Connection == 0 || len(x.Hosts) != 2 || !strings.Contains(Text(c), "(contradiction ") {
+					t.Errorf("%+v", x)
+				}
+			}
+			if d := cmp.Diff(tt.want, got); d != "" {
+				t.Error(d)
+			}
+			if len(c.Paths) != 1 || !strings.HasPrefix(c.pathText(c.Paths[0]), "a (") {
+				t.Errorf("the path is gone: %+v", c.Paths)
+			}
+		})
+	}
+}
+
+// Two copies of one token's records: the later has more answers, and one that says otherwise is a forgery.
+func TestCopies(t *testing.T) {
+	a, b := neighbours()
+	early := *b
+	early.Traceback = append(early.Traceback[:0:0], early.Traceback...)
+	early.Traceback[0].Answered, early.Traceback[0].Kind, early.Traceback[0].Token = time.Time{}, "", ""
+	for _, in := range [][]report.Redeemed{{*a, *b, early}, {early, *b, *a}} {
+		if c := Build(in); len(c.Contradictions) > 0 || len(c.Hosts) != 3 || c.Hosts[0].Status != Reported {
+			t.Errorf("%+v", c.Contradictions)
+		}
+	}
+	forged := *b
+	forged.Traceback = append(forged.Traceback[:0:0], forged.Traceback...)
+	forged.Traceback[0].Token = "sx"
+	c := Build([]report.Redeemed{*b, forged, *a})
+	if len(c.Contradictions) != 1 || c.Contradictions[0].Kind != AboutRecord {
+		t.Errorf("%+v", c.Contradictions)
+	}
+}
+
+// An address of a private network is that of as many hosts as there are who know it; a public one is one host's.
+func TestAddresses(t *testing.T) {
+	for addr, want := range map[string]int{"10.0.0.1": 6, "192.168.0.9": 6, "100.64.0.1": 6, "fd00::1": 6, "fe80::1": 6, "127.0.0.1": 6, "198.51.100.9": 5, "2001:db8::1": 5} {
+		from := netip.AddrPortFrom(netip.MustParseAddr(addr), 7).String()
+		one := redeemed("s1", "one", "192.0.2.1:5", "192.0.2.11:6", previous(from, "192.0.2.1:22", "none", "x"))
+		two := redeemed("s2", "two", "192.0.2.2:5", "192.0.2.12:6", previous(from, "192.0.2.2:22", "none", "x"))
+		if c := Build([]report.Redeemed{one, two}); len(c.Hosts) != want {
+			t.Errorf("%s: %d hosts, want %d", addr, len(c.Hosts), want)
+		}
+	}
+	// Two hosts with reports at one public address.
+	one, two := redeemed("s1", "one", "192.0.2.1:5", "192.0.2.11:6"), redeemed("s2", "two", "192.0.2.1:7", "192.0.2.12:6")
+	c := Build([]report.Redeemed{one, two})
+	if len(c.Hosts) != 4 || len(c.Contradictions) != 1 || c.Contradictions[0].Kind != AboutName || c.Contradictions[0].Text != "two hosts answer at 192.0.2.1: one and two" {
+		t.Errorf("%d hosts, %+v", len(c.Hosts), c.Contradictions)
+	}
+	// One host, asked at two of its addresses; and another one that took its name.
+	for _, boot := range []string{"x", "y"} {
+		two := redeemed("s2", "one", "192.0.2.2:7", "192.0.2.12:6")
+		for r, id := range map[*report.Redeemed]string{&one: "x", &two: boot} {
+			r.Report.Host.BootID = id
+			r.Report.Host.Addresses = []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")}
+		}
+		if c := Build([]report.Redeemed{one, two}); len(c.Hosts) != map[string]int{"x": 3, "y": 4}[boot] {
+			t.Errorf("%s: %d hosts", boot, len(c.Hosts))
+		}
+	}
+	// Nobody's word joins what comes to a host without a report and what leads away from it.
+	a, b := redeemed("sa", "a", aToB, bIn), redeemed("sc", "c", cToD, dIn, previous(bToC, cIn, "none", "x"))
+	c = Build([]report.Redeemed{a, b})
+	if i := c.find("192.0.2.2"); !c.Hosts[i].Unjoined || len(c.Paths) != 2 || c.Hosts[i].Status != Missing {
+		t.Errorf("%+v, %+v", c.Hosts[i], c.Paths)
+	}
+}
+
+func (c *Chain) find(addr string) int {
+	for i, h := range c.Hosts {
+		if h.address() == addr {
+			return i
+		}
+	}
+	return -1
+}
+
+// The machine behind a gateway, redeemed by somebody who asked it himself, is joined by the connection's own ends.
+func TestBehindNAT(t *testing.T) {
+	behind := redeemed("sa", "laptop", "10.0.0.5:616", cIn)
+	behind.Report.Request.Requester = netip.MustParseAddr("10.0.0.1")
+	gw := redeemed("sg", "gateway", "192.0.2.1:40001", cIn)
+	gw.Report.Connection, gw.Report.Processes = nil, nil
+	gw.Report.Previous = []trace.Previous{{Remote: netip.MustParseAddrPort("10.0.0.5:616"), Local: netip.MustParseAddrPort(cIn), Direction: host.Inbound,
+		Reasons: []string{trace.ReasonInbound, trace.ReasonNAT}, Corroborated: true}}
+	c3 := redeemed("sc", "c", cToD, dIn, previous("192.0.2.1:40001", cIn, "token", "sg"))
+	c := Build([]report.Redeemed{c3, behind, gw})
+	if len(c.Paths) != 1 || c.pathText(c.Paths[0]) != "laptop (10.0.0.5) -> gateway (192.0.2.1) -> c (192.0.2.3) -> 192.0.2.4" || !c.Hosts[1].NAT || c.Hosts[2].NAT || len(c.Contradictions) > 0 {
+		t.Errorf("%s\n%+v", Text(c), c.Contradictions)
+	}
+	// Nobody asked it: the way breaks off at the gateway, and it is said whom to ask.
+	c = Build([]report.Redeemed{c3, gw})
+	if text := Text(c); !strings.HasPrefix(text, "gateway (192.0.2.1) -> c") || !strings.Contains(text, "not asked 10.0.0.5:616") || c.Hosts[len(c.Hosts)-1].Status != NotAsked {
+		t.Error(text)
+	}
+}

@@ -216,6 +216,11 @@ func (c *Client) connect(ctx context.Context, host netip.AddrPort, low bool) (ne
 			break
 		}
 	}
+	// There are few of these ports, and each would be of no use for a minute (TIME-WAIT) after each question. When the
+	// connection is closed, all that was to be said has been.
+	if c, ok := conn.(interface{ SetLinger(int) error }); ok {
+		c.SetLinger(0)
+	}
 	return conn, err
 }
 

@@ -69,8 +69,8 @@ type Answer struct {
 	Token Token // zero unless Kind is KindToken
 }
 
-// errClosed stands for a connection that ends before the first octet of a reply.
-var errClosed = errors.New("closed without a reply")
+// ErrNoReply stands for a connection that ends before the first octet of a reply.
+var ErrNoReply = errors.New("closed without a reply")
 
 // Ask asks host, whose port is mostly 113, and returns its answer; an error word is an answer, not an
 // error. Daemons that know RFC 1413 alone answer INVALID-PORT to what stands after the ports, or close
@@ -91,7 +91,7 @@ func (c *Client) Ask(ctx context.Context, host netip.AddrPort, r Request) (Answe
 	defer cancel()
 
 	answer, err := c.ask(ctx, host, r)
-	again := errors.Is(err, errClosed) || answer.Reply.Error == InvalidPort
+	again := errors.Is(err, ErrNoReply) || answer.Reply.Error == InvalidPort
 	if again && !r.For.IsValid() && r.Type != ID {
 		second, failed := c.ask(ctx, host, Request{Local: r.Local, Remote: r.Remote})
 		switch {
@@ -161,7 +161,7 @@ func (c *Client) exchange(ctx context.Context, host netip.AddrPort, request stri
 	}
 	if _, err := io.WriteString(conn, request); err != nil {
 		if gone(err) {
-			err = errClosed
+			err = ErrNoReply
 		}
 		return nil, err
 	}
@@ -174,7 +174,7 @@ func readLine(r io.Reader, whole bool) ([]byte, error) {
 	line, err := bufio.NewReaderSize(r, MaxReply+len("\r\n")).ReadSlice('\n')
 	switch {
 	case len(line) == 0 && gone(err):
-		return nil, errClosed
+		return nil, ErrNoReply
 	case err == bufio.ErrBufferFull:
 		return nil, fmt.Errorf("read reply: longer than %d octets", MaxReply)
 	case err == io.EOF && whole:

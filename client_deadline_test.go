@@ -125,7 +125,7 @@ func TestAskWritesOnce(t *testing.T) {
 		}()
 		return countingConn{ours, &writes}, nil
 	}}
-	if _, err := c.Ask(t.Context(), host, svRec); !errors.Is(err, errClosed) {
+	if _, err := c.Ask(t.Context(), host, svRec); !errors.Is(err, ErrNoReply) {
 		t.Errorf("Ask gives %v", err)
 	}
 	if diff := cmp.Diff([]dialled{{"tcp", "[2001:db8::2]:0", "[2001:db8::1]:113"}, {"tcp", "[2001:db8::2]:0", "[2001:db8::1]:113"}}, dials); diff != "" {

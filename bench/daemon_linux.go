@@ -49,7 +49,7 @@ func unbounded() daemon.Config {
 	c := daemon.Defaults()
 	l := &c.Limits
 	l.PerSourcePerSecond, l.Burst, l.PerUserPerSecond, l.UserBurst, l.RequestsPerConn = 1e6, 1e6, 1e6, 1e6, 1e6
-	c.OnBehalf = []netip.Prefix{netip.PrefixFrom(loopback, 32)}
+	c.OnBehalf = []daemon.Network{{Prefix: netip.PrefixFrom(loopback, 32)}}
 	return c
 }
 

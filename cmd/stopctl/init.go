@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,7 +23,7 @@ func setupInit(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 	listen := fs.String("listen", "", "the `address` and port to answer on (default [::]:113)")
 	var recipients, behalf many
 	fs.Var(&recipients, "recipient", "an administrator's age public `key`, instead of a new pair; may be repeated")
-	fs.Var(&behalf, "on-behalf", "a `prefix` that may ask on behalf of other hosts; may be repeated")
+	fs.Var(&behalf, "on-behalf", "an address or `prefix` that may ask on behalf of other hosts; may be repeated")
 	return func(_ context.Context, std stdio, _ []string) error {
 		p, err := placesOf(*dir)
 		if err != nil {
@@ -36,11 +35,11 @@ func setupInit(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 			c.Listen = []string{*listen}
 		}
 		for _, b := range behalf {
-			prefix, err := netip.ParsePrefix(b)
-			if err != nil {
-				return usageError("-on-behalf: %q is not a prefix such as 192.0.2.0/24", b)
+			var n daemon.Network
+			if err := n.UnmarshalText([]byte(b)); err != nil {
+				return usageError("-on-behalf: %w", err)
 			}
-			c.OnBehalf = append(c.OnBehalf, prefix)
+			c.OnBehalf = append(c.OnBehalf, n)
 		}
 		c.Recipients = recipients
 		key, err := p.write(c)

@@ -80,6 +80,10 @@ func run(ctx context.Context, std stdio, args []string) int {
 	}
 	switch args[0] {
 	case "-h", "-help", "--help", "help":
+		if len(args) > 1 {
+			args = []string{args[1], "-h"}
+			break
+		}
 		usage(std.out)
 		return exitDone
 	}

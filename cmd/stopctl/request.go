@@ -59,6 +59,9 @@ func setupRequest(fs *flag.FlagSet) func(context.Context, stdio, []string) error
 		if errors.Is(err, syscall.EACCES) && r.For.IsValid() && *pin == "" {
 			return fmt.Errorf("%w: on behalf of others is asked from a port below 1024, which takes root, or by TLS with -pin and -key", err)
 		}
+		if errors.Is(err, stop.ErrNoReply) && *pin == "" {
+			return fmt.Errorf("%w: where it has a pin of this host it is asked with -pin; else its log says why", err)
+		}
 		if err != nil {
 			return err
 		}

@@ -80,7 +80,7 @@ func CheckQuorum(witnesses []Witness, quorum int) error {
 		seen[key] = true
 	}
 	if quorum < 0 || quorum > len(witnesses) {
-		return fmt.Errorf("%d, of %d witnesses", quorum, len(witnesses))
+		return fmt.Errorf("%d is not from 0 to %d, the number of witnesses", quorum, len(witnesses))
 	}
 	return nil
 }

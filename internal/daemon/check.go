@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,6 +26,9 @@ func Check(cfg Config, w io.Writer) error {
 		return err
 	}
 	if err := evidence.Check(cfg.Store, c); err != nil {
+		return err
+	}
+	if _, err := LogKey(cfg.Store); err != nil && !errors.Is(err, fs.ErrPermission) { // whoever checks may not be who will run it
 		return err
 	}
 	key, missing, err := checkKey(cfg)
@@ -62,7 +64,7 @@ func checkKey(cfg Config) (key *tls.Certificate, missing, err error) {
 		return nil, nil, err
 	}
 	key, err = ReadTLSKey(path)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) { // whoever checks may not be who will run it
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return nil, err, nil
 	}
 	return key, nil, err
@@ -70,10 +72,10 @@ func checkKey(cfg Config) (key *tls.Certificate, missing, err error) {
 
 // checkTLS says who is answered by TLS.
 func checkTLS(cfg Config, w io.Writer, key *tls.Certificate, missing error) {
-	var pinned []netip.Prefix
+	var pinned []Network
 	for _, p := range cfg.Peers {
 		if p.Pin != "" {
-			pinned = append(pinned, prefixes(p.Hosts)...)
+			pinned = append(pinned, p.Hosts...)
 		}
 	}
 	never := "TLS: never in plain"
@@ -195,10 +197,10 @@ func (c Config) vouching() string {
 
 // telling says who gets names of users.
 func (c Config) telling() string {
-	var to []netip.Prefix
+	var to []Network
 	for _, p := range c.Peers {
 		if p.Names {
-			to = append(to, prefixes(p.Hosts)...)
+			to = append(to, p.Hosts...)
 		}
 	}
 	var told []string
@@ -214,9 +216,9 @@ func (c Config) telling() string {
 	return strings.Join(told, "; ")
 }
 
-func whom(ps []netip.Prefix, none string) string {
-	if len(ps) == 0 {
+func whom(ns []Network, none string) string {
+	if len(ns) == 0 {
 		return none
 	}
-	return list(ps)
+	return list(ns)
 }

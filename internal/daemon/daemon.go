@@ -94,11 +94,6 @@ func storeConfig(cfg Config, log *slog.Logger) (evidence.Config, error) {
 		AllowVolatile: cfg.Volatile, Logger: log}, nil
 }
 
-// atStart returns what cannot change while the daemon runs.
-func (c Config) atStart() []any {
-	return []any{c.Listen, c.Store, c.Volatile, c.Recipients, c.Quorum, c.Witnesses, c.Reply.OptIn, c.Limits.StoreBytes, c.Limits.Retention, c.Limits.Lookups, c.Limits.Table, c.Traceback.Parallel, c.Metrics.Listen, c.Syslog.To}
-}
-
 // examiner makes an examiner, which can only look as long as it has no keeper.
 func examiner(cfg Config, sys system, pids []int) *examine.Examiner {
 	s := cfg.Save
@@ -114,7 +109,7 @@ func examiner(cfg Config, sys system, pids []int) *examine.Examiner {
 func serverConfig(c Config) *server.Config {
 	l, t := c.Limits, c.Traceback
 	return &server.Config{
-		Errors: c.Reply.Errors, OptIn: c.Reply.OptIn, OnBehalf: c.OnBehalf, Peers: c.serverPeers(),
+		Errors: c.Reply.Errors, OptIn: c.Reply.OptIn, OnBehalf: prefixes(c.OnBehalf), Peers: c.serverPeers(),
 		Slots: server.Slots{ID: c.Reply.Slots.ID.Duration, IDRec: c.Reply.Slots.IDRec.Duration,
 			SV: c.Reply.Slots.SV.Duration, SVRec: c.Reply.Slots.SVRec.Duration},
 		Limits: server.Limits{
@@ -123,7 +118,7 @@ func serverConfig(c Config) *server.Config {
 			PerUserPerSecond: float64(l.PerUserPerSecond), UserBurst: l.UserBurst, AskersPerSID: l.AskersPerSID,
 			Table: l.Table, Over: l.Over,
 		},
-		Traceback: server.TracebackConfig{Port: uint16(t.Port), Window: t.Window.Duration, To: t.To, OutboundTo: t.OutboundTo,
+		Traceback: server.TracebackConfig{Port: uint16(t.Port), Window: t.Window.Duration, To: prefixes(t.To), OutboundTo: prefixes(t.OutboundTo),
 			MaxPrevious: t.MaxPrevious, Timeout: t.Timeout.Duration, Parallel: t.Parallel},
 	}
 }

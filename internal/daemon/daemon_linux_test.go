@@ -284,7 +284,7 @@ func TestExplain(t *testing.T) {
 	port := func(ap netip.AddrPort) string { return fmt.Sprint(ap.Port()) }
 	cfg := Defaults()
 	behalf := cfg
-	behalf.OnBehalf = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+	behalf.OnBehalf = []Network{{netip.MustParsePrefix("192.0.2.0/24")}}
 	unknown, decoys := cfg, cfg
 	unknown.Reply.Errors, decoys.Reply.Errors = "unknown", "token"
 	quiet := cfg
@@ -356,7 +356,7 @@ func TestCheck(t *testing.T) {
 	}
 
 	// Where the daemon would not start, for whatever reason that its configuration has.
-	mixed, other := s.cfg, s.cfg
+	mixed, other, keyless := s.cfg, s.cfg, s.cfg
 	hybrid, err := age.GenerateHybridIdentity()
 	if err != nil {
 		t.Fatal(err)
@@ -366,7 +366,8 @@ func TestCheck(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(other.Store, "something"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for name, cfg := range map[string]Config{"recipients that do not mix": mixed, "a directory that is no store": other} {
+	keyless.Store = filepath.Join(t.TempDir(), "store")
+	for name, cfg := range map[string]Config{"recipients that do not mix": mixed, "a directory that is no store": other, "no key of the log": keyless} {
 		b.Reset()
 		err := Check(cfg, &b)
 		if _, _, openErr := openStore(cfg, nil, s.logger()); openErr == nil {

@@ -146,7 +146,7 @@ func parseLogServer(to string) (*logServer, error) {
 	network, at, ok := strings.Cut(to, "://")
 	ap, err := netip.ParseAddrPort(at)
 	if !ok || network != "udp" && network != "tcp" || err != nil || ap.Port() == 0 {
-		return nil, fmt.Errorf("syslog.to: %q is not udp:// or tcp:// with an address and port", to)
+		return nil, fmt.Errorf("syslog.to: %q is not an address and port behind udp:// or tcp://, such as \"tcp://192.0.2.9:514\"", to)
 	}
 	return &logServer{network: network, at: ap}, nil
 }

@@ -112,7 +112,7 @@ func TestMessages(t *testing.T) {
 // full is a configuration without a list that is empty or nil.
 func full() Config {
 	c := Defaults()
-	p := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+	p := []Network{{netip.MustParsePrefix("192.0.2.0/24")}}
 	c.OnBehalf, c.Traceback.OutboundTo, c.Recipients, c.Witnesses = p, p, []string{"r"}, []Witness{{"u", "k"}}
 	return c
 }

@@ -1,8 +1,10 @@
 package daemon
 
 import (
+	"maps"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -22,6 +24,34 @@ func TestManual(t *testing.T) {
 	}
 	if d := cmp.Diff(want, manualKeys(string(b))); d != "" {
 		t.Errorf("keys of the template (-) and of the manual (+):\n%s", d)
+	}
+}
+
+// Keys that the manual does not mark [r] take a restart, and no others.
+func TestManualRestart(t *testing.T) {
+	b, err := os.ReadFile("../../man/stopd.toml.5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"witness"} // its keys have no default, and so no mark
+	section := ""
+	for line := range strings.Lines(string(b)) {
+		line = strings.TrimSuffix(line, "\n")
+		if m := manualSection.FindStringSubmatch(line); m != nil {
+			section = m[1] + "."
+		} else if m := manualKey.FindStringSubmatch(line); m != nil && m[3] == "" {
+			want = append(want, section+m[1])
+		}
+	}
+	slices.Sort(want)
+	c := Defaults()
+	if d := cmp.Diff(want, slices.Sorted(maps.Keys(c.atStart()))); d != "" {
+		t.Errorf("keys without [r] (-) and those that take a restart (+):\n%s", d)
+	}
+	now := c
+	now.Listen, now.Reply.OptIn, now.Limits.Burst = []string{"[::1]:113"}, true, 1
+	if d := cmp.Diff([]string{"listen", "reply.opt_in"}, c.fixedIn(now)); d != "" {
+		t.Error(d)
 	}
 }
 

@@ -77,7 +77,7 @@ func newRound(t *testing.T, local, remote netip.AddrPort) *round {
 	r := &round{T: t, site: s, to: freePort(local.Addr()), local: local, remote: remote, sid: rand.Uint64(), seen: map[int]bool{}}
 	c := &s.cfg
 	c.Volatile = true // on a host of a lab nothing else is there
-	c.Listen, c.OnBehalf = []string{r.to.String()}, []netip.Prefix{netip.PrefixFrom(local.Addr(), local.Addr().BitLen())}
+	c.Listen, c.OnBehalf = []string{r.to.String()}, []Network{{netip.PrefixFrom(local.Addr(), local.Addr().BitLen())}}
 	c.Limits.PerSourcePerSecond, c.Limits.Burst, c.Limits.PerUserPerSecond, c.Limits.UserBurst = 1e6, 1e6, 1e6, 1e6 // over a bound a token stands for nothing
 	c.Traceback.Timeout = Duration{time.Second}
 	c.Reply.Slots.SVRec = Duration{500 * time.Millisecond} // so that what is done is not replied yet

@@ -378,9 +378,8 @@ func (s *supervisor) reload() {
 		s.log.Error("reload refused", "error", err)
 		return
 	}
-	if fmt.Sprint(cfg.atStart()) != fmt.Sprint(s.cfg.atStart()) {
-		s.log.Warn("a key was changed that takes effect with a restart only", "one_of",
-			"listen, store, volatile, recipients, quorum, witness, reply.opt_in, limits.store_bytes, limits.retention, limits.lookups, limits.table, traceback.parallel, metrics.listen, syslog.to")
+	for _, key := range s.cfg.fixedIn(cfg) {
+		s.log.Warn("a key was changed that takes effect with a restart only", "key", key)
 	}
 	cfg.Reply.OptIn = cfg.Reply.OptIn && s.cfg.Reply.OptIn // the tracer cannot look names up otherwise
 	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)

@@ -74,7 +74,7 @@ func TestDaemonTLS(t *testing.T) {
 		s.write(t)
 		d.reload()
 	}
-	asked.cfg.OnBehalf = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	asked.cfg.OnBehalf = []Network{{netip.MustParsePrefix("127.0.0.0/8")}}
 	outcomes := []string{"requests", "handshakes", "failed_handshakes", "plain_refused"}
 	for _, tt := range []struct {
 		asks, answers string

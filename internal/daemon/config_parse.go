@@ -1,0 +1,169 @@
+package daemon
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/stopd/stopd/examine"
+	"github.com/stopd/stopd/server"
+)
+
+// Load reads a configuration file. Errors name line and column.
+func Load(path string) (Config, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Config{}, fmt.Errorf("read configuration: %w (stopctl init writes one, -config names another)", err)
+	}
+	if err != nil {
+		return Config{}, fmt.Errorf("read configuration: %w", err)
+	}
+	c, err := Parse(b)
+	if err != nil {
+		return Config{}, fmt.Errorf("read configuration %s: %w", path, err)
+	}
+	return c, nil
+}
+
+// Parse reads a configuration. A key that nobody knows is an error: a rule that is spelled wrong must not
+// be a rule that is not there. On failure the configuration is zero.
+func Parse(b []byte) (Config, error) {
+	c := Defaults()
+	d := toml.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&c); err != nil {
+		return Config{}, located(err)
+	}
+	if err := c.check(); err != nil {
+		return Config{}, err
+	}
+	return c, nil
+}
+
+func located(err error) error {
+	var strict *toml.StrictMissingError
+	if errors.As(err, &strict) && len(strict.Errors) > 0 {
+		e := strict.Errors[0]
+		line, column := e.Position()
+		return fmt.Errorf("line %d, column %d: unknown key %q", line, column, strings.Join(e.Key(), "."))
+	}
+	var d *toml.DecodeError
+	if errors.As(err, &d) {
+		line, column := d.Position()
+		text := goType.ReplaceAllString(strings.TrimPrefix(d.Error(), "toml: "), " as ${1}")
+		if key := strings.Join(d.Key(), "."); key != "" {
+			text = key + ": " + text
+		}
+		return fmt.Errorf("line %d, column %d: %s", line, column, text)
+	}
+	return err
+}
+
+// goType is what the decoder says of this program instead of the file.
+var goType = regexp.MustCompile(` into struct field \S+ of type (\S+)`)
+
+func (c *Config) check() error {
+	oneOf := func(key, v string, allowed ...string) error {
+		for _, a := range allowed {
+			if v == a {
+				return nil
+			}
+		}
+		return fmt.Errorf("%s is %q: none of %s", key, v, strings.Join(allowed, ", "))
+	}
+	var errs []error
+	errs = append(errs,
+		oneOf("reply.errors", c.Reply.Errors, server.ErrorsStandard, server.ErrorsUnknown, server.ErrorsToken),
+		oneOf("limits.over", c.Limits.Over, server.OverDecoy, server.OverError),
+		oneOf("save.arguments", c.Save.Arguments, examine.ArgumentsOff, examine.ArgumentsRedact, examine.ArgumentsFull))
+	for _, n := range []struct {
+		key string
+		v   int64
+	}{
+		{"reply.slots.ID", int64(c.Reply.Slots.ID.Duration)}, {"reply.slots.ID_REC", int64(c.Reply.Slots.IDRec.Duration)},
+		{"reply.slots.SV", int64(c.Reply.Slots.SV.Duration)}, {"reply.slots.SV_REC", int64(c.Reply.Slots.SVRec.Duration)},
+		{"limits.connections", int64(c.Limits.Connections)}, {"limits.connections_per_source", int64(c.Limits.ConnectionsPerSource)},
+		{"limits.requests_per_connection", int64(c.Limits.RequestsPerConn)}, {"limits.idle", int64(c.Limits.Idle.Duration)},
+		{"limits.lookups", int64(c.Limits.Lookups)}, {"limits.per_source_per_second", int64(c.Limits.PerSourcePerSecond)},
+		{"limits.burst", int64(c.Limits.Burst)}, {"limits.per_user_per_second", int64(c.Limits.PerUserPerSecond)},
+		{"limits.user_burst", int64(c.Limits.UserBurst)}, {"limits.askers_per_sid", int64(c.Limits.AskersPerSID)},
+		{"limits.table", int64(c.Limits.Table)}, {"limits.deadline", int64(c.Limits.Deadline.Duration)},
+		{"limits.processes", int64(c.Limits.Processes)}, {"limits.descriptors", int64(c.Limits.Descriptors)}, {"limits.bytes", int64(c.Limits.Bytes)},
+		{"limits.hub", int64(c.Limits.Hub)}, {"limits.store_bytes", c.Limits.StoreBytes}, {"limits.retention", int64(c.Limits.Retention.Duration)},
+		{"traceback.window", int64(c.Traceback.Window.Duration)}, {"traceback.max_previous", int64(c.Traceback.MaxPrevious)},
+		{"traceback.timeout", int64(c.Traceback.Timeout.Duration)}, {"traceback.parallel", int64(c.Traceback.Parallel)},
+	} {
+		if n.v <= 0 {
+			errs = append(errs, fmt.Errorf("%s must be more than 0", n.key))
+		} else if n.v > int64(maxSlot) && strings.HasPrefix(n.key, "reply.slots.") {
+			errs = append(errs, fmt.Errorf("%s must be at most %s", n.key, maxSlot))
+		}
+	}
+	if c.Traceback.Port < 1 || c.Traceback.Port > 65535 {
+		errs = append(errs, fmt.Errorf("traceback.port is %d: not a port", c.Traceback.Port))
+	}
+	if len(c.Listen) == 0 {
+		errs = append(errs, errors.New("listen is empty"))
+	}
+	for _, l := range c.Listen {
+		if _, err := netip.ParseAddrPort(l); err != nil {
+			errs = append(errs, fmt.Errorf("listen: %q is not an address and port such as \"[::]:113\"", l))
+		}
+	}
+	lists := []struct {
+		key string
+		ns  []Network
+	}{{"on_behalf", c.OnBehalf}, {"traceback.to", c.Traceback.To}, {"traceback.outbound_to", c.Traceback.OutboundTo}, {"peer.hosts", nil}}
+	for _, p := range c.Peers {
+		lists[3].ns = append(lists[3].ns, p.Hosts...)
+	}
+	for _, l := range lists {
+		for _, n := range l.ns {
+			if n.Addr().Is4In6() { // no address would ever be in it
+				errs = append(errs, fmt.Errorf("%s: %q is IPv4 written as IPv6: write it as IPv4", l.key, n))
+			}
+		}
+	}
+	if m := c.Metrics.Listen; m != "" {
+		if ap, err := netip.ParseAddrPort(m); err != nil || !ap.Addr().IsLoopback() {
+			errs = append(errs, fmt.Errorf("metrics.listen: %q is not a loopback address and port such as \"127.0.0.1:9113\"", m))
+		}
+	}
+	if c.Syslog.To != "" {
+		_, err := parseLogServer(c.Syslog.To)
+		errs = append(errs, err)
+	}
+	if c.Store == "" {
+		errs = append(errs, errors.New("store is empty"))
+	}
+	errs = append(errs, c.checkPeers()...)
+	_, err := c.AgeRecipients()
+	errs = append(errs, err)
+	_, err = c.witnesses()
+	return joined(append(errs, err))
+}
+
+// maxSlot is the longest slot of replies: those who ask do not wait for ever.
+const maxSlot = 5 * time.Second
+
+// joined is errors.Join on one line.
+func joined(errs []error) error {
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	if len(errs) < 2 {
+		return errors.Join(errs...)
+	}
+	var texts []string
+	for _, err := range errs {
+		texts = append(texts, err.Error())
+	}
+	return errors.New(strings.Join(texts, "; "))
+}

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"log/slog"
 	"sync/atomic"
 )
 
@@ -29,15 +28,6 @@ func (c *Counters) Counts() []Count {
 		{"handshakes", c.Handshakes.Load()}, {"failed_handshakes", c.FailedHandshakes.Load()},
 		{"plain_refused", c.PlainRefused.Load()},
 	}
-}
-
-// LogValue gives every counter by its name.
-func (c *Counters) LogValue() slog.Value {
-	var attrs []slog.Attr
-	for _, n := range c.Counts() {
-		attrs = append(attrs, slog.Uint64(n.Name, n.N))
-	}
-	return slog.GroupValue(attrs...)
 }
 
 // Counted is what was counted since the start, and how far the bounds are used.

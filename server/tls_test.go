@@ -109,7 +109,7 @@ func TestTLS(t *testing.T) {
 	c.Close()
 	s.under.Wait()
 	if s.Counters.Handshakes.Load() != 1 || s.Counters.FailedHandshakes.Load() != 0 || s.Counters.Requests.Load() != 4 {
-		t.Errorf("counted %v", s.Counters.LogValue())
+		t.Errorf("counted %v", s.Counters.Counts())
 	}
 }
 
@@ -273,7 +273,7 @@ func TestTLSRefused(t *testing.T) {
 		}
 		s.under.Wait()
 		if s.Counters.FailedHandshakes.Load() != 1 || s.Counters.Requests.Load() != 0 {
-			t.Errorf("%s: counted %v", name, s.Counters.LogValue())
+			t.Errorf("%s: counted %v", name, s.Counters.Counts())
 		}
 	}
 }

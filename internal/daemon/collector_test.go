@@ -182,7 +182,7 @@ func TestWhatTheFrontGetsOfTheTracer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return serveTracer(t.Context(), tb, c, b)
+		return (&tracerPart{tracebacks: tb}).serves(t.Context(), c, b)
 	}
 	for _, token := range []stop.Token{{1}, {1}, {2}} {
 		if b, err := ask(callBegin, token); len(b) > 0 || err != nil && err.Error() != "begin trace-back: no trace-back is promised for that token, or it has begun" {
@@ -197,8 +197,9 @@ func TestWhatTheFrontGetsOfTheTracer(t *testing.T) {
 		t.Fatal(err)
 	}
 	idle, _ := asksNobody(10).Counted(t.Context())
-	name := func(b server.Bound) string { return b.Name }
-	if !slices.EqualFunc(counted.Bounds, idle.Bounds, func(a, b server.Bound) bool { return name(a) == name(b) }) || len(counted.Counts) != len(idle.Counts) {
+	idle = idle.And(server.Counted{Counts: (*logServer)(nil).counts()})
+	if !slices.EqualFunc(counted.Bounds, idle.Bounds, func(a, b server.Bound) bool { return a.Name == b.Name }) ||
+		!slices.EqualFunc(counted.Counts, idle.Counts, func(a, b server.Count) bool { return a.Name == b.Name }) {
 		t.Errorf("%+v", counted)
 	}
 	if err := tb.Wait(t.Context()); err != nil {

@@ -15,10 +15,7 @@ import (
 
 	"github.com/stopd/stopd/evidence"
 	"github.com/stopd/stopd/evidence/translog"
-	"github.com/stopd/stopd/examine"
 	"github.com/stopd/stopd/host"
-	"github.com/stopd/stopd/server"
-	"github.com/stopd/stopd/trace"
 )
 
 // Version is what this build calls itself.
@@ -83,44 +80,6 @@ func openStore(cfg Config, by http.RoundTripper, log *slog.Logger) (*evidence.St
 	policy.Transport = by
 	store, err := evidence.Open(cfg.Store, c)
 	return store, policy, err
-}
-
-func storeConfig(cfg Config, log *slog.Logger) (evidence.Config, error) {
-	rs, err := cfg.AgeRecipients()
-	if err != nil {
-		return evidence.Config{}, err
-	}
-	return evidence.Config{Recipients: rs, MaxBytes: cfg.Limits.StoreBytes, Retention: cfg.Limits.Retention.Duration,
-		AllowVolatile: cfg.Volatile, Logger: log}, nil
-}
-
-// examiner makes an examiner, which can only look as long as it has no keeper.
-func examiner(cfg Config, sys system, pids []int) *examine.Examiner {
-	s := cfg.Save
-	return &examine.Examiner{
-		Host: sys.Host, Name: "stopd", Version: Version, Sources: sys.sources, PIDs: pids, UserName: sys.userName,
-		Deadline: cfg.Limits.Deadline.Duration,
-		Trace:    trace.Options{Hub: cfg.Limits.Hub, Processes: cfg.Limits.Processes, Descriptors: cfg.Limits.Descriptors, Bytes: cfg.Limits.Bytes},
-		Save: examine.Groups{Arguments: s.Arguments, Host: s.Host, CWD: s.CWD, ExeHash: s.ExeHash, Login: s.Login,
-			Files: s.Files, Users: s.Users, Environ: s.Environment},
-	}
-}
-
-func serverConfig(c Config) *server.Config {
-	l, t := c.Limits, c.Traceback
-	return &server.Config{
-		Errors: c.Reply.Errors, OptIn: c.Reply.OptIn, OnBehalf: prefixes(c.OnBehalf), Peers: c.serverPeers(),
-		Slots: server.Slots{ID: c.Reply.Slots.ID.Duration, IDRec: c.Reply.Slots.IDRec.Duration,
-			SV: c.Reply.Slots.SV.Duration, SVRec: c.Reply.Slots.SVRec.Duration},
-		Limits: server.Limits{
-			Connections: l.Connections, ConnectionsPerSource: l.ConnectionsPerSource, RequestsPerConn: l.RequestsPerConn,
-			Idle: l.Idle.Duration, Lookups: l.Lookups, PerSourcePerSecond: float64(l.PerSourcePerSecond), Burst: l.Burst,
-			PerUserPerSecond: float64(l.PerUserPerSecond), UserBurst: l.UserBurst, AskersPerSID: l.AskersPerSID,
-			Table: l.Table, Over: l.Over,
-		},
-		Traceback: server.TracebackConfig{Port: uint16(t.Port), Window: t.Window.Duration, To: prefixes(t.To), OutboundTo: prefixes(t.OutboundTo),
-			MaxPrevious: t.MaxPrevious, Timeout: t.Timeout.Duration, Parallel: t.Parallel},
-	}
 }
 
 // LogKey reads the key that signs the log of a store.

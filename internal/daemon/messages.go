@@ -124,19 +124,6 @@ func (t tracing) Counted(ctx context.Context) (server.Counted, error) {
 	return ask[server.Counted](ctx, t.link, callCounted, none{})
 }
 
-// serveTracer serves what the front and the collector call of the tracer.
-func serveTracer(ctx context.Context, tb *server.Tracebacks, c call, b []byte) ([]byte, error) {
-	switch c {
-	case callFound:
-		return serve(ctx, c, b, func(ctx context.Context, f stop.Finding) (none, error) { return none{}, tb.Found(ctx, f) })
-	case callBegin:
-		return serve(ctx, c, b, func(ctx context.Context, t stop.Token) (none, error) { return none{}, tb.Begin(ctx, t) })
-	case callCounted:
-		return serve(ctx, c, b, func(ctx context.Context, _ none) (server.Counted, error) { return tb.Counted(ctx) })
-	}
-	return nil, errCall(c)
-}
-
 // A keptReport is what the keeper is given. The report follows the JSON of the payer after a line feed.
 func formatKept(report []byte, p stop.Payer) ([]byte, error) {
 	b, err := json.Marshal(p) // on one line

@@ -90,8 +90,7 @@ func (s *supervisor) start() (err error) {
 	}
 	ends.close() // so that a link ends with the process at its other end
 	// The keeper asks witnesses by the tracer as soon as it has started.
-	what := Config{Witnesses: s.cfg.Witnesses, Reply: Reply{OptIn: s.cfg.Reply.OptIn}, Peers: s.cfg.Peers, Syslog: s.cfg.Syslog}
-	if err := s.begin(g, tracer, started{Config: what, Server: traced(s.now)}); err != nil {
+	if err := s.begin(g, tracer, started{Config: tracedAtStart(s.cfg), Server: traced(s.now)}); err != nil {
 		return err
 	}
 	begun := make(chan error)
@@ -148,32 +147,6 @@ func (s *supervisor) listen() (err error) {
 		}
 	}
 	return nil
-}
-
-// kept is what the keeper has to know of a configuration.
-func kept(c Config) Config {
-	return Config{Store: c.Store, Volatile: c.Volatile, Recipients: c.Recipients, Quorum: c.Quorum, Witnesses: c.Witnesses, Syslog: c.Syslog,
-		Limits: Limits{StoreBytes: c.Limits.StoreBytes, Retention: c.Limits.Retention}}
-}
-
-// fronted is what the front has to know of a configuration: nothing of who may be asked.
-func fronted(c Config) *server.Config {
-	s := serverConfig(c)
-	s.Traceback = server.TracebackConfig{Window: c.Traceback.Window.Duration, Timeout: c.Traceback.Timeout.Duration}
-	return s
-}
-
-// traced is what the tracer has to know of a configuration: nothing of who may ask.
-func traced(c Config) *server.Config {
-	s := serverConfig(c)
-	s.OnBehalf, s.Limits = nil, server.Limits{Table: c.Limits.Table}
-	return s
-}
-
-// collected is what the collector has to know of a configuration.
-func collected(c Config) Config {
-	return Config{Limits: Limits{Deadline: c.Limits.Deadline, Processes: c.Limits.Processes, Descriptors: c.Limits.Descriptors,
-		Bytes: c.Limits.Bytes, Hub: c.Limits.Hub}, Save: c.Save}
 }
 
 // pids are all processes of the daemon.

@@ -70,6 +70,10 @@ func (t *tracerPart) stop() {
 
 func (t *tracerPart) serves(ctx context.Context, c call, b []byte) ([]byte, error) {
 	switch c {
+	case callFound:
+		return serve(ctx, c, b, func(ctx context.Context, f stop.Finding) (none, error) { return none{}, t.tracebacks.Found(ctx, f) })
+	case callBegin:
+		return serve(ctx, c, b, func(ctx context.Context, of stop.Token) (none, error) { return none{}, t.tracebacks.Begin(ctx, of) })
 	case callPost:
 		return serve(ctx, c, b, func(ctx context.Context, p posted) (answered, error) { return post(ctx, t.client, t.witnesses, p) })
 	case callResolve:
@@ -82,7 +86,7 @@ func (t *tracerPart) serves(ctx context.Context, c call, b []byte) ([]byte, erro
 			return counted.And(server.Counted{Counts: t.syslog.counts()}), err
 		})
 	}
-	return serveTracer(ctx, t.tracebacks, c, b)
+	return nil, errCall(c)
 }
 
 // certificate is the host's. The keeper, which has its key, starts after the tracer.

@@ -88,7 +88,7 @@ func FuzzTracer(f *testing.F) {
 		const table = 1
 		tb := asksNobody(table)
 		call := func(c call, b []byte) error {
-			_, err := serveTracer(t.Context(), tb, c, b)
+			_, err := (&tracerPart{tracebacks: tb}).serves(t.Context(), c, b)
 			return err
 		}
 		if call(callBegin, token) == nil {
@@ -109,7 +109,7 @@ func FuzzTracer(f *testing.F) {
 		if begun > taken || taken > 1 {
 			t.Errorf("%d taken, %d begun", taken, begun)
 		}
-		b, err := serveTracer(t.Context(), tb, callCounted, nil)
+		b, err := (&tracerPart{tracebacks: tb}).serves(t.Context(), callCounted, nil)
 		var c server.Counted
 		if err != nil || json.Unmarshal(b, &c) != nil {
 			t.Errorf("counted: %v", err)
@@ -129,7 +129,9 @@ func FuzzTracer(f *testing.F) {
 func TestTracing(t *testing.T) {
 	tb := asksNobody(10)
 	a, b := net.Pipe()
-	x, y := newLink(a, nil), newLink(b, func(ctx context.Context, c call, b []byte) ([]byte, error) { return serveTracer(ctx, tb, c, b) })
+	x, y := newLink(a, nil), newLink(b, func(ctx context.Context, c call, b []byte) ([]byte, error) {
+		return (&tracerPart{tracebacks: tb}).serves(ctx, c, b)
+	})
 	defer func() { x.close(); y.close(); <-x.ended; <-y.ended }()
 	by, token := tracing{x}, stop.Token{9}
 	if err := by.Begin(t.Context(), token); err == nil || errors.Is(err, errLink) {

@@ -89,9 +89,28 @@ func tryProcesses() (seen, unread int) {
 	return seen, unread
 }
 
-// tryCopy copies a descriptor of the parent process, which may be somebody else's.
+// tryCopy copies a descriptor of a process of another user, whichever lets it; where there is none, of the parent. Those of
+// one's own processes may always be copied.
 func tryCopy() error {
-	pidfd, err := unix.PidfdOpen(os.Getppid(), 0)
+	err := copyOf(os.Getppid())
+	pids, _ := PIDs() // tryProcesses tells
+	for _, pid := range pids {
+		var of unix.Stat_t
+		if unix.Stat(fmt.Sprintf("/proc/%d", pid), &of) != nil || int(of.Uid) == os.Geteuid() {
+			continue
+		}
+		if other := copyOf(pid); other == nil {
+			return nil
+		} else if !errors.Is(other, unix.ESRCH) {
+			err = other
+		}
+	}
+	return err
+}
+
+// copyOf copies a descriptor of a process.
+func copyOf(pid int) error {
+	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return fmt.Errorf("pidfd_open: %w", err)
 	}

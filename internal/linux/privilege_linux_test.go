@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"errors"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -88,6 +89,14 @@ func TestUnprivileged(t *testing.T) {
 	}
 	if n := len(s.Gaps()); n > 30 {
 		t.Errorf("%d gaps: %v", n, s.Gaps())
+	}
+	// What can be seen is tried on others' processes, not on the parent, which is the user's own.
+	child = start(t, "hold", nil, nil)
+	if err := copyOf(child.pid); err != nil {
+		t.Errorf("copy of an own process: %v", err)
+	}
+	if err := tryCopy(); !errors.Is(err, unix.EPERM) {
+		t.Errorf("copies of others' descriptors: %v", err)
 	}
 }
 

@@ -105,9 +105,11 @@ func TestChains(t *testing.T) {
 		"loop-without-end": {a, redeemed("sx", "x", bToC, cIn, previous(cToD, dIn, "token", "sy")), redeemed("sy", "y", cToD, dIn, previous(bToC, cIn, "token", "sx"))},
 		"sealed":           {c},
 		"missing":          {redeemed("sc", "c", cToD, dIn, previous(bToC, cIn, "none", "ask 192.0.2.2:113: connection refused"))},
-		"awaited":          {redeemed("sc", "c", cToD, dIn, awaited)},
-		"legacy":           {redeemed("sc", "c", cToD, dIn, previous(bToC, cIn, "legacy", "968 , 22 : USERID : UNIX : alice"))},
-		"refused":          {redeemed("sc", "c", cToD, dIn, previous(bToC, cIn, "error", "NO-USER"))},
+		// Somebody asked the host before the one that does not answer: nobody's word joins what comes to that and what leads away.
+		"missing-in-the-middle": {redeemed("sc", "c", cToD, dIn, previous(bToC, cIn, "none", "ask 192.0.2.2:113: connection refused")), a},
+		"awaited":               {redeemed("sc", "c", cToD, dIn, awaited)},
+		"legacy":                {redeemed("sc", "c", cToD, dIn, previous(bToC, cIn, "legacy", "968 , 22 : USERID : UNIX : alice"))},
+		"refused":               {redeemed("sc", "c", cToD, dIn, previous(bToC, cIn, "error", "NO-USER"))},
 		"decoy": {c, with(redeemed("sb", "b", bToC, cIn), func(r *report.Redeemed) {
 			r.Report.Kind, r.Report.Reason, r.Report.Connection, r.Report.Processes = report.KindNone, "no user: no such connection", nil, nil
 		})},

@@ -169,6 +169,10 @@ func TestAddresses(t *testing.T) {
 	if i := c.find("192.0.2.2"); !c.Hosts[i].Unjoined || len(c.Paths) != 2 || c.Hosts[i].Status != Missing {
 		t.Errorf("%+v, %+v", c.Hosts[i], c.Paths)
 	}
+	// It is drawn as one without a report, not as one that was reached.
+	if svg := SVG(c); strings.Count(svg, `class="card missing"`) != 1 || strings.Count(svg, `class="card reached"`) != 1 {
+		t.Error(svg)
+	}
 }
 
 func (c *Chain) find(addr string) int {

@@ -46,7 +46,7 @@ func (c *Chain) dotHost(b *strings.Builder, h *Host) {
 	if h.Status != Reported && h.Status != Reached {
 		style = "dotted"
 	}
-	if h.Ends {
+	if h.reached() {
 		style = "bold"
 	}
 	fmt.Fprintf(b, "subgraph cluster_%d {\nlabel=%s;\ntooltip=%s;\nstyle=%s;\n", h.ID, quoted(lines...), quoted(c.spokenHost(h)), style)

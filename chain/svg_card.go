@@ -87,7 +87,7 @@ func (c *Chain) chips(h *Host) []textLine {
 	if h.NAT {
 		add("blue", "NAT: for another host")
 	}
-	if h.Ends {
+	if h.reached() {
 		add("ink", "reached")
 	}
 	switch {
@@ -136,7 +136,7 @@ func lastField(reply string) string {
 func (d *drawing) drawCard(c *cell) {
 	h := c.host
 	class := "card " + string(h.Status)
-	if h.Ends && len(h.Reports) == 0 {
+	if h.reached() && len(h.Reports) == 0 {
 		class = "card reached"
 	}
 	d.open(class)

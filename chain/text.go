@@ -58,7 +58,7 @@ func line(b *strings.Builder, label, format string, values ...any) {
 
 func (c *Chain) hostText(b *strings.Builder, h *Host) {
 	fmt.Fprintf(b, "\n%d. %s", h.ID, h.Label())
-	if h.Ends {
+	if h.reached() {
 		b.WriteString(", the host that was reached")
 	}
 	b.WriteString("\n")

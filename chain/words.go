@@ -44,6 +44,10 @@ func cleanAll(ss []string, n int) []string {
 	return out
 }
 
+// reached tells that the way came to the host. Where connections lead on from a host that nobody has a report of, paths end there
+// for want of a word that joins them.
+func (h *Host) reached() bool { return h.Ends && !h.Unjoined }
+
 // Label is what to call a host: its own name and an address that it is known by.
 func (h *Host) Label() string {
 	switch {

@@ -42,7 +42,7 @@ func TestLyingHost(t *testing.T) {
 		"another's connection": {func(a, _ *report.Redeemed) { a.Report.Request.Local = innocent }, []string{chain.AboutAddress}},
 		"who asked":            {func(a, _ *report.Redeemed) { a.Report.Request.Requester = innocent.Addr() }, []string{chain.AboutRequest}},
 		"session":              {func(a, _ *report.Redeemed) { a.Report.Request.SID = "1" }, []string{chain.AboutRequest}},
-		"bytes": {func(a, _ *report.Redeemed) { a.Report.Connection.Bytes.Sent = 1 }, []string{chain.AboutBytes}},
+		"bytes":                {func(a, _ *report.Redeemed) { a.Report.Connection.Bytes.Sent = 1 }, []string{chain.AboutBytes}},
 		"time": {func(a, b *report.Redeemed) {
 			a.Report.Request.Time = a.Report.Request.Time.Add(time.Hour)
 			a.Report.Host.Clock, b.Report.Host.Clock = &host.Clock{Synchronised: true}, &host.Clock{Synchronised: true}

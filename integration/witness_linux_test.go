@@ -95,17 +95,21 @@ func startWitness(t *testing.T, name, origin, logKey string) *liteWitness {
 	w.url = "http://" + w.address
 	free.Close()
 	w.start(t)
-	// What witnessctl add-log and add-key do.
+	if out, err := exec.Command("sqlite3", filepath.Join(w.dir, "db"), knowsLog(t, origin, logKey)).CombinedOutput(); err != nil {
+		t.Fatalf("sqlite3: %v %s", err, out)
+	}
+	return w
+}
+
+// knowsLog is what witnessctl add-log and add-key do to the database of a litewitness.
+func knowsLog(t *testing.T, origin, logKey string) string {
+	t.Helper()
 	empty, err := tlog.TreeHash(0, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	sql := fmt.Sprintf("INSERT INTO log (origin, tree_size, tree_hash) VALUES ('%s', 0, '%s'); INSERT INTO key (origin, key) VALUES ('%[1]s', '%[3]s');",
+	return fmt.Sprintf("INSERT INTO log (origin, tree_size, tree_hash) VALUES ('%s', 0, '%s'); INSERT INTO key (origin, key) VALUES ('%[1]s', '%[3]s');",
 		origin, empty, logKey)
-	if out, err := exec.Command("sqlite3", filepath.Join(w.dir, "db"), sql).CombinedOutput(); err != nil {
-		t.Fatalf("sqlite3: %v %s", err, out)
-	}
-	return w
 }
 
 // serveAgent is an ssh-agent with one key.

@@ -21,16 +21,16 @@ import (
 var can = map[bool]map[role][]string{
 	true: {
 		front:  nil,
-		tracer: {"make sockets of the network"},
+		tracer: {"connect sockets", "make sockets of the network"},
 		keeper: {"act as root", "use CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_IPC_LOCK", "write the store"},
-		collector: {"act as root", "make UNIX sockets", "make netlink sockets", "read files", "run programs", "signal other processes",
+		collector: {"act as root", "connect sockets", "make UNIX sockets", "make netlink sockets", "read files", "run programs", "signal other processes",
 			"use CAP_DAC_READ_SEARCH, CAP_NET_ADMIN, CAP_IPC_LOCK, CAP_IPC_OWNER, CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF"},
 	},
 	false: {
 		front:     nil,
-		tracer:    {"make sockets of the network"},
+		tracer:    {"connect sockets", "make sockets of the network"},
 		keeper:    {"write the store"},
-		collector: {"make UNIX sockets", "make netlink sockets", "read files", "run programs", "signal other processes"},
+		collector: {"connect sockets", "make UNIX sockets", "make netlink sockets", "read files", "run programs", "signal other processes"},
 	},
 }
 

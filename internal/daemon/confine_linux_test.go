@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"context"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/stopd/stopd"
 )
@@ -229,4 +231,45 @@ func childrenOf(t *testing.T, r role) (pids []int) {
 		}
 	}
 	return pids
+}
+
+// What whoever started the daemon left open is open in none of its processes.
+func TestInheritsNothing(t *testing.T) {
+	s := newSite(t)
+	f, err := os.Open(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD, 100) // beyond those that the processes are given
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- Run(ctx, s.config, s.logger()) }()
+	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(s.log.String(), "msg=listening"); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it does not start: %s", s.log.String())
+		}
+	}
+	for _, r := range roles {
+		for _, pid := range childrenOf(t, r) {
+			dir := "/proc/" + strconv.Itoa(pid) + "/fd/"
+			fds, err := os.ReadDir(dir)
+			if err != nil || len(fds) == 0 {
+				t.Fatalf("descriptors of the %s: %v, %v", r, fds, err)
+			}
+			for _, fd := range fds {
+				if to, _ := os.Readlink(dir + fd.Name()); to == s.config {
+					t.Errorf("the %s has %s open", r, to)
+				}
+			}
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
 }

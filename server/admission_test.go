@@ -13,7 +13,7 @@ import (
 
 func TestAdmission(t *testing.T) {
 	const uid = 1000
-	asker := source(netip.MustParseAddr("127.0.0.9"))
+	asker := Source(netip.MustParseAddr("127.0.0.9"))
 	spend := func(t *testing.T, s *Server, owner, src bool) {
 		l := s.config.Load().Limits
 		for owner && s.users.spend(uid, time.Now(), l.perUser()) {

@@ -44,7 +44,7 @@ const lookupWait = 2 * time.Second
 // error means that no reply can be given.
 func (s *Server) answer(ctx context.Context, cfg *Config, q stop.Question, stranger string) (a answer, err error) {
 	if q.Type.Recursive() {
-		by := payer{source: source(q.Requester)}
+		by := payer{source: Source(q.Requester)}
 		if !s.promised.take(by) {
 			return s.over(cfg, q), nil
 		}
@@ -70,10 +70,10 @@ func (s *Server) decide(ctx context.Context, cfg *Config, q stop.Question, stran
 		case !q.PortsValid():
 			return s.refuse(ctx, cfg, q, stop.InvalidPort, "invalid port")
 		}
-		return s.examine(ctx, cfg, q, 0, payer{source: source(q.Requester)})
+		return s.examine(ctx, cfg, q, 0, payer{source: Source(q.Requester)})
 	}
 	c, err := s.answerer.Find(ctx, q)
-	by := payer{source(q.Requester), c.Owner, true}
+	by := payer{Source(q.Requester), c.Owner, true}
 	switch {
 	case errors.Is(err, stop.ErrNoUser):
 		if !s.charge(cfg, q) {
@@ -112,7 +112,7 @@ func (s *Server) admit(cfg *Config, q stop.Question, c stop.Connection) bool {
 
 // charge charges a question to who asks; false where the allowance is spent.
 func (s *Server) charge(cfg *Config, q stop.Question) bool {
-	if s.sources.spend(source(q.Requester), q.Time, cfg.Limits.perSource()) {
+	if s.sources.spend(Source(q.Requester), q.Time, cfg.Limits.perSource()) {
 		return true
 	}
 	s.reached.sourceRate.Add(1)

@@ -87,7 +87,7 @@ func TestReplies(t *testing.T) {
 					c.from = "127.0.0.1"
 				}
 				if c.spent {
-					for s.sources.spend(source(netip.MustParseAddr(c.from)), time.Now(), cfg.Limits.perSource()) {
+					for s.sources.spend(Source(netip.MustParseAddr(c.from)), time.Now(), cfg.Limits.perSource()) {
 					}
 				}
 				if got := shape(once(t, s, c.from, c.line)); got != c.want {
@@ -334,7 +334,7 @@ func TestTokensLookAlike(t *testing.T) {
 		for _, line := range []string{"1 , 2", "1 , 2 : SV", "1 , 2 : SV_REC : 7", "1 , 2 : SV_REC : 7", "1 , 2 : ID : 192.0.2.7"} {
 			forms = append(forms, shape(once(t, s, "127.0.0.3", line)))
 		}
-		others := payer{source: source(netip.MustParseAddr("192.0.2.7"))}
+		others := payer{source: Source(netip.MustParseAddr("192.0.2.7"))}
 		s.lookups.take(others) // over the bound
 		forms = append(forms, shape(once(t, s, "127.0.0.3", "1 , 2 : SV")))
 		if forms = slices.Compact(forms); len(forms) != 1 || forms[0] != "1 , 2 : USERID : OTHER : TOKEN" {

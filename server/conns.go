@@ -35,7 +35,7 @@ func (cs *conns) add(nc net.Conn, from netip.Addr, l Limits, count *Counters, r 
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	now := time.Now()
-	c := &conn{Conn: nc, source: source(from), began: now, since: now}
+	c := &conn{Conn: nc, source: Source(from), began: now, since: now}
 	if cs.bySource[c.source] >= l.ConnectionsPerSource {
 		r.connectionsPerSource.Add(1)
 		if !cs.makeRoom(func(o *conn) bool { return o.source == c.source }, l.ConnectionsPerSource) {

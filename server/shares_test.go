@@ -12,10 +12,10 @@ import (
 	"github.com/stopd/stopd"
 )
 
-func payerAt(a string) payer { return payer{source: source(netip.MustParseAddr(a))} }
+func payerAt(a string) payer { return payer{source: Source(netip.MustParseAddr(a))} }
 
 func ownedBy(a string, uid uint64) payer {
-	return payer{source(netip.MustParseAddr(a)), uid, true}
+	return payer{Source(netip.MustParseAddr(a)), uid, true}
 }
 
 // takeAll takes as much as a payer gets.

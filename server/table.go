@@ -117,8 +117,8 @@ func (a allowance) bucket(l *rate.Limiter) *rate.Limiter {
 	return l
 }
 
-// source is whose budget an address spends: an IPv6 host has a whole /64 to ask from.
-func source(a netip.Addr) netip.Prefix {
+// Source is whose budget an address spends: an IPv6 host has a whole /64 to ask from.
+func Source(a netip.Addr) netip.Prefix {
 	bits := 64
 	if a = a.Unmap().WithZone(""); a.Is4() {
 		bits = 32

@@ -100,11 +100,11 @@ func TestSource(t *testing.T) {
 		"192.0.2.7": "192.0.2.7/32", "::ffff:192.0.2.7": "192.0.2.7/32",
 		"2001:db8:1:2:3:4:5:6": "2001:db8:1:2::/64", "fe80::1%eth0": "fe80::/64",
 	} {
-		if got := source(netip.MustParseAddr(addr)).String(); got != want {
+		if got := Source(netip.MustParseAddr(addr)).String(); got != want {
 			t.Errorf("source of %s is %s, not %s", addr, got, want)
 		}
 	}
-	if got := source(netip.Addr{}); got.IsValid() {
+	if got := Source(netip.Addr{}); got.IsValid() {
 		t.Errorf("source of no address is %s", got)
 	}
 }

@@ -63,7 +63,7 @@ func (tb *Tracebacks) Found(_ context.Context, f stop.Finding) error {
 		return fmt.Errorf("promise trace-back: a question of type %s has none", f.Type)
 	}
 	cfg := tb.config.Load()
-	p := &promise{finding: f, by: payer{source: source(f.Requester)}}
+	p := &promise{finding: f, by: payer{source: Source(f.Requester)}}
 	if f.Connection != (stop.Connection{}) {
 		p.by.owner, p.by.owned = f.Connection.Owner, true
 	}

@@ -12,15 +12,16 @@ func restrictCalls(r role) error {
 	}
 	f := &filter{otherwise: refused}
 	f.runtime()
-	f.allow(unix.SYS_RECVFROM, unix.SYS_SENDTO, unix.SYS_RECVMSG, unix.SYS_SENDMSG, unix.SYS_SETSOCKOPT, unix.SYS_GETSOCKOPT,
-		unix.SYS_GETSOCKNAME, unix.SYS_GETPEERNAME, unix.SYS_SHUTDOWN)
+	// Not sendto and sendmsg, which connect (MSG_FASTOPEN): a listener that was shut down can be connected, from port 113.
+	f.allow(unix.SYS_RECVFROM, unix.SYS_RECVMSG, unix.SYS_SETSOCKOPT, unix.SYS_GETSOCKOPT, unix.SYS_GETSOCKNAME, unix.SYS_GETPEERNAME,
+		unix.SYS_SHUTDOWN)
 	switch r {
 	case front:
 		f.allow(unix.SYS_ACCEPT4)
 	case tracer:
 		f.when(unix.SYS_SOCKET, allowed, argument{n: 0, mask: ^uint32(0), is: []uint32{unix.AF_INET, unix.AF_INET6}},
 			argument{n: 1, mask: 0xf, is: []uint32{unix.SOCK_STREAM, unix.SOCK_DGRAM}})
-		f.allow(unix.SYS_CONNECT, unix.SYS_BIND)
+		f.allow(unix.SYS_CONNECT, unix.SYS_BIND, unix.SYS_SENDTO, unix.SYS_SENDMSG)
 		f.reads()
 	case reader:
 		f.readsOnly()
@@ -39,7 +40,7 @@ func restrictCalls(r role) error {
 
 // runtime allows what Go's runtime does by itself, and reading and writing what is open.
 func (f *filter) runtime() {
-	f.allow(unix.SYS_READ, unix.SYS_WRITE, unix.SYS_READV, unix.SYS_WRITEV, unix.SYS_PREAD64, unix.SYS_CLOSE, unix.SYS_FCNTL,
+	f.allow(unix.SYS_READ, unix.SYS_WRITE, unix.SYS_READV, unix.SYS_WRITEV, unix.SYS_PREAD64, unix.SYS_CLOSE,
 		unix.SYS_MUNMAP, unix.SYS_MREMAP, unix.SYS_MADVISE, unix.SYS_MINCORE, unix.SYS_BRK, unix.SYS_MLOCK, unix.SYS_MUNLOCK,
 		unix.SYS_FUTEX, unix.SYS_NANOSLEEP, unix.SYS_CLOCK_NANOSLEEP, unix.SYS_CLOCK_GETTIME, unix.SYS_GETTIMEOFDAY, unix.SYS_GETRANDOM,
 		unix.SYS_RT_SIGACTION, unix.SYS_RT_SIGPROCMASK, unix.SYS_RT_SIGRETURN, unix.SYS_SIGALTSTACK, unix.SYS_RESTART_SYSCALL,
@@ -59,7 +60,9 @@ func (f *filter) runtime() {
 	self := []uint32{uint32(unix.Getpid())}
 	f.when(unix.SYS_TGKILL, allowed, argument{n: 0, mask: ^uint32(0), is: self})
 	f.when(unix.SYS_PRCTL, allowed, argument{n: 0, mask: ^uint32(0), is: []uint32{unix.PR_SET_VMA, unix.PR_GET_DUMPABLE, unix.PR_GET_SECCOMP}})
-	f.when(unix.SYS_PRLIMIT64, allowed, argument{n: 2, mask: ^uint32(0), is: []uint32{0}})
+	f.when(unix.SYS_PRLIMIT64, allowed, argument{n: 0, mask: ^uint32(0), is: append(self, 0)}, argument{n: 2, mask: ^uint32(0), is: []uint32{0}})
+	// Others have the kernel signal whomever they name.
+	f.when(unix.SYS_FCNTL, allowed, argument{n: 1, mask: ^uint32(0), is: []uint32{unix.F_GETFD, unix.F_SETFD, unix.F_GETFL, unix.F_SETFL, unix.F_DUPFD_CLOEXEC}})
 }
 
 // reads allows to look at files; which ones Landlock says.

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"context"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/stopd/stopd"
 )
@@ -21,16 +23,16 @@ import (
 var can = map[bool]map[role][]string{
 	true: {
 		front:  nil,
-		tracer: {"make sockets of the network"},
+		tracer: {"connect sockets", "make sockets of the network"},
 		keeper: {"act as root", "use CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_IPC_LOCK", "write the store"},
-		collector: {"act as root", "make UNIX sockets", "make netlink sockets", "read files", "run programs", "signal other processes",
+		collector: {"act as root", "connect sockets", "make UNIX sockets", "make netlink sockets", "read files", "run programs", "signal other processes",
 			"use CAP_DAC_READ_SEARCH, CAP_NET_ADMIN, CAP_IPC_LOCK, CAP_IPC_OWNER, CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF"},
 	},
 	false: {
 		front:     nil,
-		tracer:    {"make sockets of the network"},
+		tracer:    {"connect sockets", "make sockets of the network"},
 		keeper:    {"write the store"},
-		collector: {"make UNIX sockets", "make netlink sockets", "read files", "run programs", "signal other processes"},
+		collector: {"connect sockets", "make UNIX sockets", "make netlink sockets", "read files", "run programs", "signal other processes"},
 	},
 }
 
@@ -229,4 +231,45 @@ func childrenOf(t *testing.T, r role) (pids []int) {
 		}
 	}
 	return pids
+}
+
+// What whoever started the daemon left open is open in none of its processes.
+func TestInheritsNothing(t *testing.T) {
+	s := newSite(t)
+	f, err := os.Open(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD, 100) // beyond those that the processes are given
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- Run(ctx, s.config, s.logger()) }()
+	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(s.log.String(), "msg=listening"); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it does not start: %s", s.log.String())
+		}
+	}
+	for _, r := range roles {
+		for _, pid := range childrenOf(t, r) {
+			dir := "/proc/" + strconv.Itoa(pid) + "/fd/"
+			fds, err := os.ReadDir(dir)
+			if err != nil || len(fds) == 0 {
+				t.Fatalf("descriptors of the %s: %v, %v", r, fds, err)
+			}
+			for _, fd := range fds {
+				if to, _ := os.Readlink(dir + fd.Name()); to == s.config {
+					t.Errorf("the %s has %s open", r, to)
+				}
+			}
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
 }

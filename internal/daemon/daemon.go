@@ -42,6 +42,9 @@ func Run(ctx context.Context, path string, log *slog.Logger) error {
 		return err
 	}
 	keepMemory(log)
+	if err := keepDescriptors(); err != nil {
+		log.Warn("the daemon's processes may have more open than they need", "error", err)
+	}
 	s := &supervisor{log: log, path: path, cfg: cfg, now: cfg}
 	defer s.close()
 	if err := s.start(); err != nil {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -108,6 +109,21 @@ func (s *supervisor) launch(r role, e ends) (_ *child, err error) {
 	}
 	c.control = newLink(conn, s.said(r))
 	return c, nil
+}
+
+// keepDescriptors keeps what this process was started with, be it what a service manager passed, from those that it starts: each is
+// given its own.
+func keepDescriptors() error {
+	open, err := os.ReadDir("/dev/fd")
+	if err != nil {
+		return fmt.Errorf("list descriptors: %w", err)
+	}
+	for _, e := range open {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return nil
 }
 
 // inheritable is what of the environment a role may need.

@@ -11,7 +11,7 @@ import (
 
 // tried is what prove tries.
 var tried = []string{"read files", "write files", "write the store", "make sockets of the network", "make UNIX sockets", "make netlink sockets",
-	"make raw sockets", "run programs", "signal other processes", "act as root", "use capabilities"}
+	"make raw sockets", "connect sockets", "run programs", "signal other processes", "act as root", "use capabilities"}
 
 // prove tries what a role might do if a stranger had it in his hands, harms nothing, and says what went well.
 func prove(t trial) []string {
@@ -49,7 +49,16 @@ func prove(t trial) []string {
 	if err == nil || !strings.Contains(err.Error(), unix.EPERM.Error()) {
 		can = append(can, "run programs")
 	}
-	try("signal other processes", -1, unix.Kill(t.PID, 0))
+	// No descriptor is -1: what fails by that, and not by permission, may be done to the others.
+	err = unix.Connect(-1, &unix.SockaddrInet4{})
+	if err2 := unix.Sendto(-1, nil, unix.MSG_FASTOPEN, &unix.SockaddrInet4{}); err != unix.EPERM || err2 != unix.EPERM {
+		can = append(can, "connect sockets")
+	}
+	// The kernel signals who owns a descriptor when there is input (fcntl(2)), and who is over a limit (setrlimit(2)).
+	_, err = unix.FcntlInt(^uintptr(0), unix.F_SETOWN, t.PID)
+	if unix.Kill(t.PID, 0) == nil || err != unix.EPERM || unix.Prlimit(t.PID, unix.RLIMIT_CPU, nil, nil) == nil {
+		can = append(can, "signal other processes")
+	}
 	if unix.Geteuid() == 0 {
 		can = append(can, "act as root")
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/exec"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/stopd/stopd/internal/optin"
+	"github.com/stopd/stopd/server"
 )
 
 // reader is the role of a process that lives for one question: it becomes a user and reads his files. The supervisor starts
@@ -32,16 +34,24 @@ type readerSaid struct {
 
 // Bounds of readers. A user can have his reader wait for ever, where he serves his own home (FUSE): while one does, he has no other.
 const (
-	readerTime         = 100 * time.Millisecond // from its start to its answer
-	maxReaders         = 32                     // at once
-	maxUserReaders     = 4
-	readersPerSecond   = 100.0
-	readersBurst       = 200.0
-	userReadersPerSec  = 20.0
-	userReadersBurst   = 40.0
-	maxRememberedUsers = 4096
-	maxName            = 253 // octets of a host's name (RFC 1035 section 2.3.4)
+	readerTime           = 100 * time.Millisecond // from its start to its answer
+	maxRememberedReaders = 4096                   // counts
+	maxName              = 253                    // octets of a host's name (RFC 1035 section 2.3.4)
 )
+
+// A readerBound is how many readers there may be at once, a second and in a burst.
+type readerBound struct {
+	most        int
+	rate, burst float64
+}
+
+var (
+	allReaders  = readerBound{32, 100, 200}
+	userReaders = readerBound{4, 20, 40}
+)
+
+// half is what one source may have: no requester is to keep a user's name from others, nor all users'.
+func (b readerBound) half() readerBound { return readerBound{b.most / 2, b.rate / 2, b.burst / 2} }
 
 var (
 	errReaders = errors.New("bound: too many users' files are being read")
@@ -50,12 +60,19 @@ var (
 
 // readers bound how many there are. The zero readers has none.
 type readers struct {
-	mu    sync.Mutex
-	all   readerCount
-	users map[uint32]*readerCount
+	mu     sync.Mutex
+	counts map[readerKey]*readerCount
+}
+
+// A readerKey says which readers are counted together: a user's, a source's, those of both, or all.
+type readerKey struct {
+	ofUser, ofSource bool
+	uid              uint32
+	source           netip.Prefix
 }
 
 type readerCount struct {
+	readerBound
 	running, late int
 	spent         float64   // of the burst
 	at            time.Time // when that was so
@@ -63,50 +80,57 @@ type readerCount struct {
 
 // A reading is one reader, until it has ended.
 type reading struct {
-	user        *readerCount
+	counts      []*readerCount
+	user        *readerCount // one of them
 	late, ended bool
 }
 
 // room reports whether there may be one more.
-func (c *readerCount) room(now time.Time, most int, rate, burst float64) bool {
-	c.spent = max(0, c.spent-rate*now.Sub(c.at).Seconds())
+func (c *readerCount) room(now time.Time) bool {
+	c.spent = max(0, c.spent-c.rate*now.Sub(c.at).Seconds())
 	c.at = now
-	return c.running < most && c.spent+1 <= burst
+	return c.running < c.most && c.spent+1 <= c.burst
 }
 
-func (c *readerCount) take() { c.running++; c.spent++ }
-
-// start counts a reader that is about to be started for a user; nil where it may not be.
-func (r *readers) start(uid uint32, now time.Time) *reading {
+// start counts a reader that is about to be started for a user, because a source asks; nil where it may not be.
+func (r *readers) start(uid uint32, source netip.Prefix, now time.Time) *reading {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	u := r.users[uid]
-	if u == nil {
-		if len(r.users) >= maxRememberedUsers {
-			r.forget(now)
-		}
-		if len(r.users) >= maxRememberedUsers {
-			return nil
-		}
-		if r.users == nil {
-			r.users = map[uint32]*readerCount{}
-		}
-		u = &readerCount{}
-		r.users[uid] = u
+	if len(r.counts)+4 > maxRememberedReaders {
+		r.forget(now)
 	}
-	if u.late > 0 || !u.room(now, maxUserReaders, userReadersPerSec, userReadersBurst) || !r.all.room(now, maxReaders, readersPerSecond, readersBurst) {
+	if len(r.counts)+4 > maxRememberedReaders {
 		return nil
 	}
-	u.take()
-	r.all.take()
-	return &reading{user: u}
+	user := r.count(readerKey{ofUser: true, uid: uid}, userReaders)
+	x := &reading{user: user, counts: []*readerCount{user, r.count(readerKey{true, true, uid, source}, userReaders.half()),
+		r.count(readerKey{ofSource: true, source: source}, allReaders.half()), r.count(readerKey{}, allReaders)}}
+	if user.late > 0 || slices.ContainsFunc(x.counts, func(c *readerCount) bool { return !c.room(now) }) {
+		return nil
+	}
+	for _, c := range x.counts {
+		c.running++
+		c.spent++
+	}
+	return x
 }
 
-// forget forgets users of whom there is nothing to remember.
+// count is the count of a key, which begins at nothing.
+func (r *readers) count(k readerKey, b readerBound) *readerCount {
+	if r.counts == nil {
+		r.counts = map[readerKey]*readerCount{}
+	}
+	if r.counts[k] == nil {
+		r.counts[k] = &readerCount{readerBound: b}
+	}
+	return r.counts[k]
+}
+
+// forget forgets counts of which there is nothing to remember.
 func (r *readers) forget(now time.Time) {
-	for uid, u := range r.users {
-		if u.room(now, 1, userReadersPerSec, 1) {
-			delete(r.users, uid)
+	for k, c := range r.counts {
+		if c.room(now) && c.running == 0 && c.spent == 0 {
+			delete(r.counts, k)
 		}
 	}
 }
@@ -125,8 +149,9 @@ func (r *readers) ended(x *reading) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	x.ended = true
-	x.user.running--
-	r.all.running--
+	for _, c := range x.counts {
+		c.running--
+	}
 	if x.late {
 		x.user.late--
 	}
@@ -135,7 +160,7 @@ func (r *readers) ended(x *reading) {
 // read has a reader read a user's files. What it says is as it came.
 func (s *supervisor) read(_ context.Context, asked readerAsked) (json.RawMessage, error) {
 	began := time.Now()
-	x := s.readers.start(asked.Question.UID, began)
+	x := s.readers.start(asked.Question.UID, server.Source(asked.Question.Requester), began)
 	if x == nil {
 		return nil, errReaders
 	}

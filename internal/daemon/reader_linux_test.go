@@ -363,7 +363,7 @@ func TestReaderWaits(t *testing.T) {
 	}
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		s.readers.mu.Lock()
-		n := s.readers.all.running
+		n := s.readers.counts[readerKey{}].running
 		s.readers.mu.Unlock()
 		if n == 0 {
 			return

@@ -112,20 +112,26 @@ func TestTellerTakesItsTime(t *testing.T) {
 
 func TestReadersBounds(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	started := func(r *readers, uid uint32, times int, end bool) (xs []*reading) {
+	a, b, c := netip.MustParsePrefix("192.0.2.9/32"), netip.MustParsePrefix("192.0.2.10/32"), netip.MustParsePrefix("192.0.2.11/32")
+	started := func(r *readers, uid uint32, times int, end bool, sources ...netip.Prefix) (xs []*reading) {
 		for range times {
-			if x := r.start(uid, now); x != nil {
-				xs = append(xs, x)
-				if end {
-					r.ended(x)
+			for _, source := range sources {
+				if x := r.start(uid, source, now); x != nil {
+					xs = append(xs, x)
+					if end {
+						r.ended(x)
+					}
 				}
 			}
 		}
 		return xs
 	}
 	var r readers
-	xs := started(&r, 1, 100, false)
-	if len(xs) != maxUserReaders {
+	xs := started(&r, 1, 100, false, a)
+	if len(xs) != userReaders.most/2 {
+		t.Errorf("%d of one user at once, from one source", len(xs))
+	}
+	if xs = append(xs, started(&r, 1, 100, false, b, c)...); len(xs) != userReaders.most {
 		t.Errorf("%d of one user at once", len(xs))
 	}
 	now = now.Add(time.Hour)
@@ -134,49 +140,64 @@ func TestReadersBounds(t *testing.T) {
 		r.ended(x)
 		r.late(x)
 	}
-	if len(started(&r, 1, 1, true)) != 1 {
+	if len(started(&r, 1, 1, true, a)) != 1 {
 		t.Error("none after one that was late and has ended")
 	}
 	r.late(xs[0])
-	if len(started(&r, 1, 1, true)) != 0 || len(started(&r, 2, 1, true)) != 1 {
+	if len(started(&r, 1, 1, true, a)) != 0 || len(started(&r, 2, 1, true, a)) != 1 {
 		t.Error("one that is late counts for nothing, or for another user")
 	}
 	r.ended(xs[0])
+	// Who asks as often as he can about a user leaves as much to the others, in a burst and ever after.
+	for _, c := range []struct {
+		pass         time.Duration
+		mine, others float64
+	}{{time.Hour, userReaders.burst / 2, userReaders.burst / 2}, {time.Second, userReaders.rate / 2, userReaders.rate / 2}} {
+		now = now.Add(c.pass)
+		if n := len(started(&r, 1, 1000, true, a)); n != int(c.mine) {
+			t.Errorf("%d of one user after %s, from one source", n, c.pass)
+		}
+		if n := len(started(&r, 1, 1000, true, b)); n != int(c.others) {
+			t.Errorf("%d of one user after %s, from another", n, c.pass)
+		}
+	}
+	if n := len(started(&r, 1, 1000, true, c)); n != 0 {
+		t.Errorf("%d of one user beyond the bound", n)
+	}
 	now = now.Add(time.Hour)
-	if n := len(started(&r, 1, 1000, true)); n != int(userReadersBurst) {
-		t.Errorf("%d of one user in a burst", n)
-	}
-	now = now.Add(time.Second)
-	if n := len(started(&r, 1, 1000, true)); n != int(userReadersPerSec) {
-		t.Errorf("%d of one user in a second", n)
-	}
-	now = now.Add(time.Hour)
-	n := 0
-	for uid := range uint32(1000) {
-		n += len(started(&r, uid, 1, true))
-	}
-	if n != int(readersBurst) {
-		t.Errorf("%d of all in a burst", n)
+	for _, source := range []netip.Prefix{a, b, c} {
+		n, want := 0, int(allReaders.burst/2)
+		for uid := range uint32(1000) {
+			n += len(started(&r, uid, 1, true, source))
+		}
+		if source == c {
+			want = 0
+		}
+		if n != want {
+			t.Errorf("%d of all in a burst, from %s", n, source)
+		}
 	}
 	now = now.Add(time.Hour)
 	xs = nil
 	for uid := range uint32(1000) {
-		xs = append(xs, started(&r, uid, 1, false)...)
+		xs = append(xs, started(&r, uid, 1, false, a, b)...)
 	}
-	if len(xs) != maxReaders {
+	if len(xs) != allReaders.most {
 		t.Errorf("%d of all at once", len(xs))
 	}
 	for _, x := range xs {
 		r.ended(x)
 	}
-	for uid := range uint32(3 * maxRememberedUsers) {
+	for uid := range uint32(2 * maxRememberedReaders) {
 		now = now.Add(time.Second / 10)
-		if len(started(&r, 10000+uid, 1, true)) != 1 || len(r.users) > maxRememberedUsers {
-			t.Fatalf("user %d is refused, %d are remembered", uid, len(r.users))
+		if len(started(&r, 10000+uid, 1, true, a)) != 1 || len(r.counts) > maxRememberedReaders {
+			t.Fatalf("user %d is refused, %d are remembered", uid, len(r.counts))
 		}
 	}
-	if r.all.running != 0 {
-		t.Errorf("%d are counted and have ended", r.all.running)
+	for k, c := range r.counts {
+		if c.running != 0 {
+			t.Errorf("%d of %v are counted and have ended", c.running, k)
+		}
 	}
 }
 

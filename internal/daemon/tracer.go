@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -111,7 +112,7 @@ func (t *tracerPart) forward(ctx context.Context, l forwardedLine) (none, error)
 	return none{}, t.syslog.send(ctx, l)
 }
 
-// maxAddresses is how many addresses of a host's name count.
+// maxAddresses is how many addresses a host that a user names may have.
 const maxAddresses = 64
 
 // resolve looks the name of a host up that a user named.
@@ -120,8 +121,19 @@ func (t *tracerPart) resolve(ctx context.Context, name string) ([]netip.Addr, er
 		return nil, errors.New("look a name up: no names are to be, by the configuration at the start")
 	}
 	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name)
-	for i, a := range addrs {
-		addrs[i] = a.Unmap().WithZone("")
+	if err != nil {
+		return nil, err
 	}
-	return addrs[:min(len(addrs), maxAddresses)], err
+	return addressesOf(addrs)
+}
+
+// addressesOf are the addresses of a host as requesters have them. Of too many none is left out: who has that one would not be hidden from.
+func addressesOf(found []netip.Addr) (addrs []netip.Addr, err error) {
+	if len(found) > maxAddresses {
+		return nil, fmt.Errorf("bound: a host with more than %d addresses", maxAddresses)
+	}
+	for _, a := range found {
+		addrs = append(addrs, a.Unmap().WithZone(""))
+	}
+	return addrs, nil
 }

@@ -152,3 +152,20 @@ func TestTracing(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Of a host with too many addresses nothing is known: who has one that would be left out is not hidden from otherwise.
+func TestAddressesOfNames(t *testing.T) {
+	var found []netip.Addr
+	a := netip.MustParseAddr("::ffff:192.0.2.0")
+	for range maxAddresses {
+		found = append(found, a)
+		a = a.Next()
+	}
+	got, err := addressesOf(found)
+	if err != nil || len(got) != maxAddresses || got[1] != netip.MustParseAddr("192.0.2.1") {
+		t.Errorf("%v, %v", got, err)
+	}
+	if got, err := addressesOf(append(found, a)); err == nil || got != nil {
+		t.Errorf("%d of too many, %v", len(got), err)
+	}
+}

@@ -122,7 +122,8 @@ func TestPassIsScan(t *testing.T) {
 			t.Errorf("threads of %d (-/proc +BPF):\n%s", pid, d)
 		}
 	}
-	gaps := slices.DeleteFunc(slices.Clone(b.gaps), func(g host.Gap) bool { return !slices.Contains(pids, g.PID) })
+	// Not this process's own: what other tests leave behind here may just be closed.
+	gaps := slices.DeleteFunc(slices.Clone(b.gaps), func(g host.Gap) bool { return !slices.Contains(pids[1:], g.PID) })
 	if n := len(b.pass.rest); n != 0 || len(gaps) != 0 {
 		t.Errorf("%d tables are not read whole, gaps %v", n, gaps)
 	}

@@ -1,7 +1,7 @@
 # stopd. `make demo` shows it, `make test` is everything that CI needs.
 
 GO          ?= go
-FUZZTIME    ?= 5s
+FUZZTIME    ?= 3s
 LDFLAGS     := -s -w
 # Go's means to erase what is left of keys (package runtime/secret). Without it everything works, and what is left of a
 # batch's key stays in memory until that is used again.

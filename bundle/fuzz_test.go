@@ -74,7 +74,7 @@ func FuzzBag(f *testing.F) {
 		f.Add(name, content)
 	}
 	f.Fuzz(func(t *testing.T, name string, content []byte) {
-		if strings.HasSuffix(name, "/") || len(name) > 1<<15 {
+		if name == "" || strings.HasSuffix(name, "/") || len(name) > 1<<15 {
 			return // a directory, or more than a zip has room for: such a file cannot be packed
 		}
 		files := map[string][]byte{}

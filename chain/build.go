@@ -75,8 +75,9 @@ type node struct {
 // accounts takes in the reports, one a token, and leads duplicates to what they repeat.
 func (b *builder) accounts(rs []report.Redeemed) {
 	copies := map[string][]*report.Redeemed{}
-	for i := range rs {
-		copies[rs[i].Token] = append(copies[rs[i].Token], &rs[i])
+	for _, r := range rs {
+		r.Traceback = b.borneOutBy(r)
+		copies[r.Token] = append(copies[r.Token], &r)
 	}
 	tokens := slices.Sorted(maps.Keys(copies))
 	if n := len(tokens) - maxReports; n > 0 {
@@ -93,6 +94,29 @@ func (b *builder) accounts(rs []report.Redeemed) {
 			a.of.duplicates = append(a.of.duplicates, a)
 		}
 	}
+}
+
+// borneOutBy gives those of a token's trace-back records that are about candidates of its report. A host asks nobody else, and
+// the token is the hash of the report alone: whoever has had the records in his hands since can have written others.
+func (b *builder) borneOutBy(r report.Redeemed) []stop.Traceback {
+	candidates := map[stop.Ends]bool{}
+	for _, p := range r.Report.Previous {
+		candidates[stop.Ends{Remote: unmap(p.Remote), Local: unmap(p.Local)}] = true
+	}
+	var borne []stop.Traceback
+	for _, t := range r.Traceback {
+		if e := (stop.Ends{Remote: unmap(t.Previous.Remote), Local: unmap(t.Previous.Local)}); candidates[e] {
+			borne = append(borne, t)
+		}
+	}
+	if n := len(r.Traceback) - len(borne); n > 0 {
+		c := contradiction{kind: AboutRecord, token: r.Token,
+			text: fmt.Sprintf("%d of the trace-back records of the token %s are about connections that its report does not name: they are left out", n, clean(r.Token))}
+		if !slices.ContainsFunc(b.told, func(d contradiction) bool { return d.token == c.token && d.text == c.text }) {
+			b.told = append(b.told, c)
+		}
+	}
+	return borne
 }
 
 // fullest chooses the copy of a token's records that has the most answers: one that was redeemed early has

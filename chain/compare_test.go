@@ -2,12 +2,14 @@ package chain
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/host"
 	"github.com/stopd/stopd/report"
 	"github.com/stopd/stopd/trace"
@@ -201,5 +203,28 @@ func TestBehindNAT(t *testing.T) {
 	c = Build([]report.Redeemed{c3, gw})
 	if text := Text(c); !strings.HasPrefix(text, "gateway (192.0.2.1) -> c") || !strings.Contains(text, "not asked 10.0.0.5:616") || c.Hosts[len(c.Hosts)-1].Status != NotAsked {
 		t.Error(text)
+	}
+}
+
+// The token does not cover trace-back records: what somebody wrote into them later accuses nobody.
+func TestRecordsThatTheReportDoesNotName(t *testing.T) {
+	genuine := redeemed("sb", "b", bToC, cIn, previous(aToB, bIn, "missing", "no answer"))
+	more, other := genuine, genuine
+	forged := previous("203.0.113.66:5555", bIn, "missing", "no answer")
+	more.Traceback = append(slices.Clone(genuine.Traceback), forged)
+	other.Traceback = []stop.Traceback{forged}
+	for _, rs := range [][]report.Redeemed{{more}, {other}, {genuine, more}, {other, genuine}, {more, more}} {
+		c := Build(rs)
+		if slices.ContainsFunc(c.Hosts, func(h Host) bool { return slices.Contains(h.Addresses, forged.Previous.Remote.Addr()) }) {
+			t.Errorf("a host that no report names is in\n%s", Text(c))
+		}
+		if !slices.ContainsFunc(c.Contradictions, func(x Contradiction) bool {
+			return x.Kind == AboutRecord && strings.Contains(x.Text, "does not name") && len(x.Hosts) == 1
+		}) {
+			t.Errorf("nobody is told of it: %v", c.Contradictions)
+		}
+	}
+	if len(more.Traceback) != 2 || len(Build([]report.Redeemed{genuine}).Contradictions) != 0 {
+		t.Error("what is genuine contradicts itself, or the caller's records were changed")
 	}
 }

@@ -121,31 +121,30 @@ func number(n int, what string) string {
 	return fmt.Sprintf("%d %s", n, what)
 }
 
+// list writes a list of n items, if there are any, and returns where it ends. Of very many it says how many more there are.
+func (d *drawing) list(y float64, title string, n int, item func(y float64, i int) float64) float64 {
+	if n == 0 {
+		return y
+	}
+	y = d.listTitle(y, title)
+	for i := range min(n, maxListed) {
+		y = item(y, i)
+	}
+	if n > maxListed {
+		y = d.item(y, "", fmt.Sprintf("and %d more", n-maxListed), false)
+	}
+	return y + 10
+}
+
 // lists writes what belongs below the picture, and returns where it ends.
 func (d *drawing) lists(y float64) float64 {
 	c := d.p.Chain
-	if len(c.Contradictions) > 0 {
-		y = d.listTitle(y, "What contradicts what")
-		for i, x := range c.Contradictions {
-			if i == maxListed {
-				y = d.item(y, "", fmt.Sprintf("and %d more", len(c.Contradictions)-i), false)
-				break
-			}
-			y = d.item(y, fmt.Sprint(x.ID), x.Text, true)
-		}
-		y += 10
-	}
-	if len(c.Next) > 0 {
-		y = d.listTitle(y, "What to ask next")
-		for i, s := range c.Next {
-			if i == maxListed {
-				y = d.item(y, "", fmt.Sprintf("and %d more", len(c.Next)-i), false)
-				break
-			}
-			y = d.item(y, fmt.Sprintf("%d.", i+1), s.Text, false)
-		}
-		y += 10
-	}
+	y = d.list(y, "What contradicts what", len(c.Contradictions), func(y float64, i int) float64 {
+		return d.item(y, fmt.Sprint(c.Contradictions[i].ID), c.Contradictions[i].Text, true)
+	})
+	y = d.list(y, "What to ask next", len(c.Next), func(y float64, i int) float64 {
+		return d.item(y, fmt.Sprintf("%d.", i+1), c.Next[i].Text, false)
+	})
 	for _, o := range c.Omitted {
 		y = d.item(y, "", fmt.Sprintf("left out: %d %s", o.Count, o.What), false)
 	}

@@ -241,15 +241,11 @@ func showJSON(w io.Writer, e evidence.Evidence) error {
 // showAs shows a report in a form of chains: it is one of one host.
 func showAs(form func(*chain.Chain) (string, error)) func(io.Writer, evidence.Evidence) error {
 	return func(w io.Writer, e evidence.Evidence) error {
-		r, err := report.Decode(e.Report)
+		r, err := decoded(e)
 		if err != nil {
 			return err
 		}
-		ts, err := tracebacks(e)
-		if err != nil {
-			return err
-		}
-		text, err := form(chain.Build([]report.Redeemed{{Token: e.Token.String(), Report: r, Traceback: ts}}))
+		text, err := form(chain.Build([]report.Redeemed{r}))
 		if err != nil {
 			return err
 		}
@@ -259,16 +255,22 @@ func showAs(form func(*chain.Chain) (string, error)) func(io.Writer, evidence.Ev
 }
 
 func showText(w io.Writer, e evidence.Evidence) error {
+	r, err := decoded(e)
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(w, report.Text(r.Report)+report.TracebackText(r.Traceback))
+	return err
+}
+
+// decoded is the report with its trace-backs.
+func decoded(e evidence.Evidence) (report.Redeemed, error) {
 	r, err := report.Decode(e.Report)
 	if err != nil {
-		return err
+		return report.Redeemed{}, err
 	}
 	ts, err := tracebacks(e)
-	if err != nil {
-		return err
-	}
-	_, err = io.WriteString(w, report.Text(r)+report.TracebackText(ts))
-	return err
+	return report.Redeemed{Token: e.Token.String(), Report: r, Traceback: ts}, err
 }
 
 // listTime is as in reports.

@@ -164,6 +164,22 @@ func TestFillingTheDisk(t *testing.T) {
 	}
 }
 
+// fillStore keeps reports of one network after the other until the store is full. It returns their tokens, and the error that said
+// so, nil if none did.
+func fillStore(t *testing.T, s *Store) (kept []stop.Token, full error) {
+	t.Helper()
+	for i := range 10_000 {
+		token, err := s.Keep(t.Context(), fmt.Appendf(nil, "report %d", i), from(fmt.Sprintf("%d.%d.0.1", 10+i/256, i%256)))
+		if errors.Is(err, ErrFull) {
+			return kept, err
+		}
+		if err == nil {
+			kept = append(kept, token)
+		}
+	}
+	return kept, nil
+}
+
 // A full store says so once, takes nothing more but what administrators do, and takes evidence again when there is room.
 func TestFullStore(t *testing.T) {
 	id := newIdentity(t)
@@ -172,18 +188,7 @@ func TestFullStore(t *testing.T) {
 	began := time.Now()
 	s := openTest(t, Config{MaxBytes: 256 << 10, SegmentBytes: 16 << 10, Retention: time.Hour, Now: func() time.Time { return began.Add(time.Duration(passed.Load())) },
 		Logger: slog.New(slog.NewTextHandler(&log, nil))}, id)
-	var kept []stop.Token
-	var last error
-	for i := range 10_000 {
-		token, err := s.Keep(t.Context(), fmt.Appendf(nil, "report %d", i), from(fmt.Sprintf("%d.%d.0.1", 10+i/256, i%256)))
-		if errors.Is(err, ErrFull) {
-			last = err
-			break
-		}
-		if err == nil {
-			kept = append(kept, token)
-		}
-	}
+	kept, last := fillStore(t, s)
 	if !errors.Is(last, ErrFull) {
 		t.Fatalf("after %d reports: %v", len(kept), last)
 	}
@@ -228,18 +233,7 @@ func TestRoomOfTheFileSystem(t *testing.T) {
 		return left, err
 	}
 	s := openTest(t, Config{MaxBytes: 1 << 30, SegmentBytes: 64 << 10, disk: &d}, id)
-	var kept []stop.Token
-	var last error
-	for i := range 10_000 {
-		token, err := s.Keep(t.Context(), fmt.Appendf(nil, "report %d", i), from(fmt.Sprintf("%d.%d.0.1", 10+i/256, i%256)))
-		if errors.Is(err, ErrFull) {
-			last = err
-			break
-		}
-		if err == nil {
-			kept = append(kept, token)
-		}
-	}
+	kept, last := fillStore(t, s)
 	if n := s.bytes(); !errors.Is(last, ErrFull) || n > size-size/reserve || n < size/2 {
 		t.Errorf("%d reports, %d bytes of %d, %v", len(kept), n, size, last)
 	}

@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/stopd/stopd/host"
-	"github.com/stopd/stopd/trace"
 )
 
 // within does something in a network namespace, and comes back.
@@ -107,20 +106,10 @@ func BenchmarkContainers(b *testing.B) {
 			})
 			b.Run("trace", func(b *testing.B) {
 				for b.Loop() {
-					sock, err := h.Find(ctx, f)
-					if err != nil {
-						b.Fatal(err)
-					}
-					facts, _ := h.Facts(ctx)
-					s, err := h.Snapshot(ctx)
-					if err != nil {
-						b.Fatal(err)
-					}
-					r := trace.Run(ctx, s, trace.Question{Socket: sock, Host: facts}, trace.Defaults)
+					r := traceOnce(b, h, f)
 					if len(r.Owners) != 1 || r.Processes[0].Descriptors == nil {
 						b.Fatalf("%+v", r)
 					}
-					s.Close()
 				}
 			})
 		})

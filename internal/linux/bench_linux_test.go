@@ -126,6 +126,23 @@ func BenchmarkScan(b *testing.B) {
 	}
 }
 
+// traceOnce finds a connection and traces it.
+func traceOnce(b *testing.B, h *Host, f host.Flow) trace.Result {
+	b.Helper()
+	ctx := context.Background()
+	sock, err := h.Find(ctx, f)
+	if err != nil {
+		b.Fatal(err)
+	}
+	facts, _ := h.Facts(ctx)
+	s, err := h.Snapshot(ctx)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	return trace.Run(ctx, s, trace.Question{Socket: sock, Host: facts}, trace.Defaults)
+}
+
 // BenchmarkTrace is a whole trace of six processes (thesis table 4.12), beside others (table 4.13).
 func BenchmarkTrace(b *testing.B) {
 	for _, others := range []int{0, 100, 1000} {
@@ -133,23 +150,12 @@ func BenchmarkTrace(b *testing.B) {
 			crowd(b, others)
 			h := openHost(b)
 			f := tree(b)
-			ctx := context.Background()
 			b.ReportAllocs()
 			for b.Loop() {
-				sock, err := h.Find(ctx, f)
-				if err != nil {
-					b.Fatal(err)
-				}
-				facts, _ := h.Facts(ctx)
-				s, err := h.Snapshot(ctx)
-				if err != nil {
-					b.Fatal(err)
-				}
-				r := trace.Run(ctx, s, trace.Question{Socket: sock, Host: facts}, trace.Defaults)
+				r := traceOnce(b, h, f)
 				if len(r.Processes) < 6 || len(r.Channels) < 4 {
 					b.Fatalf("%d processes, %d channels", len(r.Processes), len(r.Channels))
 				}
-				s.Close()
 			}
 		})
 	}

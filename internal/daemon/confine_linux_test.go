@@ -3,6 +3,7 @@ package daemon
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -146,16 +147,13 @@ func TestStartedAnew(t *testing.T) {
 	var tokens []stop.Token
 	token := func() {
 		t.Helper()
-		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-			a, err := (&stop.Client{}).Ask(t.Context(), to, stop.Request{Local: uint64(local.Port()), Remote: uint64(remote.Port()), Type: stop.SV})
-			if err == nil && a.Kind == stop.KindToken {
-				tokens = append(tokens, a.Token)
-				return
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("no answer: %v, %v; %s", a.Line, err, s.log.String())
-			}
-		}
+		var a stop.Answer
+		var err error
+		eventually(t, stateTime, func() bool {
+			a, err = (&stop.Client{}).Ask(t.Context(), to, stop.Request{Local: uint64(local.Port()), Remote: uint64(remote.Port()), Type: stop.SV})
+			return err == nil && a.Kind == stop.KindToken
+		}, func() string { return fmt.Sprintf("no answer: %v, %v; %s", a.Line, err, s.log.String()) })
+		tokens = append(tokens, a.Token)
 	}
 	kill := func(r role, times int) {
 		t.Helper()
@@ -166,11 +164,8 @@ func TestStartedAnew(t *testing.T) {
 		if err := syscall.Kill(pids[0], syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		for deadline := time.Now().Add(30 * time.Second); strings.Count(s.log.String(), "are started anew") < times; time.Sleep(10 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("the %s is not started anew: %s", r, s.log.String())
-			}
-		}
+		eventually(t, stateTime, func() bool { return strings.Count(s.log.String(), "are started anew") >= times },
+			func() string { return fmt.Sprintf("the %s is not started anew: %s", r, s.log.String()) })
 	}
 	token()
 	for i, r := range roles {
@@ -249,11 +244,8 @@ func TestInheritsNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- Run(ctx, s.config, s.logger()) }()
-	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(s.log.String(), "msg=listening"); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("it does not start: %s", s.log.String())
-		}
-	}
+	eventually(t, stateTime, func() bool { return strings.Contains(s.log.String(), "msg=listening") },
+		func() string { return "it does not start: " + s.log.String() })
 	for _, r := range roles {
 		for _, pid := range childrenOf(t, r) {
 			dir := "/proc/" + strconv.Itoa(pid) + "/fd/"

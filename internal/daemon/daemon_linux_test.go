@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"filippo.io/age"
 
@@ -90,6 +91,19 @@ func (s *site) start(t testing.TB) *supervisor {
 		t.Fatal(err)
 	}
 	return d
+}
+
+// stateTime is how long a daemon of tests may take to come to a state, on a machine that is busy.
+const stateTime = 30 * time.Second
+
+// eventually waits until something is so. Where it is not within a time, that ends the test, with what is said then.
+func eventually(t testing.TB, within time.Duration, is func() bool, otherwise func() string) {
+	t.Helper()
+	for end := time.Now().Add(within); !is(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal(otherwise())
+		}
+	}
 }
 
 func (s *site) logger() *slog.Logger { return slog.New(slog.NewTextHandler(&s.log, nil)) }

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -48,10 +49,10 @@ func TestLogGrowthTellsNothing(t *testing.T) {
 			t.Fatalf("%s: %q, %v", kind, a.Line, err)
 		}
 		var got []evidence.Entry
-		for len(got) < 2 || store.Log().Size()-size < 2 {
-			time.Sleep(5 * time.Millisecond)
+		eventually(t, stateTime, func() bool {
 			got = records()[before:]
-		}
+			return len(got) >= 2 && store.Log().Size()-size >= 2
+		}, func() string { return fmt.Sprintf("%s: it added %+v alone", kind, got) })
 		if got[0].Type != "report" || got[1].Type != "traceback" {
 			t.Fatalf("%s: it added %+v", kind, got)
 		}

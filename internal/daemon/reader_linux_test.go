@@ -356,22 +356,14 @@ func TestReaderWaits(t *testing.T) {
 		}
 	}
 	end()
-	for deadline := time.Now().Add(30 * time.Second); len(readersOf(t)) > 0; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("readers are left")
-		}
-	}
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	eventually(t, stateTime, func() bool { return len(readersOf(t)) == 0 }, func() string { return "readers are left" })
+	counted := 0
+	eventually(t, stateTime, func() bool {
 		s.readers.mu.Lock()
-		n := s.readers.counts[readerKey{}].running
-		s.readers.mu.Unlock()
-		if n == 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%d readers are counted and not there", n)
-		}
-	}
+		defer s.readers.mu.Unlock()
+		counted = s.readers.counts[readerKey{}].running
+		return counted == 0
+	}, func() string { return fmt.Sprintf("%d readers are counted and not there", counted) })
 }
 
 // readersOf are the readers that this process started and that have not ended.

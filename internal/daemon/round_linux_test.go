@@ -146,13 +146,11 @@ func (r *round) processes() map[role]int {
 // wait waits for a state.
 func (r *round) wait(within time.Duration, what string, is func() bool) {
 	r.Helper()
-	for end := time.Now().Add(within); !is(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.Fatalf("after %s not: %s; the daemon said\n%s", within, what, r.said.String())
-		}
-	}
+	eventually(r, within, is, func() string {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return fmt.Sprintf("after %s not: %s; the daemon said\n%s", within, what, r.said.String())
+	})
 }
 
 func gone(pid int) bool {

@@ -55,25 +55,28 @@ func grown(samples []held, slack held) (what []string) {
 }
 
 func TestGrown(t *testing.T) {
-	var flat, leaks, steps []held
-	for i := range 60 {
-		h := held{20000 + rand.IntN(8000), 30 + rand.IntN(30), 12, 20}
-		flat = append(flat, h)
-		h.goroutines += i
-		leaks = append(leaks, h)
-		h.goroutines = 20
-		h.kilobytes = 20000 + 200*i
-		steps = append(steps, h)
-	}
-	flat[55].kilobytes *= 3 // one that is not like the others says nothing
-	if got := grown(flat, slack); len(got) > 0 {
-		t.Errorf("flat: %v", got)
-	}
-	if got := grown(leaks, slack); len(got) != 1 || !strings.HasPrefix(got[0], "goroutines ") {
-		t.Errorf("a leak of goroutines: %v", got)
-	}
-	if got := grown(steps, slack); len(got) != 1 || !strings.HasPrefix(got[0], "kilobytes ") {
-		t.Errorf("growing: %v", got)
+	for seed := range uint64(1000) {
+		r := rand.New(rand.NewPCG(seed, 0))
+		var flat, leaks, grows []held
+		for i := range 60 {
+			h := held{20000 + r.IntN(3000), 30 + r.IntN(20), 12, 20}
+			flat = append(flat, h)
+			h.goroutines += i
+			leaks = append(leaks, h)
+			h.goroutines = 20
+			h.kilobytes += 300 * i
+			grows = append(grows, h)
+		}
+		flat[55].kilobytes *= 3 // one that is not like the others says nothing
+		if got := grown(flat, slack); len(got) > 0 {
+			t.Errorf("seed %d: flat: %v", seed, got)
+		}
+		if got := grown(leaks, slack); len(got) != 1 || !strings.HasPrefix(got[0], "goroutines ") {
+			t.Errorf("seed %d: a leak of goroutines: %v", seed, got)
+		}
+		if got := grown(grows, slack); len(got) != 1 || !strings.HasPrefix(got[0], "kilobytes ") {
+			t.Errorf("seed %d: growing: %v", seed, got)
+		}
 	}
 }
 

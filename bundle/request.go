@@ -1,8 +1,8 @@
 package bundle
 
 import (
-	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,9 +14,9 @@ import (
 // RequestNamespace is what requests are signed for: `ssh-keygen -Y sign -n redemption@stopd`.
 const RequestNamespace = "redemption@stopd"
 
-// CheckRequest checks that a redemption was asked for by a signed request that names its token, as whole or by as many
-// characters as a token can be looked up by: a request for one token is none for another. It gives the key's fingerprint.
-// Whose key that is, the signers say: by them r.By may sign at that time. Nil signers say nothing.
+// CheckRequest checks that a request which names the token of a redemption, whole, was signed: a request for one token is
+// none for another. It gives the key's fingerprint. Whose key that is, the signers say: by them r.By may sign at that time.
+// Nil signers say nothing.
 func CheckRequest(r evidence.Redemption, signers sshsig.Signers, at time.Time) (fingerprint string, err error) {
 	s, err := sshsig.Parse(r.Signature)
 	if err == nil {
@@ -34,20 +34,16 @@ func CheckRequest(r evidence.Redemption, signers sshsig.Signers, at time.Time) (
 	return s.Fingerprint(), nil
 }
 
-// names tells whether one of the words of a text is a token, or the beginning of one.
+// names tells whether one of the words of a text is a token. A part of one is none: others can be found that begin the same.
 func names(text string, t stop.Token) bool {
 	notToken := func(r rune) bool { return (r < 'a' || r > 'z') && (r < '2' || r > '7') }
-	for _, word := range strings.FieldsFunc(text, notToken) {
-		if len(word) >= evidence.MinPrefix && strings.HasPrefix(t.String(), word) {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(strings.FieldsFunc(text, notToken), t.String())
 }
 
-// requests checks the signed requests in a bundle, at the times of the redemptions.
-func (b *Bundle) requests(signers sshsig.Signers) (good map[uint64]string, wrong []error) {
-	good = map[uint64]string{}
+// requests checks the signed requests in a bundle, at the times of the redemptions. It gives the keys of those that are
+// good, and what is wrong with others, by the number of the redemption.
+func (b *Bundle) requests(signers sshsig.Signers) (good map[uint64]string, bad map[uint64]error) {
+	good, bad = map[uint64]string{}, map[uint64]error{}
 	for _, c := range b.Custody {
 		if c.Request == "" && c.Signature == "" {
 			continue
@@ -55,13 +51,10 @@ func (b *Bundle) requests(signers sshsig.Signers) (good map[uint64]string, wrong
 		r := evidence.Redemption{Token: b.Token, By: c.By, Request: c.Request, Signature: c.Signature}
 		fingerprint, err := CheckRequest(r, signers, c.Time)
 		if err != nil {
-			wrong = append(wrong, fmt.Errorf("record %d: %w", c.Number, err))
+			bad[c.Number] = err
 			continue
 		}
 		good[c.Number] = fingerprint
 	}
-	if signers != nil && len(good)+len(wrong) == 0 {
-		wrong = append(wrong, errors.New("no redemption in it was asked for by a signed request"))
-	}
-	return good, wrong
+	return good, bad
 }

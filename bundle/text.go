@@ -2,6 +2,8 @@ package bundle
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -79,7 +81,7 @@ func (v *Verdict) Proven() []Statement {
 	}
 	if _, ok := v.Standing[b.last().Number]; ok {
 		all = append(all, Statement{
-			fmt.Sprintf("Nothing was left out and nothing added since the host let it out: these are the report, %s and the custody that it let out with the redemption of %s.",
+			fmt.Sprintf("Nobody without the key of the host's log left out or added anything since the host let it out: these are the report, %s and the custody that it let out with the redemption of %s.",
 				count(len(b.Tracebacks), "trace-back record"), when(b.last().Time)),
 			fmt.Sprintf("the record of that redemption, which has their number and hash: %s.", v.logged(b.last())),
 		})
@@ -87,7 +89,7 @@ func (v *Verdict) Proven() []Statement {
 	for _, c := range b.Custody {
 		if key, ok := v.Signed[c.Number]; ok {
 			s := Statement{
-				fmt.Sprintf("The redemption of %s was asked for in writing, by a request that names this token: %s.", when(c.Time), fmt.Sprintf("redemption-%d.request", c.Number)),
+				fmt.Sprintf("A request that names this token was signed: redemption-%d.request, kept with the redemption of %s.", c.Number, when(c.Time)),
 				fmt.Sprintf("its signature with the key %s", key),
 			}
 			if v.Allowed {
@@ -188,6 +190,8 @@ func (v *Verdict) NotProven() []Statement {
 	}
 	if _, ok := v.Standing[b.last().Number]; !ok {
 		add("That nothing was left out or added.", "The record of the last redemption says so, but no key was given that would speak for that record.")
+	} else {
+		add("That the host let out all that it had.", "Whoever has the key of its log can have let out less and recorded that.")
 	}
 	add("That the host saw what it says it saw.", "It is the host's own word. Whoever controlled the host when the report was made can have had it say anything.")
 	r, err := report.Decode(b.Report)
@@ -196,16 +200,19 @@ func (v *Verdict) NotProven() []Statement {
 	add("Who a person is.", "The report names accounts, and where sessions came from by what the host recorded of it.")
 	switch {
 	case len(b.Tracebacks) > 0:
-		add("That what previous hosts answered is true, or was answered by them.", "It is their word, as this host recorded it; what their tokens stand for is with them. "+
-			"A host that was in an intruder's hands when it wrote that record, or one of the custody, can have prepared two contents for it; of the report there is one.")
+		add("That what previous hosts answered is true, or was answered by them.", "It is their word, as this host recorded it; what their tokens stand for is with them.")
 	case err == nil && strings.HasSuffix(r.Request.Type, "_REC"):
 		add("What previous hosts answered.", "The question was a recursive one, and no trace-back record was there when the host let the report out: it comes some seconds "+
 			"after the reply, or was lost.")
 	}
 	add("That those who are named in the custody are who they say, and that nobody else saw the report.",
 		"Names and reasons are what was typed on the host, but for requests that were signed. Whoever has the administrator's key and a copy of the store can open it without a record.")
-	for _, err := range v.Unsigned {
-		add("A signed request.", fmt.Sprintf("It is not good: %s.", report.Printable(err.Error())))
+	add("That a record of custody or of a trace-back has one content only.", "A host that was in an intruder's hands when it wrote one can have prepared two, and shown this one. Of the report there is one.")
+	if len(v.Signed) > 0 {
+		add("When a request was signed, and for which redemption.", "A signature has no time, and whoever has a request can hand it in again.")
+	}
+	for _, number := range slices.Sorted(maps.Keys(v.Bad)) {
+		add(fmt.Sprintf("The request of the redemption in record %d.", number), fmt.Sprintf("It is not good: %s.", report.Printable(v.Bad[number].Error())))
 	}
 	add("Who packed this bundle, with what and when.", fmt.Sprintf("It says itself: %s, %s.", report.Printable(b.Agent), b.Day))
 	return all

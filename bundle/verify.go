@@ -18,7 +18,7 @@ const (
 	Met        Result = "policy met"      // for the report and its trace-backs
 	Unmet      Result = "policy not met"  // nobody whom it asks for vouches
 	Consistent Result = "self-consistent" // it fits together, and there is no policy to hold it against
-	Wrong      Result = "wrong"           // a signature is not good
+	Wrong      Result = "wrong"           // a signature that it stands on is not good, or not there
 )
 
 // A Verdict is what a bundle proves, to who trusts the keys of a policy.
@@ -33,26 +33,41 @@ type Verdict struct {
 	// Standing is what the signatures on each record's proof are worth, by the record's number. A record without a proof has none.
 	Standing map[uint64]translog.Standing
 
-	Signed   map[uint64]string // by the number of a redemption, the key that its request was signed with
-	Unsigned []error           // requests with a signature that is not good, or not allowed
-	Allowed  bool              // the keys were held against a list of who may sign
+	// These are by the number of a redemption: the key that its request was signed with; and what is wrong with a request whose
+	// signature is not good, or not allowed.
+	Signed  map[uint64]string
+	Bad     map[uint64]error
+	Allowed bool // the keys were held against a list of who may sign
 }
 
 // Verify says what a bundle proves. The policy is a text as c2sp.org/tlog-policy has it, from elsewhere than the bundle;
-// nil where there is none. Signers are who may ask for redemptions; nil where nobody knows. It fails where the
-// policy is none.
+// nil where there is none. Signers are who may ask for redemptions; nil where nobody knows. Of the requests, that of the
+// redemption which let the bundle out counts: what was handed in with earlier ones takes nothing from the evidence. It fails
+// where the policy is none.
 func (b *Bundle) Verify(policy []byte, signers sshsig.Signers) (Verdict, error) {
 	v := Verdict{Bundle: b, Result: Consistent, Standing: map[uint64]translog.Standing{}, Allowed: signers != nil}
-	v.Signed, v.Unsigned = b.requests(signers)
+	v.Signed, v.Bad = b.requests(signers)
 	if policy != nil {
 		if err := v.weigh(policy); err != nil {
 			return Verdict{}, fmt.Errorf("verify bundle: %w", err)
 		}
 	}
-	if v.Allowed && len(v.Unsigned) > 0 && v.Result != Wrong {
-		v.Result, v.Why = Wrong, v.Unsigned[0].Error()
+	if err := v.asked(); err != nil && v.Result != Wrong {
+		v.Result, v.Why = Wrong, err.Error()
 	}
 	return v, nil
+}
+
+// asked says what is wrong with the request of the redemption that let the bundle out.
+func (v *Verdict) asked() error {
+	last := v.Bundle.last().Number
+	if err := v.Bad[last]; err != nil {
+		return fmt.Errorf("record %d: %w", last, err)
+	}
+	if _, signed := v.Signed[last]; v.Allowed && !signed {
+		return fmt.Errorf("record %d, the redemption that let it out, was asked for by no signed request", last)
+	}
+	return nil
 }
 
 func (v *Verdict) weigh(text []byte) error {

@@ -172,7 +172,7 @@ func TestSignedRequests(t *testing.T) {
 	if err != nil || v.Result != Consistent || !strings.Contains(v.Text(), "gives to alice") {
 		t.Errorf("%v, %s", err, v.Text())
 	}
-	if v, err := b.Verify(s.policyOf("none", s.key.Public()), strangers); err != nil || v.Result != Wrong || strings.Contains(v.Text(), "asked for in writing") {
+	if v, err := b.Verify(s.policyOf("none", s.key.Public()), strangers); err != nil || v.Result != Wrong || strings.Contains(v.Text(), "was signed: redemption-") {
 		t.Errorf("of strangers: %v, %s", err, v.Text())
 	}
 	if v, err := b.Verify(nil, nil); err != nil || !strings.Contains(strings.Join(strings.Fields(v.Text()), " "), "Whose key that is was not asked for") {
@@ -180,8 +180,18 @@ func TestSignedRequests(t *testing.T) {
 	}
 	// One that somebody handed to the daemon past stopctl is kept, and proves nothing.
 	b = mustOpen(t, s.pack(s.redeem(asked(other, "alice", text))))
-	if v, err := b.Verify(nil, nil); err != nil || strings.Contains(v.Text(), "in writing") || !strings.Contains(v.Text(), "It is not good") {
+	if v, err := b.Verify(nil, nil); err != nil || v.Result != Wrong || strings.Contains(v.Text(), "was signed: redemption-") || !strings.Contains(v.Text(), "It is not good") {
 		t.Errorf("%v, %s", err, v.Text())
+	}
+	// Nor does it take anything from the evidence that is let out by another redemption.
+	b = mustOpen(t, s.bundle(other))
+	if v, err := b.Verify(s.policyOf("none", s.key.Public()), nil); err != nil || v.Result != Met || !strings.Contains(v.Text(), "It is not good") {
+		t.Errorf("%v, %s", err, v.Text())
+	}
+	// And an earlier redemption that somebody asked for says nothing of the one that let it out.
+	b = mustOpen(t, s.bundle(token))
+	if v, err := b.Verify(s.policyOf("none", s.key.Public()), signers); err != nil || v.Result != Wrong || !strings.Contains(v.Why, "by no signed request") {
+		t.Errorf("by an earlier redemption: %v, %s", err, v.Text())
 	}
 	// Where signatures are asked for, a bundle without one does not do.
 	b = mustOpen(t, s.bundle(s.keep("report three", "")))
@@ -194,8 +204,8 @@ func TestRequestNamesToken(t *testing.T) {
 	token := stop.TokenOf([]byte("x"))
 	text := token.String()
 	for request, want := range map[string]bool{
-		text: true, "Redeem " + text + ".": true, "(" + text[:10] + ")": true, "token=" + text[:20] + "\n": true,
-		text[:9]: false, text[1:]: false, "x" + text: false, text[:10] + "zz": false, strings.ToUpper(text): false, "": false,
+		text: true, "Redeem " + text + ".": true, "(" + text + ")": true, "token=" + text + "\n": true,
+		text[:10]: false, text[:len(text)-1]: false, text[1:]: false, "x" + text: false, text[:10] + "zz": false, strings.ToUpper(text): false, "": false,
 	} {
 		if names(request, token) != want {
 			t.Errorf("%q names it: %t", request, !want)

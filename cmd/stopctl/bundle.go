@@ -56,7 +56,7 @@ type request struct{ file, signature, signers *string }
 
 func requestFlags(fs *flag.FlagSet) request {
 	return request{
-		file:      fs.String("request", "", "a text `file` that asks for this redemption and names the token, signed by: ssh-keygen -Y sign -n "+bundle.RequestNamespace),
+		file:      fs.String("request", "", "a text `file` that asks for this redemption and names the token, whole, signed by: ssh-keygen -Y sign -n "+bundle.RequestNamespace),
 		signature: fs.String("signature", "", "the `file` of its signature (default that of -request with .sig)"),
 		signers:   fs.String("allowed-signers", "", "a `file` that says with which keys -by may sign: ssh-keygen(1), ALLOWED SIGNERS"),
 	}

@@ -19,7 +19,7 @@ const maxPolicy = 1 << 20
 
 func setupVerify(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 	policy := fs.String("policy", "", "a `file` with the keys of logs and witnesses, and their quorum (c2sp.org/tlog-policy), from elsewhere than the bundle")
-	allowed := fs.String("allowed-signers", "", "a `file` that says who may sign requests: ssh-keygen(1), ALLOWED SIGNERS; each has to be theirs, and one has to be there")
+	allowed := fs.String("allowed-signers", "", "a `file` that says who may sign requests: ssh-keygen(1), ALLOWED SIGNERS; the redemption that let the bundle out has to have a request by one of them")
 	asJSON := fs.Bool("json", false, "print a JSON object for each bundle, one a line")
 	return func(_ context.Context, std stdio, args []string) error {
 		var text []byte

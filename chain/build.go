@@ -13,13 +13,14 @@ import (
 	"github.com/stopd/stopd/report"
 )
 
-// Build joins redeemed reports. They are told apart by token; of two copies of one, that with more answers counts.
-func Build(rs []report.Redeemed) *Chain {
+// Build joins redeemed reports. They are told apart by token; of two copies of one, that of better standing counts, and of
+// two of equal standing that with more answers.
+func Build(ss []Source) *Chain {
 	b := &builder{
 		byToken: map[string]*account{}, at: map[netip.Addr]*node{}, known: map[string]*node{},
 		byKey: map[linkKey]*link{}, omitted: map[string]int{},
 	}
-	b.accounts(rs)
+	b.accounts(ss)
 	b.namings()
 	b.reporters()
 	b.connections()
@@ -48,7 +49,7 @@ type builder struct {
 
 // An account is one report on its way into the chain.
 type account struct {
-	*report.Redeemed
+	*Source
 	of         *account // what it is a duplicate of, itself where it is none
 	duplicates []*account
 	node       *node
@@ -73,18 +74,18 @@ type node struct {
 }
 
 // accounts takes in the reports, one a token, and leads duplicates to what they repeat.
-func (b *builder) accounts(rs []report.Redeemed) {
-	copies := map[string][]*report.Redeemed{}
-	for _, r := range rs {
-		r.Traceback = b.borneOutBy(r)
-		copies[r.Token] = append(copies[r.Token], &r)
+func (b *builder) accounts(ss []Source) {
+	copies := map[string][]*Source{}
+	for _, s := range ss {
+		s.Traceback = b.borneOutBy(s.Redeemed)
+		copies[s.Token] = append(copies[s.Token], &s)
 	}
 	tokens := slices.Sorted(maps.Keys(copies))
 	if n := len(tokens) - maxReports; n > 0 {
 		b.omitted["reports"], tokens = n, tokens[:maxReports]
 	}
 	for _, t := range tokens {
-		a := &account{Redeemed: b.fullest(copies[t])}
+		a := &account{Source: b.best(copies[t])}
 		b.byToken[t] = a
 		b.asked = append(b.asked, a)
 	}
@@ -96,62 +97,79 @@ func (b *builder) accounts(rs []report.Redeemed) {
 	}
 }
 
-// borneOutBy gives those of a token's trace-back records that are about candidates of its report. A host asks nobody else, and
-// the token is the hash of the report alone: whoever has had the records in his hands since can have written others.
+// borneOutBy gives those of a token's trace-back records that its report bears out: they are about candidates that it names,
+// and say that one was asked only where more than the user's own word speaks for it. A host asks nobody else, and the token
+// is the hash of the report alone: whoever has had the records in his hands since can have written others.
 func (b *builder) borneOutBy(r report.Redeemed) []stop.Traceback {
-	candidates := map[stop.Ends]bool{}
+	corroborated := map[stop.Ends]bool{}
 	for _, p := range r.Report.Previous {
-		candidates[stop.Ends{Remote: unmap(p.Remote), Local: unmap(p.Local)}] = true
+		e := unmapped(stop.Ends{Remote: p.Remote, Local: p.Local})
+		corroborated[e] = corroborated[e] || p.Corroborated
 	}
 	var borne []stop.Traceback
+	strange, asked := 0, 0
 	for _, t := range r.Traceback {
-		if e := (stop.Ends{Remote: unmap(t.Previous.Remote), Local: unmap(t.Previous.Local)}); candidates[e] {
+		switch more, named := corroborated[unmapped(t.Previous)]; {
+		case !named:
+			strange++
+		case t.Asked && !more:
+			asked++
+		default:
 			borne = append(borne, t)
 		}
 	}
-	if n := len(r.Traceback) - len(borne); n > 0 {
-		c := contradiction{kind: AboutRecord, token: r.Token,
-			text: fmt.Sprintf("%d of the trace-back records of the token %s are about connections that its report does not name: they are left out", n, clean(r.Token))}
-		if !slices.ContainsFunc(b.told, func(d contradiction) bool { return d.token == c.token && d.text == c.text }) {
-			b.told = append(b.told, c)
-		}
-	}
+	b.unborne(r.Token, strange, "are about connections that its report does not name")
+	b.unborne(r.Token, asked, "say that hosts were asked for whom its report has the word of a user alone, which no host does")
 	return borne
 }
 
-// fullest chooses the copy of a token's records that has the most answers: one that was redeemed early has
-// fewer. Where copies disagree, that is noted.
-func (b *builder) fullest(copies []*report.Redeemed) *report.Redeemed {
-	if len(copies) == 1 {
-		return copies[0]
+// unborne notes trace-back records that are left out.
+func (b *builder) unborne(token string, n int, why string) {
+	if n > 0 {
+		b.ofRecords(token, "%d of the trace-back records of the token %s %s: they are left out", n, clean(token), why)
 	}
-	text := func(r *report.Redeemed) string {
-		return string(report.EncodeTraceback(r.Traceback)) + string(report.Encode(r.Report))
+}
+
+// ofRecords notes what is wrong with the records of a token, once.
+func (b *builder) ofRecords(token, format string, args ...any) {
+	c := contradiction{kind: AboutRecord, token: token, text: fmt.Sprintf(format, args...)}
+	if !slices.ContainsFunc(b.told, func(d contradiction) bool { return d.token == c.token && d.text == c.text }) {
+		b.told = append(b.told, c)
 	}
-	answered := func(r *report.Redeemed) (n int) {
-		for _, t := range r.Traceback {
+}
+
+// best chooses the copy of a token's records that has the best standing, and of those the one with the most answers: one
+// that was redeemed early has fewer. Where copies disagree, that is noted.
+func (b *builder) best(copies []*Source) *Source {
+	text := func(s *Source) string {
+		return string(report.EncodeTraceback(s.Traceback)) + string(report.Encode(s.Report))
+	}
+	answered := func(s *Source) (n int) {
+		for _, t := range s.Traceback {
 			if !t.Asked || !t.Answered.IsZero() {
 				n++
 			}
 		}
 		return n
 	}
-	copies = slices.SortedFunc(slices.Values(copies), func(x, y *report.Redeemed) int {
-		return cmp.Or(cmp.Compare(answered(y), answered(x)), strings.Compare(text(x), text(y)))
+	copies = slices.SortedFunc(slices.Values(copies), func(x, y *Source) int {
+		return cmp.Or(x.Standing.compare(y.Standing), cmp.Compare(answered(y), answered(x)), strings.Compare(text(x), text(y)))
 	})
-	full := copies[0]
-	for _, r := range copies[1:] {
-		if !extends(full, r) {
-			b.told = append(b.told, contradiction{kind: AboutRecord, token: full.Token,
-				text: "two copies of what its token " + clean(full.Token) + " stands for differ: one of them was altered"})
-			break
+	best := copies[0]
+	for _, s := range copies[1:] {
+		switch {
+		case extends(best, s):
+		case best.Standing != s.Standing && extends(s, best):
+			b.ofRecords(best.Token, "a copy of what the token %s stands for has more answers than the one of better standing, which counts: make a bundle of it anew", clean(best.Token))
+		default:
+			b.ofRecords(best.Token, "two copies of what its token %s stands for differ: one of them was altered", clean(best.Token))
 		}
 	}
-	return full
+	return best
 }
 
 // extends reports whether a copy has what an earlier one has, and answers beyond.
-func extends(full, early *report.Redeemed) bool {
+func extends(full, early *Source) bool {
 	if !slices.Equal(report.Encode(full.Report), report.Encode(early.Report)) {
 		return false
 	}

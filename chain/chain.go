@@ -121,6 +121,8 @@ type Account struct {
 	SameAs string `json:"same_as"`
 	// Duplicates are tokens that were answered to the same question again.
 	Duplicates []string `json:"duplicates"`
+	// Standing is what speaks for whom it says to have asked, and what was answered.
+	Standing Standing `json:"standing"`
 
 	redeemed *report.Redeemed
 	out      int // the connection that was asked about

@@ -143,7 +143,7 @@ func TestChains(t *testing.T) {
 		"nothing": nil,
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := Text(Build(in))
+			got := Text(Build(Of(in...)))
 			golden(t, filepath.Join("testdata", name+".txt"), got)
 			for _, l := range strings.Split(got, "\n") {
 				if strings.TrimRight(l, " ") != l || strings.ContainsFunc(l, func(r rune) bool { return !unicode.IsPrint(r) }) {
@@ -171,7 +171,7 @@ func TestManyPaths(t *testing.T) {
 		}
 		rs = append(rs, redeemed(fmt.Sprintf("s%d", i), "liar", fmt.Sprintf("198.51.100.%d:7", i), cIn, asked...))
 	}
-	c := Build(rs)
+	c := Build(Of(rs...))
 	left := slices.ContainsFunc(c.Omitted, func(o Omission) bool { return o.What == "paths" && o.Count > 0 })
 	if len(c.Paths) != maxPaths || !left {
 		t.Errorf("%d paths, and that some are left out is said: %t", len(c.Paths), left)

@@ -100,7 +100,7 @@ func TestContradictions(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			a, b := neighbours()
 			tt.change(a, b)
-			c := Build([]report.Redeemed{*a, *b})
+			c := Build(Of(*a, *b))
 			var got []string
 			for _, x := range c.Contradictions {
 				got = append(got, x.Kind+": "+x.Text)
@@ -125,14 +125,14 @@ func TestCopies(t *testing.T) {
 	early.Traceback = append(early.Traceback[:0:0], early.Traceback...)
 	early.Traceback[0].Answered, early.Traceback[0].Kind, early.Traceback[0].Token = time.Time{}, "", ""
 	for _, in := range [][]report.Redeemed{{*a, *b, early}, {early, *b, *a}} {
-		if c := Build(in); len(c.Contradictions) > 0 || len(c.Hosts) != 3 || c.Hosts[0].Status != Reported {
+		if c := Build(Of(in...)); len(c.Contradictions) > 0 || len(c.Hosts) != 3 || c.Hosts[0].Status != Reported {
 			t.Errorf("%+v", c.Contradictions)
 		}
 	}
 	forged := *b
 	forged.Traceback = append(forged.Traceback[:0:0], forged.Traceback...)
 	forged.Traceback[0].Token = "sx"
-	c := Build([]report.Redeemed{*b, forged, *a})
+	c := Build(Of(*b, forged, *a))
 	if len(c.Contradictions) != 1 || c.Contradictions[0].Kind != AboutRecord {
 		t.Errorf("%+v", c.Contradictions)
 	}
@@ -144,13 +144,13 @@ func TestAddresses(t *testing.T) {
 		from := netip.AddrPortFrom(netip.MustParseAddr(addr), 7).String()
 		one := redeemed("s1", "one", "192.0.2.1:5", "192.0.2.11:6", previous(from, "192.0.2.1:22", "none", "x"))
 		two := redeemed("s2", "two", "192.0.2.2:5", "192.0.2.12:6", previous(from, "192.0.2.2:22", "none", "x"))
-		if c := Build([]report.Redeemed{one, two}); len(c.Hosts) != want {
+		if c := Build(Of(one, two)); len(c.Hosts) != want {
 			t.Errorf("%s: %d hosts, want %d", addr, len(c.Hosts), want)
 		}
 	}
 	// Two hosts with reports at one public address.
 	one, two := redeemed("s1", "one", "192.0.2.1:5", "192.0.2.11:6"), redeemed("s2", "two", "192.0.2.1:7", "192.0.2.12:6")
-	c := Build([]report.Redeemed{one, two})
+	c := Build(Of(one, two))
 	if len(c.Hosts) != 4 || len(c.Contradictions) != 1 || c.Contradictions[0].Kind != AboutName || c.Contradictions[0].Text != "two hosts answer at 192.0.2.1: one and two" {
 		t.Errorf("%d hosts, %+v", len(c.Hosts), c.Contradictions)
 	}
@@ -161,13 +161,13 @@ func TestAddresses(t *testing.T) {
 			r.Report.Host.BootID = id
 			r.Report.Host.Addresses = []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")}
 		}
-		if c := Build([]report.Redeemed{one, two}); len(c.Hosts) != map[string]int{"x": 3, "y": 4}[boot] {
+		if c := Build(Of(one, two)); len(c.Hosts) != map[string]int{"x": 3, "y": 4}[boot] {
 			t.Errorf("%s: %d hosts", boot, len(c.Hosts))
 		}
 	}
 	// Nobody's word joins what comes to a host without a report and what leads away from it.
 	a, b := redeemed("sa", "a", aToB, bIn), redeemed("sc", "c", cToD, dIn, previous(bToC, cIn, "none", "x"))
-	c = Build([]report.Redeemed{a, b})
+	c = Build(Of(a, b))
 	if i := c.find("192.0.2.2"); !c.Hosts[i].Unjoined || len(c.Paths) != 2 || c.Hosts[i].Status != Missing {
 		t.Errorf("%+v, %+v", c.Hosts[i], c.Paths)
 	}
@@ -195,12 +195,12 @@ func TestBehindNAT(t *testing.T) {
 	gw.Report.Previous = []trace.Previous{{Remote: netip.MustParseAddrPort("10.0.0.5:616"), Local: netip.MustParseAddrPort(cIn), Direction: host.Inbound,
 		Reasons: []string{trace.ReasonInbound, trace.ReasonNAT}, Corroborated: true}}
 	c3 := redeemed("sc", "c", cToD, dIn, previous("192.0.2.1:40001", cIn, "token", "sg"))
-	c := Build([]report.Redeemed{c3, behind, gw})
+	c := Build(Of(c3, behind, gw))
 	if len(c.Paths) != 1 || c.pathText(c.Paths[0]) != "laptop (10.0.0.5) -> gateway (192.0.2.1) -> c (192.0.2.3) -> 192.0.2.4" || !c.Hosts[1].NAT || c.Hosts[2].NAT || len(c.Contradictions) > 0 {
 		t.Errorf("%s\n%+v", Text(c), c.Contradictions)
 	}
 	// Nobody asked it: the way breaks off at the gateway, and it is said whom to ask.
-	c = Build([]report.Redeemed{c3, gw})
+	c = Build(Of(c3, gw))
 	if text := Text(c); !strings.HasPrefix(text, "gateway (192.0.2.1) -> c") || !strings.Contains(text, "not asked 10.0.0.5:616") || c.Hosts[len(c.Hosts)-1].Status != NotAsked {
 		t.Error(text)
 	}
@@ -214,7 +214,7 @@ func TestRecordsThatTheReportDoesNotName(t *testing.T) {
 	more.Traceback = append(slices.Clone(genuine.Traceback), forged)
 	other.Traceback = []stop.Traceback{forged}
 	for _, rs := range [][]report.Redeemed{{more}, {other}, {genuine, more}, {other, genuine}, {more, more}} {
-		c := Build(rs)
+		c := Build(Of(rs...))
 		if slices.ContainsFunc(c.Hosts, func(h Host) bool { return slices.Contains(h.Addresses, forged.Previous.Remote.Addr()) }) {
 			t.Errorf("a host that no report names is in\n%s", Text(c))
 		}
@@ -224,7 +224,7 @@ func TestRecordsThatTheReportDoesNotName(t *testing.T) {
 			t.Errorf("nobody is told of it: %v", c.Contradictions)
 		}
 	}
-	if len(more.Traceback) != 2 || len(Build([]report.Redeemed{genuine}).Contradictions) != 0 {
+	if len(more.Traceback) != 2 || len(Build(Of(genuine)).Contradictions) != 0 {
 		t.Error("what is genuine contradicts itself, or the caller's records were changed")
 	}
 }

@@ -15,7 +15,7 @@ func TestDocs(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, table, _ := strings.Cut(string(b), "\n## JSON\n")
-	text, err := JSON(Build(rich()))
+	text, err := JSON(Build(Of(rich()...)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -135,6 +135,7 @@ func (e *ecs) report(h *Host, a *Account) {
 	d.set("stopd.gaps", a.Gaps)
 	d.set("stopd.same_as", a.SameAs)
 	d.set("stopd.begins", h.Begins)
+	d.set("stopd.standing", string(a.Standing))
 	for i := range r.Processes[:min(len(r.Processes), maxObjects)] {
 		p := &r.Processes[i]
 		d := e.document("process", "event", []string{"process"}, []string{"info"}, a.Asked)

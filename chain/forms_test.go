@@ -121,7 +121,7 @@ func TestForms(t *testing.T) {
 	} {
 		for _, form := range tt.forms {
 			t.Run(name+" "+form, func(t *testing.T) {
-				got, err := forms[form](Build(tt.in))
+				got, err := forms[form](Build(Of(tt.in...)))
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -109,7 +109,7 @@ func FuzzBuild(f *testing.F) {
 		for len(d.b) > 0 && len(rs) < 12 {
 			rs = append(rs, d.report())
 		}
-		c := Build(rs)
+		c := Build(Of(rs...))
 		checkIDs(t, c)
 		all := checkForms(t, c)
 		held := map[string]bool{}
@@ -127,9 +127,9 @@ func FuzzBuild(f *testing.F) {
 			}
 		}
 		slices.Reverse(rs)
-		same := checkForms(t, Build(rs))
+		same := checkForms(t, Build(Of(rs...)))
 		rand.New(rand.NewPCG(uint64(len(b)), 0)).Shuffle(len(rs), func(i, j int) { rs[i], rs[j] = rs[j], rs[i] })
-		for form, text := range checkForms(t, Build(rs)) {
+		for form, text := range checkForms(t, Build(Of(rs...))) {
 			if text != all[form] || text != same[form] {
 				t.Errorf("%s depends on the order of the reports", form)
 			}
@@ -191,7 +191,7 @@ func TestBounds(t *testing.T) {
 		liar.Report.Gaps = append(liar.Report.Gaps, host.Gap{What: "owners", Why: "x"})
 		liar.Report.Processes = append(liar.Report.Processes, trace.Process{Via: trace.Via{By: trace.ByOwner}})
 	}
-	c := Build([]report.Redeemed{liar})
+	c := Build(Of(liar))
 	checkIDs(t, c)
 	got := map[string]int{}
 	for _, o := range c.Omitted {
@@ -218,7 +218,7 @@ func TestBounds(t *testing.T) {
 		}
 		crowd = append(crowd, redeemed(fmt.Sprintf("s%d", i), "one", from.String(), cIn, asked...))
 	}
-	c = Build(crowd)
+	c = Build(Of(crowd...))
 	checkIDs(t, c)
 	checkForms(t, c)
 	if !slices.Contains(c.Omitted, Omission{"reports", 10}) || len(c.Connections) > maxConnections {

@@ -62,7 +62,7 @@ func (b *builder) namings() {
 			q := &a.questions[i]
 			if q.answer == nil {
 				e := q.record.Previous
-				if same := own[stop.Ends{Remote: unmap(e.Remote), Local: unmap(e.Local)}]; len(same) == 1 && same[0] != a {
+				if same := own[unmapped(e)]; len(same) == 1 && same[0] != a {
 					q.twin = same[0]
 				}
 			}
@@ -320,6 +320,10 @@ func (q question) direction() host.Direction {
 func passesOn(r *report.Report) bool {
 	return slices.ContainsFunc(r.Previous, func(p trace.Previous) bool { return slices.Contains(p.Reasons, trace.ReasonNAT) }) &&
 		(r.Connection == nil || r.Connection.Owners == nil)
+}
+
+func unmapped(e stop.Ends) stop.Ends {
+	return stop.Ends{Remote: unmap(e.Remote), Local: unmap(e.Local)}
 }
 
 func unmap(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }

@@ -172,7 +172,7 @@ func refs(name string, v any) (ids []string) {
 
 func TestSTIX(t *testing.T) {
 	of, properties := schemas(t)
-	text, err := STIX(Build(rich()))
+	text, err := STIX(Build(Of(rich()...)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +191,7 @@ func TestSTIX(t *testing.T) {
 	}
 	for name, in := range map[string][]report.Redeemed{"three": rowOf(2), "nothing": nil, "one": rowOf(1)} {
 		t.Run(name, func(t *testing.T) {
-			text, err := STIX(Build(in))
+			text, err := STIX(Build(Of(in...)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -211,12 +211,12 @@ func TestSTIX(t *testing.T) {
 		for len(d.b) > 0 {
 			rs = append(rs, d.report())
 		}
-		text, err := STIX(Build(rs))
+		text, err := STIX(Build(Of(rs...)))
 		if err != nil {
 			t.Fatal(err)
 		}
 		checkSTIX(t, text, of, properties)
-		if text, err = ECS(Build(rs)); err != nil {
+		if text, err = ECS(Build(Of(rs...))); err != nil {
 			t.Fatal(err)
 		}
 		checkECS(t, text, fields)
@@ -350,7 +350,7 @@ func (r fieldRule) check(t *testing.T, name string, v any) {
 
 func TestECS(t *testing.T) {
 	fields := ecsFields(t)
-	text, err := ECS(Build(rich()))
+	text, err := ECS(Build(Of(rich()...)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -369,7 +369,7 @@ func TestECS(t *testing.T) {
 	// Of a connection that came to the host.
 	in := redeemed("sb", "b", bIn, aToB)
 	in.Report.Connection.Direction = host.Inbound
-	if text, err = ECS(Build([]report.Redeemed{in})); err != nil || !strings.Contains(text, `"direction":"ingress"`) || !strings.Contains(text, `"source":{"ip":"192.0.2.1","port":616}`) {
+	if text, err = ECS(Build(Of(in))); err != nil || !strings.Contains(text, `"direction":"ingress"`) || !strings.Contains(text, `"source":{"ip":"192.0.2.1","port":616}`) {
 		t.Errorf("%v\n%s", err, text)
 	}
 	checkECS(t, text, fields)

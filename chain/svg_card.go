@@ -99,6 +99,13 @@ func (c *Chain) chips(h *Host) []textLine {
 	if h.Unjoined {
 		add("amber", "nobody's word joins these")
 	}
+	if len(c.standings()) > 1 {
+		for _, a := range h.Reports[:min(len(h.Reports), 1)] {
+			if short := a.Standing.words().short; short != "" {
+				add("grey", "%s", short)
+			}
+		}
+	}
 	for _, x := range c.about[0] {
 		if slices.Contains(x.Hosts, h.ID) {
 			add("red", "contradiction %d", x.ID)

@@ -127,6 +127,9 @@ func (c *Chain) accountText(b *strings.Builder, h *Host, a Account) {
 		line(b, "gap", "and %d more like these", n)
 	}
 	line(b, "token", "%s", a.Token)
+	if a.Standing != "" {
+		line(b, "standing", "%s", a.Standing.words().long)
+	}
 	for _, d := range a.Duplicates {
 		line(b, "repeated", "%s is a duplicate", d)
 	}

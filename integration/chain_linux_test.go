@@ -53,7 +53,7 @@ func TestLyingHost(t *testing.T) {
 			connection := *a.Report.Connection
 			one.Report.Connection = &connection
 			tt.lie(&one, &two)
-			c := chain.Build([]report.Redeemed{one, two})
+			c := chain.Build(chain.Of(one, two))
 			var kinds []string
 			for _, x := range c.Contradictions {
 				kinds = append(kinds, x.Kind)

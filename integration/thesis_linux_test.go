@@ -190,7 +190,7 @@ func (s *stage) bothWays(r report.Redeemed, ways [2]connection, linked, told boo
 			s.t.Errorf("the attacker's host has no link and answered %+v", t)
 		}
 	}
-	if text := chain.Text(chain.Build([]report.Redeemed{r})); told && linked && strings.Count(text, "refused   it answered NO-USER") != 2 {
+	if text := chain.Text(chain.Build(chain.Of(r))); told && linked && strings.Count(text, "refused   it answered NO-USER") != 2 {
 		s.t.Errorf("the chain does not say that the attacker's host refused twice:\n%s", text)
 	}
 	if len(r.Traceback) != 2 {
@@ -274,7 +274,7 @@ func TestLoop(t *testing.T) {
 			}, asked); d != "" {
 				t.Errorf("b asked about (-want +got):\n%s", d)
 			}
-			text := chain.Text(chain.Build(rs))
+			text := chain.Text(chain.Build(chain.Of(rs...)))
 			if !strings.Contains("\n"+text, "\n"+way) || !strings.Contains(text, "loop") {
 				t.Errorf("the chain has no path %q:\n%s", way, text)
 			}
@@ -348,7 +348,7 @@ func TestDaemonDown(t *testing.T) {
 	s.must(err)
 	_, a, err := s.a.Traced(s.ctx, token)
 	s.must(err)
-	c := chain.Build([]report.Redeemed{a, r})
+	c := chain.Build(chain.Of(a, r))
 	if text := chain.Text(c); !strings.HasPrefix(text, way) || !strings.Contains(text, fmt.Sprintf("\na (%s) -> %s\n", s.a.Host.Addr(), s.b.Host.Addr())) ||
 		len(c.Hosts) != 4 || c.Hosts[1].Status != chain.Missing || !c.Hosts[1].Unjoined {
 		t.Errorf("b is not the hop that is missing between a and c:\n%s", text)

@@ -233,7 +233,7 @@ func (s *stage) previousToken(on *site.Site, r report.Redeemed) report.Redeemed 
 // has to hold.
 func (s *stage) draws(rs []report.Redeemed, path, word string) {
 	s.t.Helper()
-	c := chain.Build(rs)
+	c := chain.Build(chain.Of(rs...))
 	for _, x := range c.Contradictions {
 		s.t.Errorf("honest hosts contradict each other: %+v", x)
 	}

@@ -46,6 +46,14 @@ func (d *decoder) decode(b []byte, to any) error {
 	return d.value("", json.RawMessage(b), reflect.ValueOf(to).Elem())
 }
 
+// at says where in a text something is wrong: the text as a whole has no path.
+func at(path string, err error) error {
+	if path == "" {
+		return err
+	}
+	return fmt.Errorf("%s: %w", path, err)
+}
+
 func (d *decoder) value(path string, raw json.RawMessage, v reflect.Value) error {
 	if string(raw) == "null" {
 		return nil
@@ -63,7 +71,7 @@ func (d *decoder) value(path string, raw json.RawMessage, v reflect.Value) error
 	case reflect.Slice:
 		var items []json.RawMessage
 		if err := json.Unmarshal(raw, &items); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
+			return at(path, err)
 		}
 		v.Set(reflect.MakeSlice(v.Type(), len(items), len(items)))
 		for i, item := range items {
@@ -74,7 +82,7 @@ func (d *decoder) value(path string, raw json.RawMessage, v reflect.Value) error
 		return nil
 	}
 	if err := json.Unmarshal(raw, v.Addr().Interface()); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return at(path, err)
 	}
 	return nil
 }
@@ -108,32 +116,32 @@ func (d *decoder) object(path string, raw json.RawMessage, v reflect.Value) erro
 func members(path string, raw json.RawMessage, yield func(name string, value json.RawMessage) error) error {
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
-		return fmt.Errorf("%s: not an object", path)
+		return at(path, errors.New("not an object"))
 	}
 	seen := map[string]bool{}
 	for dec.More() {
 		t, err := dec.Token()
 		if err != nil {
-			return fmt.Errorf("%s: %w", path, err)
+			return at(path, err)
 		}
 		name := t.(string)
 		if seen[name] {
-			return fmt.Errorf("%s: key %q twice", path, name)
+			return at(path, fmt.Errorf("key %q twice", name))
 		}
 		seen[name] = true
 		var value json.RawMessage
 		if err := dec.Decode(&value); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
+			return at(path, err)
 		}
 		if err := yield(name, value); err != nil {
 			return err
 		}
 	}
 	if _, err := dec.Token(); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return at(path, err)
 	}
 	if _, err := dec.Token(); err != io.EOF {
-		return fmt.Errorf("%s: more after the end", path)
+		return at(path, errors.New("more after the end"))
 	}
 	return nil
 }
@@ -141,7 +149,7 @@ func members(path string, raw json.RawMessage, yield func(name string, value jso
 func (d *decoder) scalar(path string, raw json.RawMessage, v reflect.Value) error {
 	var s string
 	if err := json.Unmarshal(raw, &s); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return at(path, err)
 	}
 	var x any
 	var err error
@@ -158,7 +166,7 @@ func (d *decoder) scalar(path string, raw json.RawMessage, v reflect.Value) erro
 		x, err = netip.ParseAddrPort(s)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return at(path, err)
 	}
 	v.Set(reflect.ValueOf(x))
 	return nil

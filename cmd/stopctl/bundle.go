@@ -12,7 +12,6 @@ import (
 	"github.com/stopd/stopd/evidence"
 	"github.com/stopd/stopd/internal/daemon"
 	"github.com/stopd/stopd/internal/sshsig"
-	"github.com/stopd/stopd/report"
 )
 
 func setupBundle(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
@@ -37,18 +36,6 @@ func setupBundle(fs *flag.FlagSet) func(context.Context, stdio, []string) error 
 		}
 		return coded(damage)
 	}
-}
-
-// readBundle gives what was redeemed for a file, if that is a bundle. Who vouches for it is not asked.
-func readBundle(b []byte) (r report.Redeemed, is bool, err error) {
-	if !bundle.Is(b) {
-		return report.Redeemed{}, false, nil
-	}
-	o, err := bundle.Open(b)
-	if err == nil {
-		r, err = o.Redeemed()
-	}
-	return r, true, coded(err)
 }
 
 // A request is one for a redemption, that somebody signed with ssh-keygen.

@@ -2,15 +2,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/stopd/stopd"
+	"github.com/stopd/stopd/bundle"
 	"github.com/stopd/stopd/chain"
 	"github.com/stopd/stopd/report"
 )
@@ -33,20 +34,25 @@ func plain(form func(*chain.Chain) string) func(*chain.Chain) (string, error) {
 func setupChain(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 	names := strings.Join(slices.Sorted(maps.Keys(chainForms)), ", ")
 	format := fs.String("format", "text", names)
+	policy := fs.String("policy", "", "a `file` with the keys that bundles are held against, as for verify")
 	return func(_ context.Context, std stdio, args []string) error {
 		form := chainForms[*format]
 		if form == nil {
 			return usageError("-format %q: none of %s", *format, names)
 		}
-		var rs []report.Redeemed
+		keys, err := readPolicy(*policy)
+		if err != nil {
+			return err
+		}
+		var ss []chain.Source
 		for _, f := range args {
-			r, err := readRedeemed(f)
+			s, err := readSource(f, keys)
 			if err != nil {
 				return fmt.Errorf("%s: %w", f, err)
 			}
-			rs = append(rs, r)
+			ss = append(ss, s)
 		}
-		text, err := form(chain.Build(rs))
+		text, err := form(chain.Build(ss))
 		if err != nil {
 			return err
 		}
@@ -55,21 +61,46 @@ func setupChain(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 	}
 }
 
-// readRedeemed reads what redeem printed, and checks that the report is the one that the token names.
-func readRedeemed(path string) (report.Redeemed, error) {
-	b, err := os.ReadFile(path)
+// readSource reads what redeem printed, or a bundle, and checks that the report is the one that the token names. A bundle is
+// held against the policy, if there is one.
+func readSource(path string, policy []byte) (chain.Source, error) {
+	b, err := readBounded(path, bundle.MaxSize)
 	if err != nil {
-		return report.Redeemed{}, err
+		return chain.Source{}, err
 	}
-	if r, is, err := readBundle(b); is {
-		return r, err
+	if bundle.Is(b) {
+		return readBundle(b, policy)
 	}
 	r, bytes, err := report.DecodeRedeemed(b)
 	if err != nil {
-		return report.Redeemed{}, err
+		return chain.Source{}, err
 	}
 	if got := stop.TokenOf(bytes).String(); got != r.Token {
-		return report.Redeemed{}, &exitError{exitAltered, fmt.Errorf("the report is not the one of its token: its hash is %s", got)}
+		return chain.Source{}, &exitError{exitAltered, fmt.Errorf("the report is not the one of its token: its hash is %s", got)}
 	}
-	return r, nil
+	return chain.Source{Redeemed: r, Standing: chain.Plain}, nil
+}
+
+func readBundle(b, policy []byte) (chain.Source, error) {
+	o, err := bundle.Open(b)
+	if err != nil {
+		return chain.Source{}, coded(err)
+	}
+	v, err := o.Verify(policy, nil)
+	if err != nil {
+		return chain.Source{}, err
+	}
+	standing, known := standings[v.Result]
+	if !known {
+		return chain.Source{}, &exitError{exitAltered, errors.New(v.Short())}
+	}
+	r, err := o.Redeemed()
+	return chain.Source{Redeemed: r, Standing: standing}, err
+}
+
+// standings are what verified bundles count for. One with a signature that is not good counts for nothing.
+var standings = map[bundle.Result]chain.Standing{
+	bundle.Met:        chain.Vouched,
+	bundle.Consistent: chain.Consistent,
+	bundle.Unmet:      chain.Unvouched,
 }

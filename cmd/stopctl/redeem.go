@@ -245,7 +245,7 @@ func showAs(form func(*chain.Chain) (string, error)) func(io.Writer, evidence.Ev
 		if err != nil {
 			return err
 		}
-		text, err := form(chain.Build([]report.Redeemed{r}))
+		text, err := form(chain.Build(chain.Of(r)))
 		if err != nil {
 			return err
 		}

@@ -22,15 +22,11 @@ func setupVerify(fs *flag.FlagSet) func(context.Context, stdio, []string) error 
 	allowed := fs.String("allowed-signers", "", "a `file` that says who may sign requests: ssh-keygen(1), ALLOWED SIGNERS; the redemption that let the bundle out has to have a request by one of them")
 	asJSON := fs.Bool("json", false, "print a JSON object for each bundle, one a line")
 	return func(_ context.Context, std stdio, args []string) error {
-		var text []byte
-		var signers sshsig.Signers
-		var err error
-		if *policy != "" {
-			if text, err = readBounded(*policy, maxPolicy); err != nil {
-				return fmt.Errorf("read policy: %w", err)
-			}
-			text = append([]byte{}, text...) // an empty one is a policy, too
+		text, err := readPolicy(*policy)
+		if err != nil {
+			return err
 		}
+		var signers sshsig.Signers
 		if *allowed != "" {
 			if signers, err = readSigners(*allowed); err != nil {
 				return err
@@ -59,6 +55,18 @@ func setupVerify(fs *flag.FlagSet) func(context.Context, stdio, []string) error 
 		}
 		return nil
 	}
+}
+
+// readPolicy reads a policy; nil where none is named.
+func readPolicy(path string) ([]byte, error) {
+	if path == "" {
+		return nil, nil
+	}
+	text, err := readBounded(path, maxPolicy)
+	if err != nil {
+		return nil, fmt.Errorf("read policy: %w", err)
+	}
+	return append([]byte{}, text...), nil // an empty one is a policy, too
 }
 
 // verify reads and verifies a bundle. The error of one that is not vouched for has a code; the verdict is nil where it is no

@@ -204,6 +204,6 @@ func (d *demo) draw(dir string) error {
 		}
 		rs = append(rs, r)
 	}
-	_, err := io.WriteString(d.w, chain.Text(chain.Build(rs)))
+	_, err := io.WriteString(d.w, chain.Text(chain.Build(chain.Of(rs...))))
 	return err
 }

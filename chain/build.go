@@ -1,12 +1,9 @@
 package chain
 
 import (
-	"cmp"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/host"
@@ -56,12 +53,18 @@ type account struct {
 	out        *link // the connection that was asked about
 	questions  []question
 	named      []naming
+	recorded   bool // a report that is no plain file has its token
 }
 
 // A naming is another host's word that this report is that of a previous host, and the connection as that host has it.
 type naming struct {
 	by   *account
 	ends stop.Ends
+}
+
+// anybodys reports whether anybody can have made up a report: it is plain, and no bundle has its token.
+func (a *account) anybodys() bool {
+	return a.Standing == Plain && !a.recorded
 }
 
 // A node is a host in the making.
@@ -73,119 +76,8 @@ type node struct {
 	index     int
 }
 
-// accounts takes in the reports, one a token, and leads duplicates to what they repeat.
-func (b *builder) accounts(ss []Source) {
-	copies := map[string][]*Source{}
-	for _, s := range ss {
-		s.Traceback = b.borneOutBy(s.Redeemed)
-		copies[s.Token] = append(copies[s.Token], &s)
-	}
-	tokens := slices.Sorted(maps.Keys(copies))
-	if n := len(tokens) - maxReports; n > 0 {
-		b.omitted["reports"], tokens = n, tokens[:maxReports]
-	}
-	for _, t := range tokens {
-		a := &account{Source: b.best(copies[t])}
-		b.byToken[t] = a
-		b.asked = append(b.asked, a)
-	}
-	for _, a := range b.asked {
-		a.of = b.original(a)
-		if a.of != a {
-			a.of.duplicates = append(a.of.duplicates, a)
-		}
-	}
-}
-
-// borneOutBy gives those of a token's trace-back records that its report bears out: they are about candidates that it names,
-// and say that one was asked only where more than the user's own word speaks for it. A host asks nobody else, and the token
-// is the hash of the report alone: whoever has had the records in his hands since can have written others.
-func (b *builder) borneOutBy(r report.Redeemed) []stop.Traceback {
-	corroborated := map[stop.Ends]bool{}
-	for _, p := range r.Report.Previous {
-		e := unmapped(stop.Ends{Remote: p.Remote, Local: p.Local})
-		corroborated[e] = corroborated[e] || p.Corroborated
-	}
-	var borne []stop.Traceback
-	strange, asked := 0, 0
-	for _, t := range r.Traceback {
-		switch more, named := corroborated[unmapped(t.Previous)]; {
-		case !named:
-			strange++
-		case t.Asked && !more:
-			asked++
-		default:
-			borne = append(borne, t)
-		}
-	}
-	b.unborne(r.Token, strange, "are about connections that its report does not name")
-	b.unborne(r.Token, asked, "say that hosts were asked for whom its report has the word of a user alone, which no host does")
-	return borne
-}
-
-// unborne notes trace-back records that are left out.
-func (b *builder) unborne(token string, n int, why string) {
-	if n > 0 {
-		b.ofRecords(token, "%d of the trace-back records of the token %s %s: they are left out", n, clean(token), why)
-	}
-}
-
-// ofRecords notes what is wrong with the records of a token, once.
-func (b *builder) ofRecords(token, format string, args ...any) {
-	c := contradiction{kind: AboutRecord, token: token, text: fmt.Sprintf(format, args...)}
-	if !slices.ContainsFunc(b.told, func(d contradiction) bool { return d.token == c.token && d.text == c.text }) {
-		b.told = append(b.told, c)
-	}
-}
-
-// best chooses the copy of a token's records that has the best standing, and of those the one with the most answers: one
-// that was redeemed early has fewer. Where copies disagree, that is noted.
-func (b *builder) best(copies []*Source) *Source {
-	text := func(s *Source) string {
-		return string(report.EncodeTraceback(s.Traceback)) + string(report.Encode(s.Report))
-	}
-	answered := func(s *Source) (n int) {
-		for _, t := range s.Traceback {
-			if !t.Asked || !t.Answered.IsZero() {
-				n++
-			}
-		}
-		return n
-	}
-	copies = slices.SortedFunc(slices.Values(copies), func(x, y *Source) int {
-		return cmp.Or(x.Standing.compare(y.Standing), cmp.Compare(answered(y), answered(x)), strings.Compare(text(x), text(y)))
-	})
-	best := copies[0]
-	for _, s := range copies[1:] {
-		switch {
-		case extends(best, s):
-		case best.Standing != s.Standing && extends(s, best):
-			b.ofRecords(best.Token, "a copy of what the token %s stands for has more answers than the one of better standing, which counts: make a bundle of it anew", clean(best.Token))
-		default:
-			b.ofRecords(best.Token, "two copies of what its token %s stands for differ: one of them was altered", clean(best.Token))
-		}
-	}
-	return best
-}
-
-// extends reports whether a copy has what an earlier one has, and answers beyond.
-func extends(full, early *Source) bool {
-	if !slices.Equal(report.Encode(full.Report), report.Encode(early.Report)) {
-		return false
-	}
-	answered := map[stop.Ends]stop.Traceback{}
-	for _, t := range full.Traceback {
-		answered[t.Previous] = t
-	}
-	for _, t := range early.Traceback {
-		if now, ok := answered[t.Previous]; !ok || t.Asked && !t.Answered.IsZero() && (now.Kind != t.Kind || now.Reply != t.Reply || now.Token != t.Token) {
-			return false
-		}
-	}
-	return true
-}
-
-// original is the report that a duplicate repeats, where it is at hand. Liars may repeat each other in a ring.
+// original is the report that a duplicate repeats, where it is at hand and of the same host and connection: else whoever made the
+// duplicate speaks for another. Liars may repeat each other in a ring.
 func (b *builder) original(a *account) *account {
 	seen := map[*account]bool{}
 	for at := a; !seen[at]; {
@@ -197,21 +89,37 @@ func (b *builder) original(a *account) *account {
 		if next == nil {
 			return at
 		}
+		if !repeats(at, next) {
+			b.ofRecords(at.Token, "%s says that it repeats %s, which is a report of another host or connection: that is not followed", clean(at.Token), clean(next.Token))
+			return at
+		}
 		at = next
 	}
 	return a
 }
 
+// repeats reports whether a duplicate can be one of a report.
+func repeats(a, of *account) bool {
+	x, y := &a.Report, &of.Report
+	return x.Host.Name == y.Host.Name && sameHost(a, of) &&
+		unmap(x.Request.Local) == unmap(y.Request.Local) && unmap(x.Request.Remote) == unmap(y.Request.Remote)
+}
+
 // reporters makes the hosts that have reports. Two reports are of one host where it has the same name, and
 // either was asked at the same address or says that it has both, of one boot. A name alone is anybody's, and so is an
-// address of a private network.
+// address of a private network. What anybody can have written is never taken for the word of a host whose bundle is at hand.
 func (b *builder) reporters() {
-	byName := map[string][]*account{}
+	type name struct {
+		name     string
+		anybodys bool
+	}
+	byName := map[name][]*account{}
 	for _, a := range b.asked {
-		byName[a.Report.Host.Name] = append(byName[a.Report.Host.Name], a)
+		k := name{a.Report.Host.Name, a.anybodys()}
+		byName[k] = append(byName[k], a)
 	}
 	for _, a := range b.asked {
-		for _, other := range byName[a.Report.Host.Name] {
+		for _, other := range byName[name{a.Report.Host.Name, a.anybodys()}] {
 			if other.node != nil && sameHost(a, other) {
 				a.node = other.node
 				break
@@ -223,25 +131,54 @@ func (b *builder) reporters() {
 		a.node.accounts = append(a.node.accounts, a)
 		a.node.addresses[local(a)] = true
 	}
-	for _, a := range b.asked {
-		addr := local(a)
-		if !public(addr) || !a.borneOut() {
-			continue
-		}
-		other, taken := b.at[addr]
-		switch {
-		case !taken:
-			b.at[addr] = a.node
-		case other != nil && other != a.node:
-			b.at[addr] = nil
-			b.told = append(b.told, contradiction{kind: AboutName, nodes: []*node{other, a.node},
-				text: fmt.Sprintf("two hosts answer at %s: %s and %s", addr, named(other), named(a.node))})
+	for _, n := range b.nodes {
+		b.logs(n)
+	}
+	for _, anybodys := range []bool{false, true} {
+		for _, a := range b.asked {
+			if a.anybodys() == anybodys && public(local(a)) && a.askedThere() {
+				b.answersAt(a)
+			}
 		}
 	}
 }
 
-// borneOut reports whether the address that a report was asked at is the one at which others asked, where any did.
-func (a *account) borneOut() bool {
+// logs notes where a host's reports are in several logs: a host has one.
+func (b *builder) logs(n *node) {
+	var logs []string
+	for _, a := range n.accounts {
+		if a.Log != "" && !slices.Contains(logs, clean(a.Log)) {
+			logs = append(logs, clean(a.Log))
+		}
+	}
+	if len(logs) > 1 {
+		b.told = append(b.told, contradiction{kind: AboutName, nodes: []*node{n},
+			text: fmt.Sprintf("reports of %s are in %d logs: %s", named(n), len(logs), several(logs))})
+	}
+}
+
+// answersAt notes that a host answers at a public address. Those for which more speaks come first.
+func (b *builder) answersAt(a *account) {
+	addr := local(a)
+	other, taken := b.at[addr]
+	if !taken {
+		b.at[addr] = a.node
+		return
+	}
+	if other == nil || other == a.node {
+		return
+	}
+	text := fmt.Sprintf("two hosts answer at %s: %s and %s", addr, named(other), named(a.node))
+	if a.anybodys() && !other.accounts[0].anybodys() {
+		text = fmt.Sprintf("%s, of which nobody but its maker says so, is said to be of a host at %s, where %s answers: it is kept apart", clean(a.Token), addr, named(other))
+	} else {
+		b.at[addr] = nil
+	}
+	b.told = append(b.told, contradiction{kind: AboutName, nodes: []*node{other, a.node}, text: text})
+}
+
+// askedThere reports whether the address that a report was asked at is the one at which others asked, where any did.
+func (a *account) askedThere() bool {
 	return len(a.named) == 0 || slices.ContainsFunc(a.named, func(n naming) bool {
 		return n.ends.Remote.Addr().Unmap() == local(a)
 	})

@@ -123,10 +123,16 @@ type Account struct {
 	Duplicates []string `json:"duplicates"`
 	// Standing is what speaks for whom it says to have asked, and what was answered.
 	Standing Standing `json:"standing"`
+	// Log is the log that proves it; empty for what is no bundle.
+	Log string `json:"log"`
+	// Recorded is true where what another host recorded has the token, and is no plain file.
+	Recorded bool `json:"recorded"`
 
 	redeemed *report.Redeemed
 	out      int // the connection that was asked about
 	breaking int
+	ownLog   bool // it is called after the host
+	disputed bool // its copies do not agree whom it asked
 }
 
 // A Process is one that holds a connection.

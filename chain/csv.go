@@ -3,12 +3,13 @@ package chain
 import (
 	"encoding/csv"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
 
 var csvColumns = []string{"path", "step", "host", "name", "address", "status", "user", "process", "asked", "token", "source", "destination",
-	"opened_by", "clock_seconds", "clock_error", "contradictions", "note"}
+	"opened_by", "clock_seconds", "clock_error", "contradictions", "note", "standing"}
 
 // CSV writes the paths as a table (RFC 4180): a line for each host of each path, with the connection that leads on from
 // it. Where a spreadsheet would take what a host said for a formula, an apostrophe stands before it.
@@ -41,7 +42,7 @@ func (c *Chain) hostCells(h *Host, p Path, step int) []string {
 	if step < len(p.Connections) {
 		out = p.Connections[step]
 	}
-	user, process, asked, token := "", "", "", ""
+	user, process, asked, token, standing := "", "", "", "", ""
 	if a := h.account(out); a != nil {
 		if a.UID != nil {
 			user = userText(a.User, *a.UID)
@@ -52,18 +53,23 @@ func (c *Chain) hostCells(h *Host, p Path, step int) []string {
 		if a.Asked != nil {
 			asked = a.Asked.UTC().Format("2006-01-02T15:04:05.000000000Z")
 		}
-		token = a.Token
+		token, standing = a.Token, string(a.Standing)
+	}
+	var about []string
+	for _, x := range c.about[0] {
+		if slices.Contains(x.Hosts, h.ID) {
+			about = append(about, x.Text)
+		}
 	}
 	cells = append(cells, user, process, asked, token)
 	if out == 0 {
-		return append(cells, "", "", "", "", "", "", "reached")
+		return append(cells, "", "", "", "", "", strings.Join(about, "; "), "reached", standing)
 	}
 	k := c.connection(out)
 	seconds, wrong := "", ""
 	if k.Clock != nil {
 		seconds, wrong = strconv.FormatFloat(k.Clock.Seconds, 'f', 6, 64), strconv.FormatFloat(k.Clock.Error, 'f', 6, 64)
 	}
-	var about []string
 	for _, x := range c.about[k.ID] {
 		about = append(about, x.Text)
 	}
@@ -79,7 +85,7 @@ func (c *Chain) hostCells(h *Host, p Path, step int) []string {
 			note = strings.TrimSpace(string(q.Status) + " " + q.Detail + q.Token)
 		}
 	}
-	return append(cells, k.Source, k.Destination, k.OpenedBy, seconds, wrong, strings.Join(about, "; "), note)
+	return append(cells, k.Source, k.Destination, k.OpenedBy, seconds, wrong, strings.Join(about, "; "), note, standing)
 }
 
 // account is the report of a host that was asked about a connection, or any of it.

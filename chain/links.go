@@ -62,9 +62,7 @@ func (b *builder) namings() {
 			q := &a.questions[i]
 			if q.answer == nil {
 				e := q.record.Previous
-				if same := own[unmapped(e)]; len(same) == 1 && same[0] != a {
-					q.twin = same[0]
-				}
+				q.twin = b.twin(own[unmapped(e)], a)
 			}
 		}
 	}
@@ -83,6 +81,34 @@ func (b *builder) namings() {
 			name(q.twin, a, q.record.Previous)
 		}
 	}
+}
+
+// twin is the one report, of those that are about a connection, for which most speaks; nil where there are several such, or it is
+// the asking host's own.
+func (b *builder) twin(about []*account, asks *account) *account {
+	if len(about) == 0 {
+		return nil
+	}
+	rank := func(x, y *account) int { return x.Source.compare(y.Source) }
+	best := slices.MinFunc(about, rank)
+	equal := 0
+	for _, a := range about {
+		if rank(a, best) == 0 {
+			equal++
+		}
+	}
+	if len(about) > 1 {
+		r := &best.Report.Request
+		taken := "none is taken for it"
+		if equal == 1 {
+			taken = clean(best.Token) + " counts, for which most speaks"
+		}
+		b.ofRecords(best.Token, "%d reports are about %s -> %s, which another host has asked about: %s", len(about), endText(r.Local), endText(r.Remote), taken)
+	}
+	if equal > 1 || best == asks {
+		return nil
+	}
+	return best
 }
 
 // connections makes the connections that reports were asked about, those that they name as previous, and what
@@ -104,7 +130,9 @@ func (b *builder) connections() {
 // other end.
 func (b *builder) own(a *account) {
 	near, remote := unmap(a.Report.Request.Local), unmap(a.Report.Request.Remote)
+	denies := a.Report.Kind == report.KindNone // it knows of no connection: who asked chose the ends
 	switch {
+	case denies && len(a.named) == 0:
 	case len(a.named) > 0:
 		n := a.named[0]
 		for _, m := range a.named {
@@ -122,7 +150,7 @@ func (b *builder) own(a *account) {
 	default:
 		a.out = b.link(a.node, b.far(a.node, remote.Addr()), near, remote)
 	}
-	if a.out != nil && a.out.from == a.node {
+	if a.out != nil && a.out.from == a.node && !denies {
 		a.out.own = append(a.out.own, a)
 	}
 	switch a.Report.Kind {
@@ -252,15 +280,21 @@ func (b *builder) ask(a *account) []question {
 			e := stop.Ends{Remote: p.Remote, Local: p.Local}
 			if !recorded[e] {
 				recorded[e] = true
-				yield(question{record: stop.Traceback{Previous: e}, status: NotAsked, detail: unrecorded(a)})
+				yield(question{record: stop.Traceback{Previous: e}, status: NotAsked, detail: a.unrecorded(e)})
 			}
 		}
 	})
 	return qs
 }
 
+// copiesDiffer is why there is no record of a candidate where copies of it do not agree.
+const copiesDiffer = "the copies of the record differ"
+
 // unrecorded says why there is no record of a candidate.
-func unrecorded(a *account) string {
+func (a *account) unrecorded(e stop.Ends) string {
+	if a.disputed[e] {
+		return copiesDiffer
+	}
 	if a.Report.Request.SID == "" {
 		return "the request was not recursive (" + a.Report.Request.Type + ")"
 	}

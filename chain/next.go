@@ -65,6 +65,10 @@ func (c *Chain) afterContradiction(k *Connection) {
 func (c *Chain) afterReport(h *Host, a Account) {
 	switch a.Kind {
 	case report.KindDuplicate:
+		if c.atHand(a.SameAs) {
+			c.step(h, ToInquire, "", "ask the administrator of %s what its own logs have of %s: it says that its report is that of another host or connection", h.Label(), c.connectionOf(a))
+			break
+		}
 		c.step(h, ToRedeem, a.SameAs, "ask the administrator of %s to redeem %s: %s is a duplicate of it", h.Label(), a.SameAs, a.Token)
 	case report.KindNone:
 		k := c.connectionOf(a)
@@ -72,10 +76,17 @@ func (c *Chain) afterReport(h *Host, a Account) {
 	}
 }
 
+// atHand reports whether there is a report with a token.
+func (c *Chain) atHand(token string) bool {
+	return slices.ContainsFunc(c.Hosts, func(h Host) bool {
+		return slices.ContainsFunc(h.Reports, func(a Account) bool { return a.Token == token })
+	})
+}
+
 // connectionOf writes the connection that a report is about.
 func (c *Chain) connectionOf(a Account) string {
 	if a.out == 0 {
-		return "the connection"
+		return endText(a.redeemed.Report.Request.Local) + " -> " + endText(a.redeemed.Report.Request.Remote)
 	}
 	k := c.connection(a.out)
 	return k.Source + " -> " + k.Destination
@@ -122,6 +133,10 @@ func (c *Chain) afterQuestion(k *Connection, q Question) {
 	case Missing:
 		c.step(from, ToInquire, "", "ask the administrator of %s what its own logs have of %s%s: it did not answer", from.Label(), ends, q.when())
 	case NotAsked:
+		if q.Detail == copiesDiffer {
+			c.step(to, ToRedeem, q.By, "redeem %s of %s again, as a bundle: the copies of its record do not agree what became of %s", q.By, to.Label(), ends)
+			break
+		}
 		switch local, remote := k.src.Port(), k.dst.Port(); {
 		case local == 0 || remote == 0:
 			c.step(from, ToInquire, "", "ask the administrator of %s for logs of its connection with %s: it was not asked (%s)", from.Label(), to.Label(), q.Detail)

@@ -120,6 +120,8 @@ func (a *Account) begins() (why string, breaks bool) {
 	switch {
 	case a.redeemed.Report.Request.SID == "":
 		return fmt.Sprintf("here, as nobody asked the host to follow the connection back (%s)", a.Type), true
+	case a.disputed:
+		return "off here: the copies of its record of whom it asked differ", true
 	case len(r.Previous) > 0 && len(a.redeemed.Traceback) == 0:
 		return "here, as the host has no record of whom it asked", true
 	case len(r.Previous) > 0:

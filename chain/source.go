@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
+	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/report"
 )
 
@@ -13,6 +15,29 @@ import (
 type Source struct {
 	report.Redeemed
 	Standing Standing
+	// Log is the log that proves a bundle: the name and key of a host, by the policy. Empty for what is no bundle.
+	Log string
+	// Unreadable counts trace-back records of a bundle that are none.
+	Unreadable int
+
+	disputed map[stop.Ends]bool // candidates about which the copies do not agree
+}
+
+// compare is negative where more speaks for a copy than for another. A log that is not called after the host is another's, who can
+// have had the report in his hands.
+func (s *Source) compare(t *Source) int {
+	foreign := func(s *Source) int {
+		if s.Log == "" || s.ownLog() {
+			return 0
+		}
+		return 1
+	}
+	return cmp.Or(s.Standing.compare(t.Standing), cmp.Compare(foreign(s), foreign(t)))
+}
+
+// ownLog reports whether a log is called after the host whose report it is of.
+func (s *Source) ownLog() bool {
+	return s.Report.Host.Name != "" && strings.HasPrefix(s.Log, s.Report.Host.Name+"/")
 }
 
 // Of gives copies of which nobody said what speaks for them.
@@ -48,23 +73,49 @@ func (s Standing) compare(t Standing) int {
 	return cmp.Compare(rank(s), rank(t))
 }
 
-// words are what a standing means, in a line and in as few words as there is room for; empty where nobody said.
-func (s Standing) words() (w struct{ long, short string }) {
+// short is a standing in a few words; empty where nobody said.
+func (s Standing) short() string {
 	switch s {
 	case Vouched:
-		w.long, w.short = "a bundle that meets the policy", "bundle: policy met"
+		return "bundle: policy met"
 	case Consistent:
-		w.long, w.short = "a bundle, held against no policy: nobody outside vouches for it", "bundle: no policy"
+		return "bundle: no policy"
 	case Unvouched:
-		w.long, w.short = "a bundle that does not meet the policy", "bundle: policy not met"
+		return "bundle: policy not met"
 	case Plain:
-		w.long, w.short = "plain JSON: whom it asked, and what was answered, is the word of all who had the file", "plain JSON"
+		return "plain JSON"
 	}
-	return w
+	return ""
 }
 
-// standings counts the reports by their standing, as the parts of a sentence: none where nobody said what any stands on.
-func (c *Chain) standings() []string {
+// standingText says in words what speaks for a report.
+func (a *Account) standingText() string {
+	text := ""
+	switch a.Standing {
+	case Vouched:
+		text = "a bundle that meets the policy"
+	case Consistent:
+		text = "a bundle, held against no policy: nobody outside vouches for it"
+	case Unvouched:
+		text = "a bundle that does not meet the policy"
+	case Plain:
+		if a.Recorded {
+			return "plain JSON: whom it asked, and what was answered, is the word of all who had the file"
+		}
+		return "plain JSON, and no bundle here has its token: all of it is the word of all who had the file"
+	}
+	switch {
+	case a.Log == "":
+	case a.ownLog:
+		text += fmt.Sprintf(", in the log %s", a.Log)
+	default:
+		text += fmt.Sprintf(", in the log %s, which is not called after this host", a.Log)
+	}
+	return text
+}
+
+// standingCounts counts the reports by their standing, as the parts of a sentence: none where nobody said what any stands on.
+func (c *Chain) standingCounts() []string {
 	count := map[Standing]int{}
 	for _, h := range c.Hosts {
 		for _, a := range h.Reports {
@@ -74,8 +125,16 @@ func (c *Chain) standings() []string {
 	var parts []string
 	for _, s := range standings {
 		if n := count[s]; n > 0 {
-			parts = append(parts, fmt.Sprintf("%d as %s", n, s.words().short))
+			parts = append(parts, fmt.Sprintf("%d as %s", n, s.short()))
 		}
 	}
 	return parts
+}
+
+// worst is the standing of that report of a host for which least speaks.
+func (h *Host) worst() Standing {
+	if len(h.Reports) == 0 {
+		return ""
+	}
+	return slices.MaxFunc(h.Reports, func(x, y Account) int { return x.Standing.compare(y.Standing) }).Standing
 }

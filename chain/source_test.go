@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/stopd/stopd/report"
 )
 
 // Of a candidate that a report does name, whoever has had a file in his hands can write what it answered. The copy of better
@@ -20,12 +22,12 @@ func TestStandings(t *testing.T) {
 		good, bad    Source
 		told, status string
 	}{
-		{"the policy is met", Source{refused, Vouched}, Source{forged, Plain}, "two copies", "refused"},
-		{"of two bundles", Source{refused, Vouched}, Source{forged, Unvouched}, "two copies", "refused"},
-		{"held against nothing", Source{refused, Consistent}, Source{forged, Plain}, "two copies", "refused"},
-		{"by who did not say", Source{refused, Unvouched}, Source{Redeemed: forged}, "two copies", "refused"},
-		{"an early bundle", Source{awaited, Vouched}, Source{forged, Plain}, "has more answers", "awaited"},
-		{"a late copy", Source{refused, Vouched}, Source{awaited, Plain}, "", "refused"},
+		{"the policy is met", Source{Redeemed: refused, Standing: Vouched}, Source{Redeemed: forged, Standing: Plain}, "two copies", "refused"},
+		{"of two bundles", Source{Redeemed: refused, Standing: Vouched}, Source{Redeemed: forged, Standing: Unvouched}, "two copies", "refused"},
+		{"held against nothing", Source{Redeemed: refused, Standing: Consistent}, Source{Redeemed: forged, Standing: Plain}, "two copies", "refused"},
+		{"by who did not say", Source{Redeemed: refused, Standing: Unvouched}, Source{Redeemed: forged}, "two copies", "refused"},
+		{"an early bundle", Source{Redeemed: awaited, Standing: Vouched}, Source{Redeemed: forged, Standing: Plain}, "has more answers", "awaited"},
+		{"a late copy", Source{Redeemed: refused, Standing: Vouched}, Source{Redeemed: awaited, Standing: Plain}, "", "refused"},
 	} {
 		for _, ss := range [][]Source{{test.good, test.bad}, {test.bad, test.good}} {
 			c := Build(append(ss, Of(innocent)...))
@@ -73,7 +75,7 @@ func TestStandingsAreTold(t *testing.T) {
 	of := func(standings ...Standing) *Chain {
 		var ss []Source
 		for i, r := range rowOf(len(standings)) {
-			ss = append(ss, Source{r, standings[i]})
+			ss = append(ss, Source{Redeemed: r, Standing: standings[i]})
 		}
 		return Build(ss)
 	}
@@ -103,6 +105,83 @@ func TestStandingsAreTold(t *testing.T) {
 		}
 		if strings.Count(text, test.says) != test.n {
 			t.Errorf("%q is %d times in %s, want %d", test.says, strings.Count(text, test.says), text, test.n)
+		}
+	}
+}
+
+// What whoever has root on one host, or a file of another's, can try: nobody comes onto a path by it, nobody leaves it unnoticed.
+func TestForgeries(t *testing.T) {
+	a := redeemed("sa", "a", aToB, bIn)
+	b := redeemed("sb", "b", bToC, cIn, previous(aToB, bIn, "token", "sa"))
+	c := redeemed("sc", "c", cToD, dIn, previous(bToC, cIn, "token", "sb"))
+	innocent := redeemed("si", "innocent", "192.0.2.66:616", "192.0.2.67:22")
+	of := func(r report.Redeemed, s Standing) Source { return Source{Redeemed: r, Standing: s} }
+	changed := func(r report.Redeemed, change func(r *report.Redeemed)) report.Redeemed {
+		r.Traceback, r.Report.Previous = slices.Clone(r.Traceback), slices.Clone(r.Report.Previous)
+		change(&r)
+		return r
+	}
+	repeats := func(r report.Redeemed, token string) report.Redeemed {
+		return changed(r, func(r *report.Redeemed) {
+			r.Report.Kind, r.Report.SameAs, r.Report.Connection, r.Report.Processes, r.Report.Previous, r.Traceback = report.KindDuplicate, token, nil, nil, nil, nil
+		})
+	}
+	unasked := changed(b, func(r *report.Redeemed) { r.Traceback[0].Asked, r.Traceback[0].Token = false, "" })
+	later := changed(b, func(r *report.Redeemed) { r.Traceback[0].Answered = r.Traceback[0].Answered.Add(time.Hour) })
+	twice := changed(b, func(r *report.Redeemed) { r.Traceback = append(r.Traceback, previous(aToB, bIn, "token", "si")) })
+	missing := redeemed("sb", "b", bToC, cIn, previous(aToB, bIn, "none", "ask: connection refused"))
+	another := redeemed("sx", "x", aToB, bIn)
+	asC := redeemed("sy", "c", cToD, dIn, previous("192.0.2.66:616", cIn, "token", "si"))
+	toC := redeemed("si", "innocent", "192.0.2.66:616", cIn)
+	denies := changed(redeemed("sn", "n", "192.0.2.9:1", "192.0.2.66:2"), func(r *report.Redeemed) {
+		r.Report.Kind, r.Report.Reason, r.Report.Connection, r.Report.Processes = report.KindNone, "no such connection", nil, nil
+	})
+	for _, test := range []struct {
+		name  string
+		in    []Source
+		paths []string
+		told  string
+	}{
+		{"sound", []Source{of(a, Vouched), of(b, Vouched), of(c, Vouched)}, []string{"a b c 192.0.2.4"}, ""},
+		{"a duplicate of an innocent's report", []Source{of(repeats(b, "si"), Vouched), of(c, Vouched), of(innocent, Vouched)},
+			[]string{"b c 192.0.2.4", "innocent 192.0.2.67"}, "which is a report of another host or connection"},
+		{"a duplicate of its own report of another connection", []Source{of(repeats(b, "sz"), Vouched), of(c, Vouched), of(redeemed("sz", "b", "192.0.2.2:9", "192.0.2.66:22"), Vouched)},
+			[]string{"b c 192.0.2.4", "b 192.0.2.66"}, "which is a report of another host or connection"},
+		{"a record that nobody was asked", []Source{of(b, Plain), of(unasked, Plain)}, []string{"b 192.0.2.3"}, "the copies of what"},
+		{"other times", []Source{of(b, Plain), of(later, Plain), of(c, Plain)}, []string{"b c 192.0.2.4"}, "the copies of what"},
+		{"a record twice", []Source{of(twice, Plain), of(c, Plain), of(innocent, Plain)}, []string{"b c 192.0.2.4", "innocent 192.0.2.67"}, "the copies of what"},
+		{"one more record", []Source{of(twice, Plain), of(b, Vouched), of(a, Plain), of(innocent, Plain)}, []string{"a b 192.0.2.3", "innocent 192.0.2.67"}, "two copies of what"},
+		{"another's report of the connection", []Source{of(a, Vouched), of(missing, Vouched), of(another, Plain)}, []string{"a b 192.0.2.3", "x b"}, "sa counts, for which most speaks"},
+		{"two reports of which none is better", []Source{of(a, Plain), of(missing, Plain), of(another, Plain)}, []string{"192.0.2.1 b 192.0.2.3", "a b", "x b"}, "none is taken for it"},
+		{"a plain file in a host's name", []Source{of(c, Vouched), of(b, Vouched), of(toC, Vouched), of(asC, Plain)},
+			[]string{"192.0.2.1 b c 192.0.2.4", "innocent c 192.0.2.4"}, "it is kept apart"},
+		{"a denial", []Source{of(denies, Vouched)}, nil, ""},
+		{"another's log", []Source{{Redeemed: b, Standing: Vouched, Log: "m/stopd/1"}, {Redeemed: missing, Standing: Vouched, Log: "b/stopd/2"}}, []string{"192.0.2.1 b 192.0.2.3"}, "in two logs, b/stopd/2 and m/stopd/1"},
+		{"two logs of a host", []Source{{Redeemed: b, Standing: Vouched, Log: "m/stopd/1"}, {Redeemed: redeemed("sb2", "b", "192.0.2.2:9", "192.0.2.66:22"), Standing: Vouched, Log: "b/stopd/2"}},
+			[]string{"192.0.2.1 b 192.0.2.3", "b 192.0.2.66"}, "are in 2 logs"},
+	} {
+		ch := Build(test.in)
+		var paths []string
+		for _, p := range ch.Paths {
+			var names []string
+			for _, id := range p.Hosts {
+				h := ch.host(id)
+				name := h.Name
+				if name == "" {
+					name = h.address()
+				}
+				names = append(names, name)
+			}
+			paths = append(paths, strings.Join(names, " "))
+		}
+		slices.Sort(paths)
+		slices.Sort(test.paths)
+		if !slices.Equal(paths, test.paths) {
+			t.Errorf("%s: paths %q, want %q", test.name, paths, test.paths)
+		}
+		told := slices.ContainsFunc(ch.Contradictions, func(x Contradiction) bool { return strings.Contains(x.Text, test.told) })
+		if told != (test.told != "") && !(test.told == "" && len(ch.Contradictions) == 0) {
+			t.Errorf("%s: told %+v, want %q", test.name, ch.Contradictions, test.told)
 		}
 	}
 }

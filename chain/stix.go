@@ -224,8 +224,16 @@ func (s *stix) account(h *Host, a *Account, by string) {
 	}
 	if len(refs) > 0 {
 		s.domain("observed-data", a.Token, object{"first_observed": stixTime(a.Asked), "last_observed": stixTime(a.Asked), "number_observed": 1, "object_refs": refs,
-			"external_references": []object{{"source_name": "stopd", "external_id": a.Token, "description": "the token of the report: the SHA-256 of its bytes"}}}, by)
+			"external_references": []object{{"source_name": "stopd", "external_id": a.Token, "description": "the token of the report: the SHA-256 of its bytes" + a.stixStanding()}}}, by)
 	}
+}
+
+// stixStanding says what speaks for a report, to be added to a sentence.
+func (a *Account) stixStanding() string {
+	if a.Standing == "" {
+		return ""
+	}
+	return "; " + a.standingText()
 }
 
 func (s *stix) user(name string, uid uint32) string {

@@ -99,12 +99,8 @@ func (c *Chain) chips(h *Host) []textLine {
 	if h.Unjoined {
 		add("amber", "nobody's word joins these")
 	}
-	if len(c.standings()) > 1 {
-		for _, a := range h.Reports[:min(len(h.Reports), 1)] {
-			if short := a.Standing.words().short; short != "" {
-				add("grey", "%s", short)
-			}
-		}
+	if short := h.worst().short(); short != "" && len(c.standingCounts()) > 1 {
+		add("grey", "%s", short)
 	}
 	for _, x := range c.about[0] {
 		if slices.Contains(x.Hosts, h.ID) {

@@ -66,7 +66,7 @@ func (c *Chain) summary() string {
 			parts = append(parts, fmt.Sprintf("%d %s", n, s.what))
 		}
 	}
-	parts = append(parts, c.standings()...)
+	parts = append(parts, c.standingCounts()...)
 	if n := len(c.Contradictions); n > 0 {
 		parts = append(parts, number(n, "contradiction"))
 	}

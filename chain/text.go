@@ -109,7 +109,11 @@ func (c *Chain) accountText(b *strings.Builder, h *Host, a Account) {
 	for _, k := range c.at[h.ID] {
 		for _, q := range k.Questions {
 			if q.By == a.Token && !q.asked() {
-				line(b, "not asked", "%s (%s)", k.Source, q.Detail)
+				label := "not asked"
+				if q.Detail == copiesDiffer {
+					label = "disputed"
+				}
+				line(b, label, "%s (%s)", k.Source, q.Detail)
 			}
 		}
 	}
@@ -128,16 +132,19 @@ func (c *Chain) accountText(b *strings.Builder, h *Host, a Account) {
 	}
 	line(b, "token", "%s", a.Token)
 	if a.Standing != "" {
-		line(b, "standing", "%s", a.Standing.words().long)
+		line(b, "standing", "%s", a.standingText())
 	}
 	for _, d := range a.Duplicates {
 		line(b, "repeated", "%s is a duplicate", d)
 	}
-	if a.SameAs != "" {
+	switch {
+	case c.atHand(a.SameAs):
+		line(b, "repeated", "it says that it repeats %s, which is a report of another host or connection", a.SameAs)
+	case a.SameAs != "":
 		line(b, "repeated", "it was asked before: redeem %s", a.SameAs)
 	}
 	if a.Kind == "none" {
-		line(b, "unknown", "it recorded nothing of the connection: %s", a.Reason)
+		line(b, "unknown", "it recorded nothing of %s: %s", c.connectionOf(a), a.Reason)
 	}
 }
 
@@ -148,8 +155,13 @@ func (c *Chain) leavingText(b *strings.Builder, h *Host, k *Connection) {
 		line(b, "reached", "by the next host, %s -> %s", k.Destination, k.Source)
 	case "disputed":
 		line(b, "joined", "%s -> %s, and who opened it is disputed", k.Source, k.Destination)
-	default:
+	case "from":
 		line(b, "opened", "%s -> %s", k.Source, k.Destination)
+	default:
+		line(b, "connected", "%s -> %s, and nobody says who opened it", k.Source, k.Destination)
+	}
+	if k.Linked == "addresses" {
+		line(b, "linked", "to the next host's report by addresses and ports alone: neither has the other's token")
 	}
 	if k.OwnSource != "" {
 		how := "as it says itself"

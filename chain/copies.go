@@ -1,0 +1,190 @@
+package chain
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/stopd/stopd"
+	"github.com/stopd/stopd/report"
+)
+
+// accounts takes in the reports, one a token, and leads duplicates to what they repeat.
+func (b *builder) accounts(ss []Source) {
+	copies := map[string][]*Source{}
+	for _, s := range ss {
+		s.Traceback = b.supported(s.Redeemed)
+		if s.Unreadable > 0 {
+			b.leftOut(s.Token, s.Unreadable, "cannot be read")
+		}
+		copies[s.Token] = append(copies[s.Token], &s)
+	}
+	tokens := slices.Sorted(maps.Keys(copies))
+	if n := len(tokens) - maxReports; n > 0 {
+		b.omitted["reports"], tokens = n, tokens[:maxReports]
+	}
+	for _, t := range tokens {
+		a := &account{Source: b.best(copies[t])}
+		b.byToken[t] = a
+		b.asked = append(b.asked, a)
+	}
+	for _, a := range b.asked {
+		a.of = b.original(a)
+		if a.of != a {
+			a.of.duplicates = append(a.of.duplicates, a)
+		}
+		for _, t := range a.Traceback {
+			if p := b.byToken[t.Token]; p != nil && p != a && a.Standing != Plain {
+				p.recorded = true
+			}
+		}
+	}
+}
+
+// supported gives those of a token's trace-back records that its report supports: they are about candidates that it names,
+// and say that one was asked only where more than the user's own word speaks for it. A host asks nobody else, and the token
+// is the hash of the report alone: whoever has had the records in his hands since can have written others.
+func (b *builder) supported(r report.Redeemed) []stop.Traceback {
+	corroborated := map[stop.Ends]bool{}
+	for _, p := range r.Report.Previous {
+		e := unmapped(stop.Ends{Remote: p.Remote, Local: p.Local})
+		corroborated[e] = corroborated[e] || p.Corroborated
+	}
+	var some []stop.Traceback
+	strange, asked := 0, 0
+	for _, t := range r.Traceback {
+		switch more, named := corroborated[unmapped(t.Previous)]; {
+		case !named:
+			strange++
+		case t.Asked && !more:
+			asked++
+		default:
+			some = append(some, t)
+		}
+	}
+	b.leftOut(r.Token, strange, "are about connections that its report does not name")
+	b.leftOut(r.Token, asked, "say that hosts were asked for whom its report has the word of a user alone, which no host does")
+	return some
+}
+
+// leftOut notes trace-back records that do not count.
+func (b *builder) leftOut(token string, n int, why string) {
+	if n > 0 {
+		b.ofRecords(token, "%d of the trace-back records of the token %s %s: they are left out", n, clean(token), why)
+	}
+}
+
+// ofRecords notes what is wrong with what a token stands for, once.
+func (b *builder) ofRecords(token, format string, args ...any) {
+	c := contradiction{kind: AboutRecord, token: token, text: fmt.Sprintf(format, args...)}
+	if !slices.ContainsFunc(b.told, func(d contradiction) bool { return d.token == c.token && d.text == c.text }) {
+		b.told = append(b.told, c)
+	}
+}
+
+// best makes one of the copies of what a token stands for: those of the best standing count, so far as they agree. Where copies
+// disagree, that is noted.
+func (b *builder) best(copies []*Source) *Source {
+	text := func(s *Source) string {
+		return string(report.EncodeTraceback(s.Traceback)) + string(report.Encode(s.Report))
+	}
+	slices.SortFunc(copies, func(x, y *Source) int {
+		return cmp.Or(x.compare(y), strings.Compare(text(x), text(y)))
+	})
+	best := *copies[0]
+	equal := copies[:1+slices.IndexFunc(append(copies[1:len(copies):len(copies)], nil), func(s *Source) bool { return s == nil || s.compare(&best) != 0 })]
+	a := agreement{of: map[stop.Ends]stop.Traceback{}, not: map[stop.Ends]bool{}}
+	for _, s := range equal {
+		a.take(s.Traceback)
+	}
+	best.Traceback = a.records()
+	best.disputed = a.not
+	if len(a.not) > 0 {
+		b.ofRecords(best.Token, "the copies of what the token %s stands for differ, and one of them was altered: what they do not agree about is left out", clean(best.Token))
+	}
+	for _, s := range copies[1:] {
+		switch {
+		case s.Log != "" && s.Log != best.Log:
+			b.ofRecords(best.Token, "what the token %s stands for is in two logs, %s and %s: it counts as in the first", clean(best.Token), clean(best.Log), clean(s.Log))
+		case !slices.Equal(report.Encode(best.Report), report.Encode(s.Report)):
+			b.ofRecords(best.Token, "two copies of what its token %s stands for differ: one of them was altered", clean(best.Token))
+		case s.compare(&best) == 0:
+		case newer(&best, s) && !newer(s, &best):
+			b.ofRecords(best.Token, "a copy of what the token %s stands for has more answers than the one of better standing, which counts: make a bundle of it anew", clean(best.Token))
+		case !newer(s, &best):
+			b.ofRecords(best.Token, "two copies of what its token %s stands for differ, and the one of better standing counts: one of them was altered", clean(best.Token))
+		}
+	}
+	return &best
+}
+
+// newer reports whether one copy has all that another has, and perhaps answers beyond.
+func newer(old, s *Source) bool {
+	is := map[stop.Ends]stop.Traceback{}
+	for _, t := range s.Traceback {
+		is[t.Previous] = t
+	}
+	for _, t := range old.Traceback {
+		if now, ok := is[t.Previous]; !ok || !earlier(t, now) {
+			return false
+		}
+	}
+	return true
+}
+
+// An agreement is what copies of one token's trace-back records say alike. They have a record of each candidate.
+type agreement struct {
+	order []stop.Ends
+	of    map[stop.Ends]stop.Traceback
+	not   map[stop.Ends]bool
+}
+
+// take takes in a copy. One that has no records was made before there were any.
+func (a *agreement) take(ts []stop.Traceback) {
+	if len(ts) == 0 {
+		return
+	}
+	first := len(a.order) == 0
+	here := map[stop.Ends]bool{}
+	for _, t := range ts {
+		e := t.Previous
+		was, known := a.of[e]
+		switch {
+		case here[e]:
+			a.not[e] = true
+		case !known:
+			a.order, a.of[e] = append(a.order, e), t
+			a.not[e] = a.not[e] || !first
+		case earlier(was, t):
+			a.of[e] = t
+		case !earlier(t, was):
+			a.not[e] = true
+		}
+		here[e] = true
+	}
+	for _, e := range a.order {
+		a.not[e] = a.not[e] || !here[e]
+	}
+	maps.DeleteFunc(a.not, func(_ stop.Ends, not bool) bool { return !not })
+}
+
+// records are those that are agreed upon, in order.
+func (a *agreement) records() []stop.Traceback {
+	var ts []stop.Traceback
+	for _, e := range a.order {
+		if !a.not[e] {
+			ts = append(ts, a.of[e])
+		}
+	}
+	return ts
+}
+
+// earlier reports whether one record can have become another: it is the same, or was under way and has an answer now.
+func earlier(x, y stop.Traceback) bool {
+	if x.Asked && y.Asked && x.Answered.IsZero() {
+		return x.Previous == y.Previous && x.SelectedBy == y.SelectedBy && (x.Token == "" || x.Token == y.Token)
+	}
+	return slices.Equal(report.EncodeTraceback([]stop.Traceback{x}), report.EncodeTraceback([]stop.Traceback{y}))
+}

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/evidence"
 	"github.com/stopd/stopd/evidence/translog"
 	"github.com/stopd/stopd/report"
@@ -196,24 +195,23 @@ func (b *Bundle) last() Record { return b.Records[len(b.Records)-1] }
 // Is tells a bundle from a redeemed report by how a file begins.
 func Is(b []byte) bool { return bytes.HasPrefix(b, []byte(localMagic)) }
 
-// Redeemed gives what `stopctl redeem -format json` would have printed. It fails where this program does not know the
-// form of the report.
-func (b *Bundle) Redeemed() (report.Redeemed, error) {
+// Redeemed gives what `stopctl redeem -format json` would have printed at the time of each trace-back record, the last one last, and
+// how many of these records cannot be read. It fails where this program does not know the form of the report.
+func (b *Bundle) Redeemed() (rs []report.Redeemed, unreadable int, err error) {
 	r, err := report.Decode(b.Report)
 	if err != nil {
-		return report.Redeemed{}, err
+		return nil, 0, err
 	}
-	ts, err := b.tracebacks()
-	if err != nil {
-		return report.Redeemed{}, err
+	for _, text := range b.Tracebacks {
+		ts, err := report.DecodeTraceback(text)
+		if err != nil {
+			unreadable++
+			continue
+		}
+		rs = append(rs, report.Redeemed{Token: b.Token.String(), Report: r, Traceback: ts})
 	}
-	return report.Redeemed{Token: b.Token.String(), Report: r, Traceback: ts}, nil
-}
-
-// tracebacks gives what the last trace-back record has: each replaces those before it.
-func (b *Bundle) tracebacks() ([]stop.Traceback, error) {
-	if len(b.Tracebacks) == 0 {
-		return nil, nil
+	if len(rs) == 0 {
+		rs = append(rs, report.Redeemed{Token: b.Token.String(), Report: r})
 	}
-	return report.DecodeTraceback(b.Tracebacks[len(b.Tracebacks)-1])
+	return rs, unreadable, nil
 }

@@ -25,7 +25,7 @@ func (v *Verdict) Text() string {
 	w.paragraph("", "%s", v.Subject())
 	w.paragraph("", "Token: %s", b.Token)
 	if b.Log != "" {
-		w.paragraph("", "Log of the host: %s", report.Printable(b.Log))
+		w.paragraph("", "Log: %s", report.Printable(b.Log))
 	}
 	w.heading("PROVEN")
 	for i, s := range v.Proven() {
@@ -169,7 +169,7 @@ func (v *Verdict) Custody() []Statement {
 	for _, c := range v.Bundle.Custody {
 		signed := ""
 		if key, ok := v.Signed[c.Number]; ok {
-			signed = ", by a request signed with " + key
+			signed = ", with which a request signed with " + key + " was handed in"
 		}
 		all = append(all, Statement{
 			fmt.Sprintf("%s: %s by %s, for %q: %s%s.", when(c.Time), c.Act, report.Printable(c.By), c.Reason, report.Printable(c.Outcome), signed),
@@ -193,8 +193,12 @@ func (v *Verdict) NotProven() []Statement {
 	} else {
 		add("That the host let out all that it had.", "Whoever has the key of its log can have let out less and recorded that.")
 	}
+	v.unvouched(add)
 	add("That the host saw what it says it saw.", "It is the host's own word. Whoever controlled the host when the report was made can have had it say anything.")
 	r, err := report.Decode(b.Report)
+	if _, ok := v.Standing[b.last().Number]; ok && err == nil {
+		add(fmt.Sprintf("That the log %s is that of the host %s.", report.Printable(b.Log), name(r.Host.Name)), "A policy of several logs says whose each is, and not what may be in it."+foreign(b.Log, r.Host.Name))
+	}
 	add("When the report was made, and how long before it was proven to exist.", "Its times are of the host's own clock"+clock(r.Host.Clock)+"."+v.ahead(by))
 	add("That connections which the report joins within the host belong together.", "The join inside each host is that host's word alone.")
 	add("Who a person is.", "The report names accounts, and where sessions came from by what the host recorded of it.")
@@ -206,7 +210,7 @@ func (v *Verdict) NotProven() []Statement {
 			"after the reply, or was lost.")
 	}
 	add("That those who are named in the custody are who they say, and that nobody else saw the report.",
-		"Names and reasons are what was typed on the host, but for requests that were signed. Whoever has the administrator's key and a copy of the store can open it without a record.")
+		"Names and reasons are what was typed on the host; what a signed request asks for and why, its text says. Whoever has the administrator's key and a copy of the store can open it without a record.")
 	add("That a record of custody or of a trace-back has one content only.", "A host that was in an intruder's hands when it wrote one can have prepared two, and shown this one. Of the report there is one.")
 	if len(v.Signed) > 0 {
 		add("When a request was signed, and for which redemption.", "A signature has no time, and whoever has a request can hand it in again.")
@@ -216,6 +220,26 @@ func (v *Verdict) NotProven() []Statement {
 	}
 	add("Who packed this bundle, with what and when.", fmt.Sprintf("It says itself: %s, %s.", report.Printable(b.Agent), b.Day))
 	return all
+}
+
+// unvouched lists the trace-back records for which the policy has nobody vouch.
+func (v *Verdict) unvouched(add func(what, by string)) {
+	for _, r := range v.Bundle.Records {
+		if s, ok := v.Standing[r.Number]; ok && r.Type == "traceback" && !s.Met {
+			add(fmt.Sprintf("That traceback-%d.json existed at any time before this bundle was made.", r.Number), "Too few of the witnesses whom the policy asks for have signed a state of the log that has it.")
+		}
+	}
+	if n := len(v.Bundle.Tracebacks); n > 1 {
+		add(fmt.Sprintf("That the last of the %d trace-back records is more true than those before it.", n), "A host writes one; stopctl chain holds them against each other.")
+	}
+}
+
+// foreign says where a log is not called after a host.
+func foreign(log, host string) string {
+	if strings.HasPrefix(log, host+"/") {
+		return ""
+	}
+	return " This one is not called after that host: another can have put the report into its own log."
 }
 
 // Conclusion is the verdict in a sentence or two.
@@ -228,6 +252,9 @@ func (v *Verdict) Conclusion() string {
 		return fmt.Sprintf("The policy is met: the report existed no later than %s.", when(v.By("report")))
 	case Consistent:
 		return sentence(v.Short()) + " Give the policy, with the keys of the log and its witnesses, that you have from elsewhere than this bundle."
+	}
+	if by := v.By("report"); v.Result == Unmet && !by.IsZero() {
+		return fmt.Sprintf("The report existed no later than %s, by enough witnesses for the policy. Not all of the bundle did: %s", when(by), sentence(report.Printable(v.Why)))
 	}
 	return sentence(v.Short())
 }

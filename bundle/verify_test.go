@@ -218,12 +218,59 @@ func TestRedeemed(t *testing.T) {
 	whole := string(report.Encode(report.Report{Version: report.Version, Kind: report.KindNone, Reason: "no such connection"}))
 	traceback := string(report.EncodeTraceback([]stop.Traceback{{Asked: true, Kind: "token", Token: "s"}}))
 	token := s.keep(whole, traceback)
-	r, err := mustOpen(t, s.bundle(token)).Redeemed()
-	if err != nil || r.Token != token.String() || r.Report.Reason != "no such connection" || len(r.Traceback) != 1 || r.Traceback[0].Kind != "token" {
-		t.Errorf("%+v, %v", r, err)
+	rs, unreadable, err := mustOpen(t, s.bundle(token)).Redeemed()
+	if err != nil || unreadable != 0 || len(rs) != 1 {
+		t.Fatalf("%+v, %d, %v", rs, unreadable, err)
 	}
-	if _, err := mustOpen(t, s.bundle(s.keep("not a report", ""))).Redeemed(); err == nil {
+	if r := rs[0]; r.Token != token.String() || r.Report.Reason != "no such connection" || len(r.Traceback) != 1 || r.Traceback[0].Kind != "token" {
+		t.Errorf("%+v", r)
+	}
+	// What root adds later takes nothing from what is there.
+	for _, later := range []string{"[]", "rubbish"} {
+		if err := s.store.KeepTraceback(t.Context(), token, []byte(later)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rs, unreadable, err = mustOpen(t, s.bundle(token)).Redeemed()
+	if err != nil || unreadable != 1 || len(rs) != 2 || len(rs[0].Traceback) != 1 || len(rs[1].Traceback) != 0 {
+		t.Errorf("%+v, %d, %v", rs, unreadable, err)
+	}
+	if _, _, err := mustOpen(t, s.bundle(s.keep("not a report", ""))).Redeemed(); err == nil {
 		t.Error("what is no report is one")
+	}
+}
+
+// What is no report's own log, what nobody vouches for and what was written again is said.
+func TestWhatIsNotProven(t *testing.T) {
+	s := newSite(t, "stone.example", 1)
+	r := report.Report{Version: report.Version, Kind: report.KindSV}
+	said := func(token stop.Token) string {
+		v, err := mustOpen(t, s.bundle(token)).Verify(s.policyOf("1", s.key.Public()), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(strings.Fields(v.Text()), " ")
+	}
+	for name, own := range map[string]bool{"stone.example": true, "stone": false, "innocent.example": false} {
+		r.Host.Name = name
+		token := s.keep(string(report.Encode(r)), "[]")
+		s.cosign()
+		text := said(token)
+		if strings.Contains(text, "is not called after that host") == own || !strings.Contains(text, "Result") && !strings.Contains(text, "The policy is met") {
+			t.Errorf("%s: %s", name, text)
+		}
+		if strings.Contains(text, "trace-back records is more true") || strings.Contains(text, "Too few of the witnesses") {
+			t.Errorf("%s: %s", name, text)
+		}
+		if err := s.store.KeepTraceback(t.Context(), token, []byte("rubbish")); err != nil {
+			t.Fatal(err)
+		}
+		text = said(token)
+		for _, want := range []string{"The report existed no later than", "Not all of the bundle did: Record", "the last of the 2 trace-back records", "Too few of the witnesses"} {
+			if !strings.Contains(text, want) {
+				t.Errorf("%q is not in %s", want, text)
+			}
+		}
 	}
 }
 

@@ -46,11 +46,11 @@ func setupChain(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 		}
 		var ss []chain.Source
 		for _, f := range args {
-			s, err := readSource(f, keys)
+			copies, err := readSources(f, keys)
 			if err != nil {
 				return fmt.Errorf("%s: %w", f, err)
 			}
-			ss = append(ss, s)
+			ss = append(ss, copies...)
 		}
 		text, err := form(chain.Build(ss))
 		if err != nil {
@@ -61,45 +61,52 @@ func setupChain(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 	}
 }
 
-// readSource reads what redeem printed, or a bundle, and checks that the report is the one that the token names. A bundle is
-// held against the policy, if there is one.
-func readSource(path string, policy []byte) (chain.Source, error) {
+// readSources reads what redeem printed, or a bundle, and checks that the report is the one that the token names. A bundle is
+// held against the policy, if there is one, and is a source for each trace-back record that it has.
+func readSources(path string, policy []byte) ([]chain.Source, error) {
 	b, err := readBounded(path, bundle.MaxSize)
 	if err != nil {
-		return chain.Source{}, err
+		return nil, err
 	}
 	if bundle.Is(b) {
 		return readBundle(b, policy)
 	}
 	r, bytes, err := report.DecodeRedeemed(b)
 	if err != nil {
-		return chain.Source{}, err
+		return nil, err
 	}
 	if got := stop.TokenOf(bytes).String(); got != r.Token {
-		return chain.Source{}, &exitError{exitAltered, fmt.Errorf("the report is not the one of its token: its hash is %s", got)}
+		return nil, &exitError{exitAltered, fmt.Errorf("the report is not the one of its token: its hash is %s", got)}
 	}
-	return chain.Source{Redeemed: r, Standing: chain.Plain}, nil
+	return []chain.Source{{Redeemed: r, Standing: chain.Plain}}, nil
 }
 
-func readBundle(b, policy []byte) (chain.Source, error) {
+func readBundle(b, policy []byte) ([]chain.Source, error) {
 	o, err := bundle.Open(b)
 	if err != nil {
-		return chain.Source{}, coded(err)
+		return nil, coded(err)
 	}
 	v, err := o.Verify(policy, nil)
 	if err != nil {
-		return chain.Source{}, err
+		return nil, err
 	}
-	standing, known := standings[v.Result]
+	standing, known := standingOf[v.Result]
 	if !known {
-		return chain.Source{}, &exitError{exitAltered, errors.New(v.Short())}
+		return nil, &exitError{exitAltered, errors.New(v.Short())}
 	}
-	r, err := o.Redeemed()
-	return chain.Source{Redeemed: r, Standing: standing}, err
+	rs, unreadable, err := o.Redeemed()
+	if err != nil {
+		return nil, err
+	}
+	var ss []chain.Source
+	for _, r := range rs {
+		ss = append(ss, chain.Source{Redeemed: r, Standing: standing, Log: o.Log, Unreadable: unreadable})
+	}
+	return ss, nil
 }
 
-// standings are what verified bundles count for. One with a signature that is not good counts for nothing.
-var standings = map[bundle.Result]chain.Standing{
+// standingOf is what verified bundles count for. One with a signature that is not good counts for nothing.
+var standingOf = map[bundle.Result]chain.Standing{
 	bundle.Met:        chain.Vouched,
 	bundle.Consistent: chain.Consistent,
 	bundle.Unmet:      chain.Unvouched,

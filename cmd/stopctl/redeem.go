@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,10 +42,7 @@ func setupRedeem(fs *flag.FlagSet) func(context.Context, stdio, []string) error 
 		if err != nil {
 			return coded(o.named(args[0], err))
 		}
-		if err := show(std.out, a.Evidence); err != nil {
-			return err
-		}
-		return coded(damage)
+		return errors.Join(show(std.out, a.Evidence), coded(damage))
 	}
 }
 
@@ -216,12 +214,17 @@ func recipientsOf(ids []age.Identity) []age.Recipient {
 	return rs
 }
 
-// tracebacks returns the last trace-back record: each replaces those before it.
-func tracebacks(e evidence.Evidence) ([]stop.Traceback, error) {
-	if len(e.Tracebacks) == 0 {
-		return nil, nil
+// tracebacks returns the last trace-back record that can be read: each replaces those before it. Whoever becomes root on the host can add
+// one that cannot, and takes nothing from the others by it.
+func tracebacks(e evidence.Evidence) (ts []stop.Traceback, err error) {
+	for _, b := range slices.Backward(e.Tracebacks) {
+		ts, why := report.DecodeTraceback(b)
+		if why == nil {
+			return ts, err
+		}
+		err = errors.Join(err, why)
 	}
-	return report.DecodeTraceback(e.Tracebacks[len(e.Tracebacks)-1])
+	return nil, err
 }
 
 func showRaw(w io.Writer, e evidence.Evidence) error {
@@ -230,18 +233,15 @@ func showRaw(w io.Writer, e evidence.Evidence) error {
 }
 
 func showJSON(w io.Writer, e evidence.Evidence) error {
-	ts, err := tracebacks(e)
-	if err != nil {
-		return err
-	}
-	_, err = w.Write(report.EncodeRedeemed(e.Token.String(), e.Report, ts))
-	return err
+	ts, unreadable := tracebacks(e)
+	_, err := w.Write(report.EncodeRedeemed(e.Token.String(), e.Report, ts))
+	return errors.Join(err, altered(unreadable))
 }
 
 // showAs shows a report in a form of chains: it is one of one host.
 func showAs(form func(*chain.Chain) (string, error)) func(io.Writer, evidence.Evidence) error {
 	return func(w io.Writer, e evidence.Evidence) error {
-		r, err := decoded(e)
+		r, unreadable, err := decoded(e)
 		if err != nil {
 			return err
 		}
@@ -250,27 +250,35 @@ func showAs(form func(*chain.Chain) (string, error)) func(io.Writer, evidence.Ev
 			return err
 		}
 		_, err = io.WriteString(w, text)
-		return err
+		return errors.Join(err, altered(unreadable))
 	}
 }
 
 func showText(w io.Writer, e evidence.Evidence) error {
-	r, err := decoded(e)
+	r, unreadable, err := decoded(e)
 	if err != nil {
 		return err
 	}
 	_, err = io.WriteString(w, report.Text(r.Report)+report.TracebackText(r.Traceback))
-	return err
+	return errors.Join(err, altered(unreadable))
 }
 
-// decoded is the report with its trace-backs.
-func decoded(e evidence.Evidence) (report.Redeemed, error) {
+// decoded is the report with its trace-backs, as far as they can be read.
+func decoded(e evidence.Evidence) (_ report.Redeemed, unreadable, err error) {
 	r, err := report.Decode(e.Report)
 	if err != nil {
-		return report.Redeemed{}, err
+		return report.Redeemed{}, nil, err
 	}
-	ts, err := tracebacks(e)
-	return report.Redeemed{Token: e.Token.String(), Report: r, Traceback: ts}, err
+	ts, unreadable := tracebacks(e)
+	return report.Redeemed{Token: e.Token.String(), Report: r, Traceback: ts}, unreadable, nil
+}
+
+// altered is the error of trace-back records that cannot be read.
+func altered(unreadable error) error {
+	if unreadable == nil {
+		return nil
+	}
+	return &exitError{exitAltered, fmt.Errorf("a trace-back record is left out: %w", unreadable)}
 }
 
 // listTime is as in reports.

@@ -33,11 +33,12 @@ func setupVerify(fs *flag.FlagSet) func(context.Context, stdio, []string) error 
 			}
 			signers = append(sshsig.Signers{}, signers...) // nobody is a list, too
 		}
-		var wrong []error
+		var wrong, unknown []error
 		for i, path := range args {
 			v, err := verify(path, text, signers)
 			if e := (*exitError)(nil); err != nil && !errors.As(err, &e) {
-				return fmt.Errorf("%s: %w", path, err) // nothing was found out
+				unknown = append(unknown, fmt.Errorf("%s: %w", path, err)) // nothing was found out
+				continue
 			}
 			if err != nil {
 				wrong = append(wrong, fmt.Errorf("%s: %w", path, err))
@@ -51,9 +52,9 @@ func setupVerify(fs *flag.FlagSet) func(context.Context, stdio, []string) error 
 			}
 		}
 		if len(wrong) > 0 {
-			return &exitError{exitAltered, errors.Join(wrong...)}
+			return &exitError{exitAltered, errors.Join(append(wrong, unknown...)...)}
 		}
-		return nil
+		return errors.Join(unknown...)
 	}
 }
 

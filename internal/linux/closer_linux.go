@@ -322,7 +322,11 @@ func copyDescriptor(pid, tid, n int) (int, error) {
 func (s *snapshot) holds(ctx context.Context, d procDir, r ref, o object) bool {
 	var st unix.Statx_t
 	if err := statFD(d.fd, append([]byte(r.path()), 0), &st); err != nil {
-		return r.told != 0 && (err == unix.EACCES || err == unix.EPERM) // the kernel told it, and nobody else may look
+		if r.told == 0 || err != unix.EACCES && err != unix.EPERM {
+			return false
+		}
+		_, err := d.stat()
+		return err == nil // the kernel told it, and nobody else may look
 	}
 	is := objectOf(&st, s.pipeDev)
 	if is == o {

@@ -34,7 +34,9 @@ func (s *snapshot) rings(ctx context.Context) map[object][]fixedHold {
 	ix.settle(ctx, s.root, object{class: anonObject})
 	until := part(ctx, 4)
 	for o := range ix.first {
-		if o.class != anonObject || o == shared {
+		// Instances are on the file system of anonymous files (anon_inode_create_getfile in fs/anon_inodes.c); pidfds, of which
+		// there are many, are on one of their own.
+		if o.class != anonObject || o == shared || o.dev != shared.dev {
 			continue
 		}
 		known := map[int32]bool{}
@@ -60,12 +62,12 @@ func (s *snapshot) ring(ctx context.Context, r ref, o object) {
 		return
 	}
 	defer d.close()
-	st, err := d.stat()
-	if err != nil {
-		return
-	}
 	target, _ := d.link(r.path())
 	if target != "anon_inode:[io_uring]" {
+		return
+	}
+	st, err := d.stat()
+	if err != nil {
 		return
 	}
 	files, err := ringFiles(d, r)

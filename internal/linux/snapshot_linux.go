@@ -36,6 +36,7 @@ type snapshot struct {
 	traced    map[int][]int       // by who traces them
 	handles   map[int]procDir     // see handle
 	order     []int               // their pids, the first opened first
+	starts    map[int]uint64      // when their processes started, by the handle's descriptor; see start
 	audited   map[uint32][]int    // processes of each audit session
 	gaps      []host.Gap
 }
@@ -63,7 +64,7 @@ func (h *Host) Snapshot(context.Context) (host.Snapshot, error) {
 	}
 	return &snapshot{root: root, pipeDev: dev, shmDev: memory, spaceSet: h.newSpaces(),
 		processes: map[int]processRead{}, holders: map[host.Object][]host.Holder{}, mapped: map[object]object{},
-		queueFS: map[uint64]bool{}, sysv: map[uint64]*sysv{}, looked: map[object]map[object][]ref{}, traced: map[int][]int{}, handles: map[int]procDir{}, kinds: map[host.Object]host.Descriptor{}}, nil
+		queueFS: map[uint64]bool{}, sysv: map[uint64]*sysv{}, looked: map[object]map[object][]ref{}, traced: map[int][]int{}, handles: map[int]procDir{}, starts: map[int]uint64{}, kinds: map[host.Object]host.Descriptor{}}, nil
 }
 
 // pipeDevice returns the device number of the kernel's file system of pipes, which tells them from FIFOs.
@@ -204,12 +205,28 @@ func (s *snapshot) handle(pid int) (procDir, error) {
 		return procDir{}, err
 	}
 	if len(s.order) == maxHandles {
-		s.handles[s.order[0]].close()
+		oldest := s.handles[s.order[0]]
+		delete(s.starts, oldest.fd) // the number will be another's
+		oldest.close()
 		delete(s.handles, s.order[0])
 		s.order = s.order[1:]
 	}
 	s.handles[pid], s.order = d, append(s.order, pid)
 	return d, nil
+}
+
+// start returns when a process started, in ticks, read once for a handle: nothing that the process does changes it
+// (de_thread in fs/exec.c hands it on with the pid). That the process still runs it does not say.
+func (s *snapshot) start(d procDir) (uint64, error) {
+	if t, ok := s.starts[d.fd]; ok {
+		return t, nil
+	}
+	st, err := d.stat()
+	if err != nil {
+		return 0, err
+	}
+	s.starts[d.fd] = st.start
+	return st.start, nil
 }
 
 // maxModes is of how many descriptors that one process has of one object the modes are read. Very many are
@@ -223,19 +240,23 @@ func (s *snapshot) holder(ctx context.Context, refs []ref, o object, name host.O
 		h.FDs = append(h.FDs, int(r.fd))
 	}
 	h.FDs = slices.Compact(h.FDs)
-	d, err := s.handle(h.PID)
-	if err == nil {
-		var st stat
-		st, err = d.stat()
-		h.Start = st.start
-	}
-	if err != nil {
+	lost := func() (host.Holder, bool) {
 		s.gaps = append(s.gaps, host.Gap{PID: h.PID, What: "process", Why: "it ended while the host was looked at"})
 		return host.Holder{}, false
+	}
+	d, err := s.handle(h.PID)
+	if err != nil {
+		return lost()
+	}
+	if h.Start, err = s.start(d); err != nil {
+		return lost()
 	}
 	// Another daemon may have had a copy for a moment (see socket), as may whoever was just closing it; and the
 	// pid may be another process's by now.
 	if !slices.ContainsFunc(refs[:min(len(refs), maxModes)], func(r ref) bool { return s.holds(ctx, d, r, o) }) {
+		if _, err := d.stat(); err != nil {
+			return lost()
+		}
 		s.gaps = append(s.gaps, host.Gap{PID: h.PID, What: "descriptors", Why: "they changed while the host was looked at"})
 		return host.Holder{}, false
 	}

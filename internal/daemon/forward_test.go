@@ -119,7 +119,7 @@ func TestLogServer(t *testing.T) {
 		}
 	}
 	send := func(s *logServer, line string) error {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		return s.send(ctx, forwardedLine{[]byte(line), 3})
 	}

@@ -37,12 +37,12 @@ lint:
 	$(GO) run $(STATICCHECK) ./...
 
 unit:
-	$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v /integration)
+	$(GO) test -race -timeout 60m $$($(GO) list ./... | grep -v /integration)
 
 # As root the tests between hosts must run; a skip is a failure.
 integration: build
 	@if [ "$$(id -u)" = 0 ]; then \
-	  STOPD_REQUIRE_NETNS=1 $(GO) test -count=1 -timeout 20m ./integration/...; \
+	  STOPD_REQUIRE_NETNS=1 $(GO) test -count=1 -timeout 60m ./integration/...; \
 	else echo "not root: the tests between hosts are left out" >&2; fi
 
 # The counted loops at the figure that is claimed: a hundred kills of the store's writer and twenty thousand acknowledged tokens,

@@ -97,11 +97,28 @@ func TestAskContext(t *testing.T) {
 	})
 }
 
-// A deadline of a loopback connection, not of a pipe.
+// A due is a context whose deadline passes when it is told.
+type due struct {
+	context.Context
+	passed chan struct{}
+}
+
+func (d due) Done() <-chan struct{} { return d.passed }
+
+func (d due) Err() error {
+	select {
+	case <-d.passed:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
+}
+
+// A deadline of a loopback connection, not of a pipe: it passes once the host has the question.
 func TestAskTCPDeadline(t *testing.T) {
-	d := serve(t, func(conn *net.TCPConn, _ string) { silent(conn) })
-	c := &Client{Timeout: 50 * time.Millisecond}
-	got, err := c.Ask(t.Context(), d.addr, svRec)
+	ctx := due{t.Context(), make(chan struct{})}
+	d := serve(t, func(conn *net.TCPConn, _ string) { close(ctx.passed); silent(conn) })
+	got, err := (&Client{Timeout: time.Hour}).Ask(ctx, d.addr, svRec)
 	if got != (Answer{}) || !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("Ask gives %+v, %v", got, err)
 	}

@@ -294,13 +294,14 @@ func TestAskAgainFails(t *testing.T) {
 }
 
 func TestAskNobody(t *testing.T) {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	// The end of a connection has a port that nobody listens on, nor can as long as it lasts.
+	d := serve(t, func(conn *net.TCPConn, _ string) { silent(conn) })
+	held, err := net.Dial("tcp4", d.addr.String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := l.Addr().(*net.TCPAddr).AddrPort()
-	l.Close()
-	got, err := new(Client).Ask(t.Context(), addr, svRec)
+	t.Cleanup(func() { held.Close() })
+	got, err := new(Client).Ask(t.Context(), held.LocalAddr().(*net.TCPAddr).AddrPort(), svRec)
 	if got != (Answer{}) || !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("asking a closed port gives %+v, %v", got, err)
 	}

@@ -122,7 +122,7 @@ func TestKeysAreErased(t *testing.T) {
 // waitClosed waits until the open batch is closed.
 func waitClosed(t *testing.T, s *Store) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(2 * time.Minute); ; {
 		closed := false
 		s.inBetween(t.Context(), func() { closed = s.batch == nil })
 		if closed {

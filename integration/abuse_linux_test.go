@@ -62,7 +62,7 @@ const pooled = 32
 func (s *stage) flat(before load) {
 	s.t.Helper()
 	var after load
-	ctx, cancel := context.WithTimeout(s.ctx, 15*time.Second)
+	ctx, cancel := context.WithTimeout(s.ctx, time.Minute)
 	defer cancel()
 	err := netlab.WaitFor(ctx, func() (bool, error) {
 		after = s.load()

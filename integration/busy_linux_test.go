@@ -37,7 +37,7 @@ func TestBusyHost(t *testing.T) {
 // a few processes, so that none needs too many descriptors.
 func (w *world) crowd(t *testing.T, processes, each, clients int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	t.Cleanup(cancel)
 	const port = 6000
 	start := func(h *netlab.Host, name string, args ...string) {

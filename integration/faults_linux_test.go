@@ -12,10 +12,10 @@ import (
 
 // The faults of internal/daemon's TestFaults, on a host with an intruder's relay: asked about, it has a previous host, which
 // answers.
-func TestFaults(t *testing.T) { daemonTest(t, "TestFaults", 5*time.Minute, time.Hour) }
+func TestFaults(t *testing.T) { daemonTest(t, "TestFaults", 15*time.Minute, time.Hour) }
 
 // So with the steady load of its TestSteady.
-func TestSteady(t *testing.T) { daemonTest(t, "TestSteady", 5*time.Minute, 40*time.Minute) }
+func TestSteady(t *testing.T) { daemonTest(t, "TestSteady", 15*time.Minute, 40*time.Minute) }
 
 // daemonTest runs a test of internal/daemon on b, about a connection that has a previous host.
 func daemonTest(t *testing.T, name string, limit, soak time.Duration) {

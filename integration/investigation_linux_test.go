@@ -57,7 +57,7 @@ func (c *investigation) read(on, path string) string {
 func newInvestigation(t *testing.T) *investigation {
 	t.Helper()
 	netlab.Require(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	t.Cleanup(cancel)
 	c := &investigation{t: t, ctx: ctx, hosts: map[string]*netlab.Host{}, sites: map[string]*site.Site{}}
 	bin, err := build(ctx)

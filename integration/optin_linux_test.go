@@ -34,7 +34,7 @@ type namesLab struct {
 
 func newNamesLab(t *testing.T) *namesLab {
 	netlab.Require(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	t.Cleanup(cancel)
 	n := &namesLab{t: t, ctx: ctx}
 	bin, err := build(ctx)
@@ -267,7 +267,7 @@ func TestOptIn(t *testing.T) {
 		if a, b := n.reply(n.asks, alices, ""), n.reply(n.peer, alicesPeer, ""); a != token || b != peerToken {
 			t.Errorf("home that does not answer: %q, peer: %q", a, b)
 		}
-		if took := time.Since(began); took > 10*time.Second { // two clients, and a machine as loaded as may be
+		if took := time.Since(began); took > time.Minute { // two clients, and a machine as loaded as may be
 			t.Errorf("after %s", took)
 		}
 		if n.unread() == before {

@@ -35,7 +35,7 @@ type installation struct {
 func install(t *testing.T) *installation {
 	t.Helper()
 	netlab.Require(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	t.Cleanup(cancel)
 	i := &installation{t: t, ctx: ctx}
 	bin, err := build(ctx)

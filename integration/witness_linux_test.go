@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +25,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/stopd/stopd/evidence/translog"
+	"github.com/stopd/stopd/internal/netlab"
 )
 
 var litewitness struct {
@@ -87,18 +89,24 @@ func startWitness(t *testing.T, name, origin, logKey string) *liteWitness {
 	}
 	w := &liteWitness{dir: t.TempDir(), name: name, key: signer.Verifier().String(), print: ssh.FingerprintSHA256(sshKey)}
 	serveAgent(t, filepath.Join(w.dir, "agent"), private)
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.address = free.Addr().String()
+	w.address = freeAddress(t)
 	w.url = "http://" + w.address
-	free.Close()
 	w.start(t)
 	if out, err := exec.Command("sqlite3", filepath.Join(w.dir, "db"), knowsLog(t, origin, logKey)).CombinedOutput(); err != nil {
 		t.Fatalf("sqlite3: %v %s", err, out)
 	}
 	return w
+}
+
+// freeAddress is one of loopback at which nobody else listens until the test has ended.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	at, free, err := netlab.FreePort(netip.MustParseAddr("127.0.0.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(free)
+	return at.String()
 }
 
 // knowsLog is what witnessctl add-log and add-key do to the database of a litewitness.
@@ -294,12 +302,7 @@ func newWitnessed(t *testing.T) *witnessed {
 	if out, err := exec.Command("go", "build", "-o", root, "../cmd/stopd", "../cmd/stopctl").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.address = free.Addr().String()
-	free.Close()
+	w.address = freeAddress(t)
 	if code, out := w.stopctl("init", "-dir", w.dir, "-listen", w.address); code != 0 {
 		t.Fatal(out)
 	}

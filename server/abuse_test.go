@@ -158,10 +158,10 @@ func TestFlood(t *testing.T) {
 					var start time.Time
 					reply, tries := "", 0
 					for reply == "" && tries < c.tries {
-						start = time.Now()
 						if tries > 0 {
 							time.Sleep(3 * time.Millisecond) // or all tries meet the same moment
 						}
+						start = time.Now()
 						reply = once(t, s, c.asker, line)
 						tries++
 					}

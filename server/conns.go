@@ -145,8 +145,10 @@ func (cs *conns) waiting(c *conn) bool {
 	return !c.last
 }
 
-func (cs *conns) working(c *conn) {
+// working notes that a connection has had a line; false where it has made room meanwhile, and no reply would arrive.
+func (cs *conns) working(c *conn) bool {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	c.since, c.asked = time.Time{}, true
+	return cs.open[c]
 }

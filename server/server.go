@@ -176,7 +176,9 @@ func (s *Server) converse(ctx context.Context, nc *conn) {
 			}
 			return // it ended, or was silent for too long
 		}
-		s.conns.working(nc)
+		if !s.conns.working(nc) {
+			return // what is not answered is not counted, nor followed
+		}
 		cfg = s.config.Load()
 		if !nc.secure && cfg.peer(nc.from).Pin != "" {
 			s.Counters.PlainRefused.Add(1)

@@ -152,7 +152,7 @@ func TestPinned(t *testing.T) {
 	if got := secured(t, raw(t, s, "127.0.0.3", 40000), stolen).ask("1 , 2\r\n"); got != "" {
 		t.Errorf("with a certificate without its key the reply is %q", got)
 	}
-	for deadline := time.Now().Add(30 * time.Second); s.Counters.FailedHandshakes.Load()-failed != 3; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); s.Counters.FailedHandshakes.Load()-failed != 3; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d handshakes failed", s.Counters.FailedHandshakes.Load()-failed)
 		}

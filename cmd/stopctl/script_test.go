@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -19,6 +20,8 @@ import (
 
 	"filippo.io/age"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/stopd/stopd/internal/netlab"
 )
 
 func TestMain(m *testing.M) {
@@ -154,7 +157,7 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 
 // wait waits for a state.
 func wait(ts *testscript.TestScript, what string, state func() bool) {
-	for deadline := time.Now().Add(30 * time.Second); !state(); {
+	for deadline := time.Now().Add(2 * time.Minute); !state(); {
 		if time.Now().After(deadline) {
 			ts.Fatalf("it never came: %s", what)
 		}
@@ -174,12 +177,12 @@ func readenv(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], strings.TrimSpace(string(b)))
 }
 
-// freeport NAME sets a variable to a port that nobody listens on.
+// freeport NAME sets a variable to a port that nobody else listens on until the script ends.
 func freeport(ts *testscript.TestScript, _ bool, args []string) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	at, free, err := netlab.FreePort(netip.MustParseAddr("127.0.0.1"))
 	ts.Check(err)
-	defer l.Close()
-	ts.Setenv(args[0], strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+	ts.Defer(free)
+	ts.Setenv(args[0], strconv.Itoa(int(at.Port())))
 }
 
 // answers ADDR waits until somebody does.

@@ -94,7 +94,7 @@ func (s *site) start(t testing.TB) *supervisor {
 }
 
 // stateTime is how long a daemon of tests may take to come to a state, on a machine that is busy.
-const stateTime = 30 * time.Second
+const stateTime = 2 * time.Minute
 
 // eventually waits until something is so. Where it is not within a time, that ends the test, with what is said then.
 func eventually(t testing.TB, within time.Duration, is func() bool, otherwise func() string) {

@@ -138,6 +138,8 @@ func (r *round) run(step int, victim role, signal syscall.Signal) {
 	if victim == supervisorRole && signal == syscall.SIGSTOP {
 		syscall.Kill(before[victim], syscall.SIGCONT)
 	}
+	others := r.acknowledged()
+	r.wait(backWithin, "those who ask all the time are answered", func() bool { return r.acknowledged() >= others+3 })
 	r.fresh(victim, descriptors)
 	cancel()
 	wait()
@@ -177,9 +179,7 @@ func (r *round) halfALine(strike func()) {
 	}
 	defer c.Close()
 	fmt.Fprintf(c, "%d , ", r.local.Port())
-	if !r.answers() {
-		r.Fatal("no answer beside half a line")
-	}
+	r.wait(backWithin, "the daemon answers beside half a line", r.answers)
 	strike()
 	c.SetDeadline(time.Now().Add(time.Second))
 	fmt.Fprintf(c, "%d\r\n", r.remote.Port())

@@ -44,7 +44,7 @@ func newLog(t *testing.T) *translog.Log {
 func TestForwarder(t *testing.T) {
 	log := newLog(t)
 	var said bytes.Buffer
-	back := make(chan struct{})
+	back, failed := make(chan struct{}), make(chan struct{}, 1)
 	told := make(chan forwardedLine, 2*maxForwarding)
 	f := newForwarder(log, "host.example/stopd/1", func(ctx context.Context, l forwardedLine) error {
 		select {
@@ -52,11 +52,16 @@ func TestForwarder(t *testing.T) {
 			told <- l
 			return nil
 		default:
+			select {
+			case failed <- struct{}{}:
+			default:
+			}
 			return errors.New("nobody there")
 		}
 	}, slog.New(slog.NewTextHandler(&said, nil)))
 	f.retry = time.Millisecond
 	go f.run()
+	<-failed
 	const extra = 10
 	for n := range maxForwarding + extra {
 		if err := log.Append([]translog.Leaf{{Time: time.Unix(int64(n), 0)}}); err != nil {
@@ -119,7 +124,7 @@ func TestLogServer(t *testing.T) {
 		}
 	}
 	send := func(s *logServer, line string) error {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		return s.send(ctx, forwardedLine{[]byte(line), 3})
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -24,6 +23,7 @@ import (
 	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/evidence"
 	"github.com/stopd/stopd/evidence/translog"
+	"github.com/stopd/stopd/internal/netlab"
 )
 
 // What of the environment says what this program is to do.
@@ -50,7 +50,7 @@ const supervisorRole role = "supervisor"
 // backWithin is how long a daemon may take to answer again: ending what does not end takes endTime, and starting is short. A
 // process that hangs is noticed after two answers that it owes.
 const (
-	backWithin    = endTime + 15*time.Second
+	backWithin    = endTime + time.Minute // on a machine that is busy
 	noticedWithin = 2*(watchEvery+answerTime) + backWithin
 )
 
@@ -74,7 +74,7 @@ type round struct {
 
 func newRound(t *testing.T, local, remote netip.AddrPort) *round {
 	s := newSite(t)
-	r := &round{T: t, site: s, to: freePort(local.Addr()), local: local, remote: remote, sid: rand.Uint64(), seen: map[int]bool{}}
+	r := &round{T: t, site: s, to: freePort(t, local.Addr()), local: local, remote: remote, sid: rand.Uint64(), seen: map[int]bool{}}
 	c := &s.cfg
 	c.Volatile = true // on a host of a lab nothing else is there
 	c.Listen, c.OnBehalf = []string{r.to.String()}, []Network{{netip.PrefixFrom(local.Addr(), local.Addr().BitLen())}}
@@ -86,15 +86,15 @@ func newRound(t *testing.T, local, remote netip.AddrPort) *round {
 	return r
 }
 
-// freePort is a port of an address that nobody listens on, and that no connection gets by itself (ip_local_port_range, ip(7)).
-func freePort(a netip.Addr) netip.AddrPort {
-	for {
-		at := netip.AddrPortFrom(a, uint16(20000+rand.IntN(12000)))
-		if l, err := net.Listen("tcp", at.String()); err == nil {
-			l.Close()
-			return at
-		}
+// freePort is a port of an address that nobody else listens on until the test has ended.
+func freePort(t *testing.T, a netip.Addr) netip.AddrPort {
+	t.Helper()
+	at, free, err := netlab.FreePort(a)
+	if err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(free)
+	return at
 }
 
 // start starts a daemon of its own.
@@ -210,6 +210,13 @@ func (r *round) descriptors() int {
 	return len(files)
 }
 
+// acknowledged is how many tokens there are.
+func (r *round) acknowledged() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.tokens)
+}
+
 // finish ends the daemon as a service manager does, and holds what it kept to what it acknowledged.
 func (r *round) finish() {
 	if err := syscall.Kill(r.cmd.Process.Pid, syscall.SIGTERM); err != nil {
@@ -248,9 +255,6 @@ func (r *round) finish() {
 	}
 	if err := store.Close(); err != nil {
 		r.Error(err)
-	}
-	if len(r.tokens) < 3 {
-		r.Errorf("%d tokens: nobody asked", len(r.tokens))
 	}
 	r.audit(key)
 }

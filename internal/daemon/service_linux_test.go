@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -101,7 +102,7 @@ func TestNotify(t *testing.T) {
 		if err := notify("READY=1"); err != nil {
 			t.Fatal(err)
 		}
-		l.SetReadDeadline(time.Now().Add(10 * time.Second))
+		l.SetReadDeadline(time.Now().Add(stateTime))
 		b := make([]byte, 100)
 		n, err := l.Read(b)
 		if err != nil || string(b[:n]) != "READY=1" {
@@ -132,7 +133,7 @@ func TestReloadIsTold(t *testing.T) {
 		d.reload()
 		for _, want := range []string{"RELOADING=1\nMONOTONIC_USEC=", "READY=1"} {
 			b := make([]byte, 100)
-			l.SetReadDeadline(time.Now().Add(10 * time.Second))
+			l.SetReadDeadline(time.Now().Add(stateTime))
 			if n, err := l.Read(b); err != nil || !strings.HasPrefix(string(b[:n]), want) {
 				t.Errorf("%q, %v, want %q", b[:n], err, want)
 			}
@@ -166,12 +167,7 @@ func TestListen(t *testing.T) {
 		t.Errorf("a port in use: %v", err)
 	}
 	// One that cannot be opened closes those before it.
-	first, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	free := first.Addr().String()
-	first.Close()
+	free := freePort(t, netip.MustParseAddr("127.0.0.1")).String()
 	if _, err := listeners(Config{Listen: []string{free, l.Addr().String()}}); !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), l.Addr().String()) {
 		t.Errorf("listeners: %v", err)
 	}

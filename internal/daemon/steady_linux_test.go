@@ -92,7 +92,7 @@ func TestSteady(t *testing.T) {
 	}
 	a, b, _ := strings.Cut(about, " ")
 	r := newRound(t, netip.MustParseAddrPort(a), netip.MustParseAddrPort(b))
-	r.cfg.Metrics.Listen = freePort(netip.AddrFrom4([4]byte{127, 0, 0, 1})).String()
+	r.cfg.Metrics.Listen = freePort(t, netip.AddrFrom4([4]byte{127, 0, 0, 1})).String()
 	r.cfg.Traceback.Window, r.cfg.Limits.Idle = Duration{10 * time.Second}, Duration{5 * time.Second}
 	r.cfg.Reply.Slots = Defaults().Reply.Slots
 	r.write(t)

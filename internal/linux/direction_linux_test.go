@@ -201,6 +201,7 @@ func TestDirectionRandom(t *testing.T) {
 			for i, truth := range []host.Direction{host.Outbound, host.Inbound} {
 				if look(t, h, ends[i], "", truth) == host.UnknownDirection {
 					unknown++
+					waitFor(t, "what was sent has arrived and the direction is told", func() bool { return look(t, h, ends[i], "", truth) == truth })
 				}
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -74,9 +75,13 @@ func TestRecord(t *testing.T) {
 	connect(t, x, &unix.SockaddrUnix{Name: dir + "/stream"})
 	y := accept(t, l)
 	d := socket(t, unix.AF_UNIX, unix.SOCK_DGRAM, 0)
-	bind(t, d, &unix.SockaddrUnix{Name: "@stopd\x00test"})
+	name := "@stopd\x00test"
+	if !*update {
+		name += strconv.Itoa(os.Getpid()) // as the same test may run beside
+	}
+	bind(t, d, &unix.SockaddrUnix{Name: name})
 	e := socket(t, unix.AF_UNIX, unix.SOCK_DGRAM, 0)
-	connect(t, e, &unix.SockaddrUnix{Name: "@stopd\x00test"})
+	connect(t, e, &unix.SockaddrUnix{Name: name})
 	if err := unix.Shutdown(fd(x), unix.SHUT_WR); err != nil {
 		t.Fatal(err)
 	}

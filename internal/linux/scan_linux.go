@@ -57,16 +57,23 @@ type position struct {
 	offset   int64
 }
 
-// scan reads the descriptors of all processes, on all processors. At the context's deadline it ends with a
-// gap for each process that was not read whole. Once each has had a turn, those with very many descriptors
-// have half of the time: the rest is for whoever is found.
+// scan reads the descriptors of all processes.
 func scan(ctx context.Context, root int, pipeDev uint64) *index {
 	pids, err := listPIDs(root)
-	ix := &index{first: map[object]int32{}, threads: map[int][]int{}}
+	slices.Reverse(pids) // the newest first: should the time not suffice, they are the likelier ones
+	ix := scanThese(ctx, root, pipeDev, pids)
 	if err != nil {
 		ix.gaps = append(ix.gaps, host.Gap{What: "processes", Why: err.Error()})
 	}
-	slices.Reverse(pids) // the newest first: should the time not suffice, they are the likelier ones
+	slices.SortStableFunc(ix.gaps, func(a, b host.Gap) int { return a.PID - b.PID })
+	return ix
+}
+
+// scanThese reads the descriptors of processes, on all processors. At the context's deadline it ends with a
+// gap for each process that was not read whole. Once each has had a turn, those with very many descriptors
+// have half of the time: the rest is for whoever is found.
+func scanThese(ctx context.Context, root int, pipeDev uint64, pids []int) *index {
+	ix := &index{first: map[object]int32{}, threads: map[int][]int{}}
 	todo := make([]position, len(pids))
 	for i, pid := range pids {
 		todo[i] = position{pid: int32(pid)}
@@ -87,7 +94,6 @@ func scan(ctx context.Context, root int, pipeDev uint64) *index {
 		}
 		todo = ix.round(ctx, root, pipeDev, todo, first)
 	}
-	slices.SortStableFunc(ix.gaps, func(a, b host.Gap) int { return a.PID - b.PID })
 	return ix
 }
 

@@ -14,7 +14,7 @@ import (
 )
 
 // endLimit bounds the wait for an init that was told to end.
-const endLimit = 10 * time.Second
+const endLimit = time.Minute
 
 // control is the lab's hold on one init: closing conn ends it.
 type control struct {

@@ -16,7 +16,7 @@ import (
 
 // outputLimit bounds the wait for the output of a command that has ended, which a program it left
 // behind may hold open.
-const outputLimit = 5 * time.Second
+const outputLimit = time.Minute
 
 // environ is the whole environment of a program of u.
 func environ(u user) []string {
@@ -196,9 +196,9 @@ func (d *Daemon) Signal(sig syscall.Signal) error {
 }
 
 // Stop asks the daemon to end, with SIGTERM, and returns when it has; nil if it had ended before.
-// One that does not obey within ctx, or 5 seconds, is killed, which is an error.
+// One that does not obey within ctx, or a minute, is killed, which is an error.
 func (d *Daemon) Stop(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	select {
 	case <-d.exit.done:

@@ -334,7 +334,7 @@ func TestClose(t *testing.T) {
 // TestOwnerKilled kills a process that has a lab, such that it can clean up nothing.
 func TestOwnerKilled(t *testing.T) {
 	Require(t)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute) // packages may have to be fetched
 	defer cancel()
 	owner := exec.CommandContext(ctx, "/proc/self/exe")
 	owner.Env = append(os.Environ(), ownerEnv+"=1")

@@ -56,7 +56,7 @@ func v6(n byte) netip.Prefix {
 func newLab(t *testing.T, hosts int, packages ...string) (context.Context, *Lab, []*Host) {
 	t.Helper()
 	Require(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute) // packages may have to be fetched
 	t.Cleanup(cancel)
 	l, err := New(ctx, packages...)
 	if err != nil {

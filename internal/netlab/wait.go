@@ -7,10 +7,10 @@ import (
 )
 
 // waitLimit bounds a wait whose context has no deadline: a test that waits for ever tells nothing.
-const waitLimit = 30 * time.Second
+const waitLimit = 2 * time.Minute
 
 // WaitFor calls cond until it returns true, and nil is returned then. An error of cond ends the wait.
-// When ctx ends first, the error wraps its cause; a ctx without a deadline gets one of 30 seconds.
+// When ctx ends first, the error wraps its cause; a ctx without a deadline gets one of two minutes.
 func WaitFor(ctx context.Context, cond func() (bool, error)) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc

@@ -12,16 +12,8 @@ import (
 
 // TestLinks follows the links of all pages to files of the repository, and to the headings of pages.
 func TestLinks(t *testing.T) {
-	var pages []string
-	for _, pattern := range []string{"*.md", "docs/*.md", "docs/*/*.md", "*/*.md", "testdata/*/*.md"} {
-		found, err := filepath.Glob(pattern)
-		if err != nil {
-			t.Fatal(err)
-		}
-		pages = append(pages, found...)
-	}
 	followed := 0
-	for _, page := range pages {
+	for _, page := range pages(t) {
 		for _, m := range regexp.MustCompile(`\]\(([^)\s]+)\)`).FindAllStringSubmatch(withoutCode(t, page), -1) {
 			to, err := url.Parse(m[1])
 			if err != nil || to.Scheme != "" {
@@ -42,6 +34,36 @@ func TestLinks(t *testing.T) {
 	if followed < 100 {
 		t.Errorf("only %d links were followed", followed)
 	}
+}
+
+// TestNamedTests looks for the tests that pages name, as `directory.TestName/subtest`.
+func TestNamedTests(t *testing.T) {
+	exist := testsOf(t)
+	named := 0
+	for _, page := range pages(t) {
+		for _, m := range regexp.MustCompile("`([a-z/]+\\.(?:Test|Fuzz)[A-Z][^`]*)`").FindAllStringSubmatch(withoutCode(t, page), -1) {
+			named++
+			if !exist.have(m[1]) {
+				t.Errorf("%s: there is no test %s", page, m[1])
+			}
+		}
+	}
+	if named < 300 {
+		t.Errorf("only %d tests are named", named)
+	}
+}
+
+// pages are all of the repository.
+func pages(t *testing.T) (all []string) {
+	t.Helper()
+	for _, pattern := range []string{"*.md", "*/*.md", "*/*/*.md"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, found...)
+	}
+	return all
 }
 
 func withoutCode(t *testing.T, page string) string {

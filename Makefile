@@ -10,7 +10,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
 # Debian packages that the tests use on the machine itself. Servers that only tests need are unpacked
 # into a test host's own root, never installed (internal/netlab).
-PACKAGES    := iproute2 util-linux mandoc sqlite3 openssh-client unzip zip openssl
+PACKAGES    := iproute2 util-linux mandoc sqlite3 openssh-client unzip zip openssl age
 
 .PHONY: build demo test unit integration soak lint fuzz compiler generate program generated recordings dictionary bench cross man packages clean
 

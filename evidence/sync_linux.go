@@ -16,3 +16,12 @@ func syncData(f *os.File) error {
 		}
 	}
 }
+
+// nameless makes a file in dir that nobody finds, and that is gone when it is closed (open(2), O_TMPFILE).
+func nameless(dir string) (*os.File, error) {
+	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, os.NewSyscallError("open", err)
+	}
+	return os.NewFile(uintptr(fd), dir), nil
+}

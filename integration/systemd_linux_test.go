@@ -7,7 +7,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/stopd/stopd/host"
 	"github.com/stopd/stopd/internal/netlab"
+	"github.com/stopd/stopd/report"
 )
 
 // systemdPackages are what the hosts of the world have where b runs systemd.
@@ -152,4 +154,39 @@ func TestSystemdJob(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A batch job: the batch system's daemon has put it into a control group, as Slurm does. Its user has the environment say that it
+// is another, submitted from elsewhere.
+func TestBatchJob(t *testing.T) {
+	theSystemdWorld(t).scenario(t, "SV_REC", func(s *stage) trail {
+		// From a file, since systemd changes what is after a $.
+		s.must(s.b.Host.WriteFile("/usr/local/bin/step", []byte(`#!/bin/sh -e
+g=/sys/fs/cgroup$(sed -n s/^0:://p /proc/self/cgroup)/job_42/step_0/user/task_0
+mkdir -p $g
+echo $$ >$g/cgroup.procs
+export SLURM_JOB_ID=43 SLURM_SUBMIT_HOST=d
+exec setpriv --reuid mallory --regid mallory --init-groups sh -c '`+s.relayOf()+`'
+`), 0o755, "root"))
+		s.onB("systemd-run", "--quiet", "--collect", "systemd-run", "--scope", "--quiet", "--collect", fmt.Sprintf("--unit=b%d_slurmstepd", s.port), "--slice=system.slice",
+			"--property=Delegate=yes", "/usr/local/bin/step")
+		s.connect(s.port)
+		tr := s.through("sh", "nc.traditional", "nc.traditional")
+		_, r, err := s.b.Redeem(s.ctx, s.request(s.c, "SV", tr.out))
+		s.must(err)
+		jobs := 0
+		for _, p := range r.Report.Processes {
+			if p.Job == nil {
+				continue
+			}
+			if d := cmp.Diff(host.Job{ID: "42", SubmitHost: "d", Source: host.JobCgroup, ClaimedID: "43"}, *p.Job); d != "" {
+				s.t.Errorf("job of process %d (-want +got):\n%s", p.PID, d)
+			}
+			jobs++
+		}
+		if jobs != 3 {
+			s.t.Errorf("%d processes are of the job:\n%s", jobs, report.Text(r.Report))
+		}
+		return tr
+	})
 }

@@ -31,6 +31,7 @@ func TestRepliesLeaveOnTheGrid(t *testing.T) {
 		{name: "stranger", from: "127.0.0.3", line: "1 , 2 : SV : 192.0.2.7", want: 20 * time.Millisecond},
 		{name: "on behalf, absent", from: "127.0.0.2", line: "1 , 2 : ID : 192.0.2.7", find: errNoUser, want: 5 * time.Millisecond},
 		{name: "over a bound", line: "1 , 2 : SV", find: errNoUser, over: true, want: 20 * time.Millisecond},
+		{name: "does not parse", line: "1 , 2 : XY", want: 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

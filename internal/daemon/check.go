@@ -40,6 +40,11 @@ func Check(cfg Config, w io.Writer) error {
 	if _, err := os.Stat(filepath.Dir(filepath.Clean(cfg.Store))); err != nil {
 		fmt.Fprintf(w, "store: its directory cannot be read yet: %v\n", err)
 	}
+	if t, err := evidence.MeasureSync(cfg.Store); err == nil {
+		fmt.Fprintf(w, "store: a write is durable after %s, the longest of %d after %s: replies wait for that\n", rounded(t.Median), t.Writes, rounded(t.Longest))
+	} else {
+		fmt.Fprintf(w, "store: how long a write takes until it is durable is not known: %v\n", err)
+	}
 	fmt.Fprintf(w, "log: %s\n", cfg.vouching())
 	if evidence.KeysErased {
 		fmt.Fprintln(w, "keys: a batch's key and what is derived from it are erased from memory when the batch closes")
@@ -215,6 +220,8 @@ func (c Config) telling() string {
 	}
 	return strings.Join(told, "; ")
 }
+
+func rounded(d time.Duration) time.Duration { return d.Round(10 * time.Microsecond) }
 
 func whom(ns []Network, none string) string {
 	if len(ns) == 0 {

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stopd/stopd"
@@ -259,6 +260,34 @@ func FuzzCollector(f *testing.F) {
 			}
 		default:
 			t.Errorf("call %d is served", c)
+		}
+	})
+}
+
+// A keeper that does not say in time that a report is durable costs its reply.
+func TestKeeperThatDoesNotAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, x, _ := replayed(t, slog.New(slog.DiscardHandler))
+		far, _ := linked(t, func(ctx context.Context, _ call, _ []byte) ([]byte, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		})
+		x.Keeper = &farKeeper{link: far}
+		asks := p.serveOther(front)
+		r, err := stop.ParseRequest([]byte("968,23:SV"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := json.Marshal(questionOf(r.About(netip.MustParseAddr("3.3.3.3"), netip.MustParseAddr("2.2.2.2"), time.Now().UTC())))
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if _, err := asks(t.Context(), callExamine, b); err == nil || err.Error() != errFailed.Error() {
+			t.Errorf("the front is told %v", err)
+		}
+		if took := time.Since(began); took != commitTimeout {
+			t.Errorf("after %s", took)
 		}
 	})
 }

@@ -197,3 +197,29 @@ func TestLoad(t *testing.T) {
 		t.Errorf("unknown key: %v", err)
 	}
 }
+
+// What docs/protocol.md says of defaults is so.
+func TestProtocolDefaults(t *testing.T) {
+	b, err := os.ReadFile("../../docs/protocol.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := Defaults()
+	seconds := func(d Duration) string { return fmt.Sprintf("%d s", d.Duration/time.Second) }
+	if c.Reply.Slots.IDRec != c.Reply.Slots.SV || c.Reply.Slots.SV != c.Reply.Slots.SVRec {
+		t.Errorf("the slots of the others differ: %+v", c.Reply.Slots)
+	}
+	for _, said := range []string{
+		fmt.Sprintf("\n| requests per source and second, and their burst | %d, %d |\n", c.Limits.PerSourcePerSecond, c.Limits.Burst),
+		fmt.Sprintf("\n| previous hosts per request | %d |\n", c.Traceback.MaxPrevious),
+		"\n| window of duplicates and of trace-back | " + seconds(c.Traceback.Window) + " |\n",
+		"\n| one question to another host, a second try included | " + seconds(c.Traceback.Timeout) + " |\n",
+		fmt.Sprintf("by default %d ms for `ID`, %d ms for the others.", c.Reply.Slots.ID.Milliseconds(), c.Reply.Slots.SV.Milliseconds()),
+		fmt.Sprintf("within\nthe window, by default %d seconds.", c.Traceback.Window.Duration/time.Second),
+		fmt.Sprintf("at most %d for each connection by default, and %d requests where all hosts\nneed the second try", c.Traceback.MaxPrevious, 2*c.Traceback.MaxPrevious),
+	} {
+		if !strings.Contains(string(b), said) {
+			t.Errorf("docs/protocol.md does not say %q", said)
+		}
+	}
+}

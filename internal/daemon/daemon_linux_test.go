@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -364,6 +365,9 @@ func TestCheck(t *testing.T) {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in %s", want, b.String())
 		}
+	}
+	if !regexp.MustCompile(`(?m)^store: (a write is durable after [\d.]+[mµ]?s, the longest of \d+ after [\d.]+[mµ]?s: |how long a write takes until it is durable is not known: .*not supported)`).Match(b.Bytes()) {
+		t.Errorf("how long a write takes is not said: %s", b.String())
 	}
 	if left, err := os.ReadDir(s.dir); err != nil || len(left) != 2 {
 		t.Errorf("it made %v, %v", left, err)

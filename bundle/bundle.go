@@ -195,23 +195,12 @@ func (b *Bundle) last() Record { return b.Records[len(b.Records)-1] }
 // Is tells a bundle from a redeemed report by how a file begins.
 func Is(b []byte) bool { return bytes.HasPrefix(b, []byte(localMagic)) }
 
-// Redeemed gives what `stopctl redeem -format json` would have printed at the time of each trace-back record, the last one last, and
-// how many of these records cannot be read. It fails where this program does not know the form of the report.
-func (b *Bundle) Redeemed() (rs []report.Redeemed, unreadable int, err error) {
-	r, err := report.Decode(b.Report)
-	if err != nil {
-		return nil, 0, err
+// Redeemed gives what `stopctl redeem -format json` would have printed. It fails where this program does not know the form of the report.
+func (b *Bundle) Redeemed() (r report.Redeemed, unreadable, further int, err error) {
+	r.Token = b.Token.String()
+	if r.Report, err = report.Decode(b.Report); err != nil {
+		return report.Redeemed{}, 0, 0, err
 	}
-	for _, text := range b.Tracebacks {
-		ts, err := report.DecodeTraceback(text)
-		if err != nil {
-			unreadable++
-			continue
-		}
-		rs = append(rs, report.Redeemed{Token: b.Token.String(), Report: r, Traceback: ts})
-	}
-	if len(rs) == 0 {
-		rs = append(rs, report.Redeemed{Token: b.Token.String(), Report: r})
-	}
-	return rs, unreadable, nil
+	r.Traceback, unreadable, further = report.FirstTraceback(b.Tracebacks)
+	return r, unreadable, further, nil
 }

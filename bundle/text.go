@@ -32,7 +32,7 @@ func (v *Verdict) Text() string {
 		w.paragraph(fmt.Sprintf("%d. ", i+1), "%s", s.What)
 		w.paragraph("   ", "By: %s", s.By)
 	}
-	w.heading("CUSTODY, AS THE HOST RECORDED IT")
+	w.heading("CUSTODY, AS THE LOG HAS IT")
 	for _, s := range v.Custody() {
 		w.paragraph("- ", "%s %s", s.What, s.By)
 	}
@@ -81,7 +81,7 @@ func (v *Verdict) Proven() []Statement {
 	}
 	if _, ok := v.Standing[b.last().Number]; ok {
 		all = append(all, Statement{
-			fmt.Sprintf("Nobody without the key of the host's log left out or added anything since the host let it out: these are the report, %s and the custody that it let out with the redemption of %s.",
+			fmt.Sprintf("Nobody without the key of the log left out or added anything since it was let out: these are the report, %s and the custody that were let out with the redemption of %s.",
 				count(len(b.Tracebacks), "trace-back record"), when(b.last().Time)),
 			fmt.Sprintf("the record of that redemption, which has their number and hash: %s.", v.logged(b.last())),
 		})
@@ -107,7 +107,7 @@ func (v *Verdict) Proven() []Statement {
 func (v *Verdict) existed(r Record) []Statement {
 	what := "The report"
 	if r.Type == "traceback" {
-		what = fmt.Sprintf("What the host recorded of the answers of previous hosts (traceback-%d.json)", r.Number)
+		what = fmt.Sprintf("What was recorded of the answers of previous hosts (traceback-%d.json)", r.Number)
 	}
 	s, ok := v.Standing[r.Number]
 	switch {
@@ -115,13 +115,13 @@ func (v *Verdict) existed(r Record) []Statement {
 		return nil
 	case s.By.IsZero():
 		return []Statement{{
-			fmt.Sprintf("%s is record %d of the host's log.", what, r.Number),
-			"the signature of that log, with the key that the policy gives. The policy asks for no witness: whoever has that key can have made all of it at any time.",
+			fmt.Sprintf("%s is record %d of the log.", what, r.Number),
+			"the log's signature, with the key that the policy gives. The policy asks for no witness: whoever has that key can have made all of it at any time.",
 		}}
 	}
 	return []Statement{{
 		fmt.Sprintf("%s existed no later than %s, and was not changed since.", what, when(s.By)),
-		fmt.Sprintf("%s had then signed a state of the host's log that has it as record %d: %s. That is enough for the policy.",
+		fmt.Sprintf("%s had then signed a state of the log that has it as record %d: %s. That is enough for the policy.",
 			v.signers(s), r.Number, cosigners(s, s.By)),
 	}}
 }
@@ -149,7 +149,7 @@ func cosigners(s translog.Standing, by time.Time) string {
 
 // logged says what speaks for a record of custody.
 func (v *Verdict) logged(r Record) string {
-	at := fmt.Sprintf("record %d of the host's log", r.Number)
+	at := fmt.Sprintf("record %d of the log", r.Number)
 	switch s, ok := v.Standing[r.Number]; {
 	case ok && s.Met && !s.By.IsZero():
 		return fmt.Sprintf("%s, which witnesses had signed by %s", at, when(s.By))
@@ -230,13 +230,13 @@ func (v *Verdict) unvouched(add func(what, by string)) {
 		}
 	}
 	if n := len(v.Bundle.Tracebacks); n > 1 {
-		add(fmt.Sprintf("That the last of the %d trace-back records is more true than those before it.", n), "A host writes one; stopctl chain holds them against each other.")
+		add("Any trace-back record but the first.", fmt.Sprintf("A host writes one: the first of the %d counts, and whoever had the host in his hands can have added the others.", n))
 	}
 }
 
 // foreign says where a log is not called after a host.
 func foreign(log, host string) string {
-	if strings.HasPrefix(log, host+"/") {
+	if host == "" || strings.HasPrefix(log, host+"/") {
 		return ""
 	}
 	return " This one is not called after that host: another can have put the report into its own log."

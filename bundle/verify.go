@@ -74,7 +74,7 @@ func (v *Verdict) weigh(text []byte) error {
 	p, err := translog.ParsePolicyOf(v.Bundle.Log, text)
 	switch unknown := errors.Is(err, translog.ErrUnknownLog); {
 	case unknown && v.Bundle.Log == "":
-		v.Result, v.Why = Unmet, "it has no proof that its records are in a log: the host could not make one"
+		v.Result, v.Why = Unmet, "it comes without a proof that its records are in a log: the host could not make one, or somebody took it off"
 		return nil
 	case unknown:
 		v.Result, v.Why = Unmet, fmt.Sprintf("the policy does not name its log, %q", v.Bundle.Log)

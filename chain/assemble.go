@@ -155,7 +155,10 @@ func accountOf(a *account, links map[*link]int) Account {
 	r := &a.Report
 	x := Account{Token: clean(a.Token), Kind: clean(r.Kind), Asked: known(r.Request.Time), Requester: r.Request.Requester.Unmap(), Type: clean(r.Request.Type),
 		System: clean(r.Host.OS), Clock: r.Host.Clock, Processes: []Process{}, Gaps: len(r.Gaps), Breaking: []Gap{},
-		Reason: clean(r.Reason), SameAs: clean(r.SameAs), Duplicates: []string{}, Standing: a.Standing, Log: clean(a.Log), Recorded: a.recorded, ownLog: a.ownLog(), disputed: len(a.Source.disputed) > 0, redeemed: &a.Redeemed, out: links[a.out]}
+		Reason: clean(r.Reason), SameAs: clean(r.SameAs), Duplicates: []string{}, Standing: a.Standing, Log: clean(a.Log), foreignLog: a.foreignLog(), outvouched: a.outvouched, disputed: len(a.Source.disputed) > 0, stale: a.Source.stale, redeemed: &a.Redeemed, out: links[a.out]}
+	if by := a.recordedBy; by != nil {
+		x.RecordedBy, x.recorder = clean(by.Token), named(by.node)
+	}
 	if c := r.Connection; c != nil {
 		x.User, x.UID = clean(c.User), &c.UID
 	}

@@ -18,8 +18,9 @@ func Build(ss []Source) *Chain {
 		byKey: map[linkKey]*link{}, omitted: map[string]int{},
 	}
 	b.accounts(ss)
-	b.namings()
 	b.reporters()
+	b.namings()
+	b.addresses()
 	b.connections()
 	b.compare()
 	c := b.chain()
@@ -53,7 +54,8 @@ type account struct {
 	out        *link // the connection that was asked about
 	questions  []question
 	named      []naming
-	recorded   bool // a report that is no plain file has its token
+	recordedBy *account // whose records have its token, of those that not anybody can have made
+	outvouched bool     // anybody can have made it, and there are others of its host for which more speaks
 }
 
 // A naming is another host's word that this report is that of a previous host, and the connection as that host has it.
@@ -62,9 +64,10 @@ type naming struct {
 	ends stop.Ends
 }
 
-// anybodys reports whether anybody can have made up a report: it is plain, and no bundle has its token.
+// anybodys reports whether anybody can have made up a report: nobody vouches for it, and nobody's records have its token for whom
+// somebody does.
 func (a *account) anybodys() bool {
-	return a.Standing == Plain && !a.recorded
+	return !a.Standing.bundled() && a.recordedBy == nil
 }
 
 // A node is a host in the making.
@@ -98,28 +101,31 @@ func (b *builder) original(a *account) *account {
 	return a
 }
 
-// repeats reports whether a duplicate can be one of a report.
+// repeats reports whether a duplicate can be one of a report. A host may have been asked at another of its addresses.
 func repeats(a, of *account) bool {
 	x, y := &a.Report, &of.Report
-	return x.Host.Name == y.Host.Name && sameHost(a, of) &&
-		unmap(x.Request.Local) == unmap(y.Request.Local) && unmap(x.Request.Remote) == unmap(y.Request.Remote)
+	if x.Host.Name != y.Host.Name || unmap(x.Request.Remote) != unmap(y.Request.Remote) || x.Request.Local.Port() != y.Request.Local.Port() {
+		return false
+	}
+	twoBoots := x.Host.BootID != y.Host.BootID && x.Host.BootID != "" && y.Host.BootID != ""
+	return local(a) == local(of) && !twoBoots || sameHost(a, of)
 }
 
 // reporters makes the hosts that have reports. Two reports are of one host where it has the same name, and
 // either was asked at the same address or says that it has both, of one boot. A name alone is anybody's, and so is an
-// address of a private network. What anybody can have written is never taken for the word of a host whose bundle is at hand.
+// address of a private network. A duplicate is of the host of what it repeats.
 func (b *builder) reporters() {
-	type name struct {
-		name     string
-		anybodys bool
-	}
-	byName := map[name][]*account{}
+	byName := map[string][]*account{}
 	for _, a := range b.asked {
-		k := name{a.Report.Host.Name, a.anybodys()}
-		byName[k] = append(byName[k], a)
+		if a.of == a {
+			byName[a.Report.Host.Name] = append(byName[a.Report.Host.Name], a)
+		}
 	}
 	for _, a := range b.asked {
-		for _, other := range byName[name{a.Report.Host.Name, a.anybodys()}] {
+		if a.of != a {
+			continue
+		}
+		for _, other := range byName[a.Report.Host.Name] {
 			if other.node != nil && sameHost(a, other) {
 				a.node = other.node
 				break
@@ -128,15 +134,28 @@ func (b *builder) reporters() {
 		if a.node == nil {
 			a.node = b.node("report " + a.Token)
 		}
-		a.node.accounts = append(a.node.accounts, a)
-		a.node.addresses[local(a)] = true
+		a.node.take(a)
+	}
+	for _, a := range b.asked {
+		if a.of != a {
+			a.node = a.of.node
+			a.node.take(a)
+		}
 	}
 	for _, n := range b.nodes {
 		b.logs(n)
+		vouched := slices.ContainsFunc(n.accounts, func(a *account) bool { return !a.anybodys() })
+		for _, a := range n.accounts {
+			a.outvouched = vouched && a.anybodys()
+		}
 	}
+}
+
+// addresses finds the public addresses at which one host answers.
+func (b *builder) addresses() {
 	for _, anybodys := range []bool{false, true} {
 		for _, a := range b.asked {
-			if a.anybodys() == anybodys && public(local(a)) && a.askedThere() {
+			if a.of == a && a.anybodys() == anybodys && public(local(a)) && a.askedThere() {
 				b.answersAt(a)
 			}
 		}
@@ -170,7 +189,7 @@ func (b *builder) answersAt(a *account) {
 	}
 	text := fmt.Sprintf("two hosts answer at %s: %s and %s", addr, named(other), named(a.node))
 	if a.anybodys() && !other.accounts[0].anybodys() {
-		text = fmt.Sprintf("%s, of which nobody but its maker says so, is said to be of a host at %s, where %s answers: it is kept apart", clean(a.Token), addr, named(other))
+		text = fmt.Sprintf("two hosts answer at %s: %s, and %s, of which nobody says so who is vouched for", addr, named(other), named(a.node))
 	} else {
 		b.at[addr] = nil
 	}
@@ -188,6 +207,11 @@ func (b *builder) node(key string) *node {
 	n := &node{key: key, addresses: map[netip.Addr]bool{}, statuses: map[Status]bool{}, index: len(b.nodes)}
 	b.nodes = append(b.nodes, n)
 	return n
+}
+
+func (n *node) take(a *account) {
+	n.accounts = append(n.accounts, a)
+	n.addresses[local(a)] = true
 }
 
 func local(a *account) netip.Addr { return a.Report.Request.Local.Addr().Unmap() }
@@ -220,16 +244,20 @@ func public(a netip.Addr) bool {
 // far is the host that another one knows by an address: a reporter, where one answers there and the address
 // is nobody else's. It is the same for all who know a public address, and apart for each who knows another.
 func (b *builder) far(by *node, a netip.Addr) *node {
+	if a = a.Unmap(); public(a) && b.at[a] != nil {
+		return b.at[a]
+	}
+	if !public(a) && by.addresses[a] {
+		return by
+	}
+	return b.unknown(by, a)
+}
+
+// unknown is a host without a report, by an address at which another knows it.
+func (b *builder) unknown(by *node, a netip.Addr) *node {
 	a = a.Unmap()
 	key := fmt.Sprintf("at %x %s", a.As16(), a)
-	if public(a) {
-		if n := b.at[a]; n != nil {
-			return n
-		}
-	} else {
-		if by.addresses[a] {
-			return by
-		}
+	if !public(a) {
 		key += " of " + by.key
 	}
 	n := b.known[key]

@@ -125,14 +125,18 @@ type Account struct {
 	Standing Standing `json:"standing"`
 	// Log is the log that proves it; empty for what is no bundle.
 	Log string `json:"log"`
-	// Recorded is true where what another host recorded has the token, and is no plain file.
-	Recorded bool `json:"recorded"`
+	// RecordedBy is the token of a report whose records have this one's, and that not anybody can have made; empty where there is none.
+	RecordedBy string `json:"recorded_by"`
 
 	redeemed *report.Redeemed
 	out      int // the connection that was asked about
 	breaking int
-	ownLog   bool // it is called after the host
 	disputed bool // its copies do not agree whom it asked
+	stale    bool // a copy for which less speaks has more answers
+
+	foreignLog bool   // it is not called after the host
+	recorder   string // the host of RecordedBy
+	outvouched bool   // nothing of it is drawn
 }
 
 // A Process is one that holds a connection.

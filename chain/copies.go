@@ -16,9 +16,8 @@ func (b *builder) accounts(ss []Source) {
 	copies := map[string][]*Source{}
 	for _, s := range ss {
 		s.Traceback = b.supported(s.Redeemed)
-		if s.Unreadable > 0 {
-			b.leftOut(s.Token, s.Unreadable, "cannot be read")
-		}
+		b.leftOut(s.Token, s.Unreadable, "cannot be read")
+		b.leftOut(s.Token, s.Further, "were written after the first, and a host writes one")
 		copies[s.Token] = append(copies[s.Token], &s)
 	}
 	tokens := slices.Sorted(maps.Keys(copies))
@@ -35,9 +34,11 @@ func (b *builder) accounts(ss []Source) {
 		if a.of != a {
 			a.of.duplicates = append(a.of.duplicates, a)
 		}
+	}
+	for _, a := range b.asked {
 		for _, t := range a.Traceback {
-			if p := b.byToken[t.Token]; p != nil && p != a && a.Standing != Plain {
-				p.recorded = true
+			if p := b.byToken[t.Token]; p != nil && p != a && a.Standing.bundled() {
+				p.recordedBy, p.of.recordedBy = a, a // whose token a duplicate's report has in it
 			}
 		}
 	}
@@ -112,7 +113,7 @@ func (b *builder) best(copies []*Source) *Source {
 			b.ofRecords(best.Token, "two copies of what its token %s stands for differ: one of them was altered", clean(best.Token))
 		case s.compare(&best) == 0:
 		case newer(&best, s) && !newer(s, &best):
-			b.ofRecords(best.Token, "a copy of what the token %s stands for has more answers than the one of better standing, which counts: make a bundle of it anew", clean(best.Token))
+			best.stale = true
 		case !newer(s, &best):
 			b.ofRecords(best.Token, "two copies of what its token %s stands for differ, and the one of better standing counts: one of them was altered", clean(best.Token))
 		}

@@ -9,7 +9,7 @@ import (
 )
 
 var csvColumns = []string{"path", "step", "host", "name", "address", "status", "user", "process", "asked", "token", "source", "destination",
-	"opened_by", "clock_seconds", "clock_error", "contradictions", "note", "standing"}
+	"opened_by", "clock_seconds", "clock_error", "contradictions", "note", "standing", "log"}
 
 // CSV writes the paths as a table (RFC 4180): a line for each host of each path, with the connection that leads on from
 // it. Where a spreadsheet would take what a host said for a formula, an apostrophe stands before it.
@@ -38,12 +38,15 @@ func CSV(c *Chain) (string, error) {
 
 func (c *Chain) hostCells(h *Host, p Path, step int) []string {
 	cells := []string{strconv.Itoa(h.ID), h.Name, h.address(), string(h.Status)}
-	out := 0
+	in, out := 0, 0
+	if step > 0 {
+		in = p.Connections[step-1]
+	}
 	if step < len(p.Connections) {
 		out = p.Connections[step]
 	}
-	user, process, asked, token, standing := "", "", "", "", ""
-	if a := h.account(out); a != nil {
+	user, process, asked, token, standing, log := "", "", "", "", "", ""
+	if a := c.account(h, in, out); a != nil {
 		if a.UID != nil {
 			user = userText(a.User, *a.UID)
 		}
@@ -53,7 +56,7 @@ func (c *Chain) hostCells(h *Host, p Path, step int) []string {
 		if a.Asked != nil {
 			asked = a.Asked.UTC().Format("2006-01-02T15:04:05.000000000Z")
 		}
-		token, standing = a.Token, string(a.Standing)
+		token, standing, log = a.Token, string(a.Standing), a.Log
 	}
 	var about []string
 	for _, x := range c.about[0] {
@@ -63,7 +66,7 @@ func (c *Chain) hostCells(h *Host, p Path, step int) []string {
 	}
 	cells = append(cells, user, process, asked, token)
 	if out == 0 {
-		return append(cells, "", "", "", "", "", strings.Join(about, "; "), "reached", standing)
+		return append(cells, "", "", "", "", "", strings.Join(about, "; "), "reached", standing, log)
 	}
 	k := c.connection(out)
 	seconds, wrong := "", ""
@@ -85,11 +88,18 @@ func (c *Chain) hostCells(h *Host, p Path, step int) []string {
 			note = strings.TrimSpace(string(q.Status) + " " + q.Detail + q.Token)
 		}
 	}
-	return append(cells, k.Source, k.Destination, k.OpenedBy, seconds, wrong, strings.Join(about, "; "), note, standing)
+	return append(cells, k.Source, k.Destination, k.OpenedBy, seconds, wrong, strings.Join(about, "; "), note, standing, log)
 }
 
-// account is the report of a host that was asked about a connection, or any of it.
-func (h *Host) account(out int) *Account {
+// account is the report of a host that joins two connections, or else was asked about the one that leads on, or any.
+func (c *Chain) account(h *Host, in, out int) *Account {
+	for _, j := range c.joinsOf[h.ID] {
+		for i := range h.Reports {
+			if j.In == in && j.Out == out && h.Reports[i].Token == j.Token {
+				return &h.Reports[i]
+			}
+		}
+	}
 	for i := range h.Reports {
 		if out != 0 && h.Reports[i].out == out {
 			return &h.Reports[i]

@@ -39,7 +39,7 @@ func (c *Chain) dotHost(b *strings.Builder, h *Host) {
 	for _, chip := range c.chips(h) {
 		lines = append(lines, chip.text)
 	}
-	if a := h.account(0); a != nil && a.UID != nil {
+	if a := c.account(h, 0, 0); a != nil && a.UID != nil {
 		lines = append(lines, userText(a.User, *a.UID))
 	}
 	style := "solid"

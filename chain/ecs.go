@@ -136,6 +136,7 @@ func (e *ecs) report(h *Host, a *Account) {
 	d.set("stopd.same_as", a.SameAs)
 	d.set("stopd.begins", h.Begins)
 	d.set("stopd.standing", string(a.Standing))
+	d.set("stopd.log", a.Log)
 	for i := range r.Processes[:min(len(r.Processes), maxObjects)] {
 		p := &r.Processes[i]
 		d := e.document("process", "event", []string{"process"}, []string{"info"}, a.Asked)

@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -48,13 +49,13 @@ type join struct {
 func (b *builder) namings() {
 	own := map[stop.Ends][]*account{}
 	for _, a := range b.asked {
-		if r := a.Report.Request; a.of == a && !inbound(a) {
+		if r := a.Report.Request; a.of == a && !a.outvouched && !inbound(a) && (a.Report.Kind == report.KindSV || a.Report.Kind == report.KindID) {
 			e := stop.Ends{Remote: unmap(r.Local), Local: unmap(r.Remote)}
 			own[e] = append(own[e], a)
 		}
 	}
 	for _, a := range b.asked {
-		if a.of != a {
+		if a.of != a || a.outvouched {
 			continue
 		}
 		a.questions = b.ask(a)
@@ -62,7 +63,7 @@ func (b *builder) namings() {
 			q := &a.questions[i]
 			if q.answer == nil {
 				e := q.record.Previous
-				q.twin = b.twin(own[unmapped(e)], a)
+				q.twin = b.twin(own[unmapped(e)], a, q.record)
 			}
 		}
 	}
@@ -83,31 +84,35 @@ func (b *builder) namings() {
 	}
 }
 
-// twin is the one report, of those that are about a connection, for which most speaks; nil where there are several such, or it is
-// the asking host's own.
-func (b *builder) twin(about []*account, asks *account) *account {
+// denied reports whether a report cannot be the answer to a question, since the host that was asked gave a token that is not at hand: anybody
+// can have made it up, and not anybody the record of that token.
+func denied(t stop.Traceback, asks, a *account) bool {
+	return t.Token != "" && a.anybodys() && !asks.anybodys()
+}
+
+// twin is the report of a host about a connection that another host has asked about without getting a token that is at hand: the
+// one for which most speaks. Where several hosts have such reports, that is noted, and none is taken.
+func (b *builder) twin(about []*account, asks *account, t stop.Traceback) *account {
+	about = slices.DeleteFunc(slices.Clone(about), func(a *account) bool {
+		return a == asks || denied(t, asks, a)
+	})
 	if len(about) == 0 {
 		return nil
 	}
 	rank := func(x, y *account) int { return x.Source.compare(y.Source) }
-	best := slices.MinFunc(about, rank)
-	equal := 0
-	for _, a := range about {
-		if rank(a, best) == 0 {
-			equal++
-		}
+	best := slices.MinFunc(about, func(x, y *account) int {
+		return cmp.Or(rank(x, y), -strings.Compare(x.Report.Kind, y.Report.Kind), strings.Compare(x.Token, y.Token)) // SV before ID
+	})
+	r := &best.Report.Request
+	taken := clean(best.Token) + " counts, for which most speaks"
+	others := slices.DeleteFunc(about, func(a *account) bool { return a.node == best.node })
+	if len(others) == 0 {
+		return best
 	}
-	if len(about) > 1 {
-		r := &best.Report.Request
-		taken := "none is taken for it"
-		if equal == 1 {
-			taken = clean(best.Token) + " counts, for which most speaks"
-		}
-		b.ofRecords(best.Token, "%d reports are about %s -> %s, which another host has asked about: %s", len(about), endText(r.Local), endText(r.Remote), taken)
+	if slices.ContainsFunc(others, func(a *account) bool { return rank(a, best) == 0 }) {
+		best, taken = nil, "none is taken for it"
 	}
-	if equal > 1 || best == asks {
-		return nil
-	}
+	b.ofRecords(asks.Token, "reports of several hosts are about %s -> %s, of which %s has asked one: %s", endText(r.Local), endText(r.Remote), named(asks.node), taken)
 	return best
 }
 
@@ -115,7 +120,7 @@ func (b *builder) twin(about []*account, asks *account) *account {
 // joins them.
 func (b *builder) connections() {
 	for _, a := range b.asked {
-		if a.of == a {
+		if a.of == a && !a.outvouched {
 			b.own(a)
 		}
 	}
@@ -204,7 +209,12 @@ func (b *builder) incoming(a *account, q question) *link {
 		return p.out
 	}
 	if q.answer == nil {
-		return b.link(b.far(a.node, src.Addr()), a.node, src, dst)
+		from := b.far(a.node, src.Addr())
+		if len(from.accounts) > 0 && !slices.ContainsFunc(from.accounts, func(p *account) bool { return !denied(q.record, a, p) }) {
+			b.ofRecords(a.Token, "%s gave the token %s when %s asked it; %s is another, which anybody can have made", endText(netip.AddrPortFrom(src.Addr(), 0)), clean(q.record.Token), named(a.node), clean(from.accounts[0].Token))
+			from = b.unknown(a.node, src.Addr())
+		}
+		return b.link(from, a.node, src, dst)
 	}
 	p := q.answer.of
 	if p.out != nil && p.out.from == p.node && p.out.to == a.node && p.out.linked == "" {

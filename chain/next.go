@@ -63,6 +63,13 @@ func (c *Chain) afterContradiction(k *Connection) {
 }
 
 func (c *Chain) afterReport(h *Host, a Account) {
+	if a.outvouched {
+		c.step(h, ToRedeem, a.Token, "make a bundle of %s: as it is, it is not taken for the word of %s, of which one is at hand", a.Token, h.Label())
+		return
+	}
+	if a.stale {
+		c.step(h, ToRedeem, a.Token, "make a bundle of %s anew: a copy for which less speaks has more answers", a.Token)
+	}
 	switch a.Kind {
 	case report.KindDuplicate:
 		if c.atHand(a.SameAs) {
@@ -118,7 +125,7 @@ func (a Account) at() string { return whenText(a.Asked) + " UTC" }
 func (c *Chain) afterQuestion(k *Connection, q Question) {
 	from, to := c.host(k.From), c.host(k.To)
 	ends := k.Source + " -> " + k.Destination
-	if slices.Contains(k.ToldBy, "from") {
+	if slices.Contains(k.ToldBy, "from") && q.Status != Sealed {
 		return // its own report is at hand, however it came
 	}
 	switch q.Status {

@@ -17,27 +17,29 @@ type Source struct {
 	Standing Standing
 	// Log is the log that proves a bundle: the name and key of a host, by the policy. Empty for what is no bundle.
 	Log string
-	// Unreadable counts trace-back records of a bundle that are none.
-	Unreadable int
+	// Unreadable and Further count trace-back records of a bundle that are none, and those behind the first, which counts.
+	Unreadable, Further int
 
 	disputed map[stop.Ends]bool // candidates about which the copies do not agree
+	stale    bool               // a copy for which less speaks has more answers
 }
 
-// compare is negative where more speaks for a copy than for another. A log that is not called after the host is another's, who can
-// have had the report in his hands.
+// compare is negative where more speaks for a copy than for another.
 func (s *Source) compare(t *Source) int {
 	foreign := func(s *Source) int {
-		if s.Log == "" || s.ownLog() {
-			return 0
+		if s.Standing == Vouched && s.foreignLog() {
+			return 1
 		}
-		return 1
+		return 0
 	}
 	return cmp.Or(s.Standing.compare(t.Standing), cmp.Compare(foreign(s), foreign(t)))
 }
 
-// ownLog reports whether a log is called after the host whose report it is of.
-func (s *Source) ownLog() bool {
-	return s.Report.Host.Name != "" && strings.HasPrefix(s.Log, s.Report.Host.Name+"/")
+// foreignLog reports whether a bundle is in a log that is not called after the host whose report it is of. Then it is another's, who can
+// have had the report in his hands, or made it up.
+func (s *Source) foreignLog() bool {
+	name := s.Report.Host.Name
+	return s.Log != "" && name != "" && !strings.HasPrefix(s.Log, name+"/")
 }
 
 // Of gives copies of which nobody said what speaks for them.
@@ -56,7 +58,7 @@ type Standing string
 const (
 	Vouched    Standing = "policy met"      // a bundle for which those vouch whom the reader trusts
 	Consistent Standing = "self-consistent" // a bundle, held against no policy
-	Unvouched  Standing = "policy not met"  // a bundle for which nobody vouches whom the reader trusts
+	Unvouched  Standing = "policy not met"  // a bundle for which nobody vouches whom the reader trusts: anybody can make one
 	Plain      Standing = "plain"           // as stopctl redeem prints it: anybody who had the file can have altered it
 )
 
@@ -65,13 +67,17 @@ var standings = []Standing{Vouched, Consistent, Unvouched, Plain}
 // compare is negative where a standing is better than another.
 func (s Standing) compare(t Standing) int {
 	rank := func(s Standing) int {
-		if i := slices.Index(standings, s); i >= 0 {
-			return i
+		if s.bundled() {
+			return slices.Index(standings, s)
 		}
-		return len(standings) - 1
+		return len(standings)
 	}
 	return cmp.Compare(rank(s), rank(t))
 }
+
+// bundled reports whether a copy counts for more than what anybody can have made or altered. Where there is no policy, that is said of any
+// bundle.
+func (s Standing) bundled() bool { return s == Vouched || s == Consistent }
 
 // short is a standing in a few words; empty where nobody said.
 func (s Standing) short() string {
@@ -99,17 +105,24 @@ func (a *Account) standingText() string {
 	case Unvouched:
 		text = "a bundle that does not meet the policy"
 	case Plain:
-		if a.Recorded {
-			return "plain JSON: whom it asked, and what was answered, is the word of all who had the file"
-		}
-		return "plain JSON, and no bundle here has its token: all of it is the word of all who had the file"
+		text = "plain JSON"
 	}
 	switch {
 	case a.Log == "":
-	case a.ownLog:
-		text += fmt.Sprintf(", in the log %s", a.Log)
-	default:
+	case a.foreignLog:
 		text += fmt.Sprintf(", in the log %s, which is not called after this host", a.Log)
+	default:
+		text += fmt.Sprintf(", in the log %s", a.Log)
+	}
+	switch {
+	case a.Standing.bundled():
+	case a.RecordedBy != "":
+		text += fmt.Sprintf("; %s recorded its token. Whom it asked, and what was answered, is the word of all who had the file", a.recorder)
+	default:
+		text += ", and no bundle here has its token: all of it is the word of all who had the file"
+	}
+	if a.outvouched {
+		text += ". It is not taken for the word of this host, of which a bundle is at hand"
 	}
 	return text
 }

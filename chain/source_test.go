@@ -25,8 +25,8 @@ func TestStandings(t *testing.T) {
 		{"the policy is met", Source{Redeemed: refused, Standing: Vouched}, Source{Redeemed: forged, Standing: Plain}, "two copies", "refused"},
 		{"of two bundles", Source{Redeemed: refused, Standing: Vouched}, Source{Redeemed: forged, Standing: Unvouched}, "two copies", "refused"},
 		{"held against nothing", Source{Redeemed: refused, Standing: Consistent}, Source{Redeemed: forged, Standing: Plain}, "two copies", "refused"},
-		{"by who did not say", Source{Redeemed: refused, Standing: Unvouched}, Source{Redeemed: forged}, "two copies", "refused"},
-		{"an early bundle", Source{Redeemed: awaited, Standing: Vouched}, Source{Redeemed: forged, Standing: Plain}, "has more answers", "awaited"},
+		{"by who did not say", Source{Redeemed: refused, Standing: Consistent}, Source{Redeemed: forged}, "two copies", "refused"},
+		{"an early bundle", Source{Redeemed: awaited, Standing: Vouched}, Source{Redeemed: forged, Standing: Plain}, "", "awaited"},
 		{"a late copy", Source{Redeemed: refused, Standing: Vouched}, Source{Redeemed: awaited, Standing: Plain}, "", "refused"},
 	} {
 		for _, ss := range [][]Source{{test.good, test.bad}, {test.bad, test.good}} {
@@ -85,7 +85,7 @@ func TestStandingsAreTold(t *testing.T) {
 		says  string
 		n     int
 	}{
-		{of(Plain, Vouched), "text", "standing  plain JSON: whom it asked", 1},
+		{of(Plain, Vouched), "text", "standing  plain JSON; host2.example.org recorded its token. Whom it asked", 1},
 		{of(Plain, Vouched), "text", "standing  a bundle that meets the policy", 1},
 		{of(Unvouched, Consistent), "text", "standing  a bundle", 2},
 		{of("", ""), "text", "standing", 0},
@@ -154,7 +154,17 @@ func TestForgeries(t *testing.T) {
 		{"another's report of the connection", []Source{of(a, Vouched), of(missing, Vouched), of(another, Plain)}, []string{"a b 192.0.2.3", "x b"}, "sa counts, for which most speaks"},
 		{"two reports of which none is better", []Source{of(a, Plain), of(missing, Plain), of(another, Plain)}, []string{"192.0.2.1 b 192.0.2.3", "a b", "x b"}, "none is taken for it"},
 		{"a plain file in a host's name", []Source{of(c, Vouched), of(b, Vouched), of(toC, Vouched), of(asC, Plain)},
-			[]string{"192.0.2.1 b c 192.0.2.4", "innocent c 192.0.2.4"}, "it is kept apart"},
+			[]string{"192.0.2.1 b c 192.0.2.4", "innocent c"}, ""},
+		{"the same in a bundle that anybody can make", []Source{of(c, Vouched), of(b, Vouched), of(toC, Vouched), of(asC, Unvouched)},
+			[]string{"192.0.2.1 b c 192.0.2.4", "innocent c"}, ""},
+		{"a plain file in the place of a token that is not at hand", []Source{of(c, Vouched), of(changed(b, func(r *report.Redeemed) { r.Token = "sq" }), Plain)},
+			[]string{"192.0.2.1 b c", "192.0.2.2 c 192.0.2.4"}, "sq is another, which anybody can have made"},
+		{"two reports of a host that was asked twice", []Source{of(a, Vouched), of(changed(a, func(r *report.Redeemed) { r.Token = "sa2" }), Vouched), of(missing, Vouched)},
+			[]string{"a b 192.0.2.3"}, ""},
+		{"a denial beside a report", []Source{of(a, Plain), of(missing, Plain), of(changed(denies, func(r *report.Redeemed) { r.Report.Request, r.Report.Host = a.Report.Request, a.Report.Host }), Plain)},
+			[]string{"a b 192.0.2.3"}, ""},
+		{"an honest duplicate", []Source{of(b, Plain), of(repeats(changed(b, func(r *report.Redeemed) { r.Token = "sdup" }), "sb"), Vouched), of(a, Vouched),
+			of(redeemed("sc", "c", cToD, dIn, previous(bToC, cIn, "token", "sdup")), Vouched)}, []string{"a b c 192.0.2.4"}, ""},
 		{"a denial", []Source{of(denies, Vouched)}, nil, ""},
 		{"another's log", []Source{{Redeemed: b, Standing: Vouched, Log: "m/stopd/1"}, {Redeemed: missing, Standing: Vouched, Log: "b/stopd/2"}}, []string{"192.0.2.1 b 192.0.2.3"}, "in two logs, b/stopd/2 and m/stopd/1"},
 		{"two logs of a host", []Source{{Redeemed: b, Standing: Vouched, Log: "m/stopd/1"}, {Redeemed: redeemed("sb2", "b", "192.0.2.2:9", "192.0.2.66:22"), Standing: Vouched, Log: "b/stopd/2"}},

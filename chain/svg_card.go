@@ -102,6 +102,9 @@ func (c *Chain) chips(h *Host) []textLine {
 	if short := h.worst().short(); short != "" && len(c.standingCounts()) > 1 {
 		add("grey", "%s", short)
 	}
+	if slices.ContainsFunc(h.Reports, func(a Account) bool { return a.foreignLog }) {
+		add("amber", "in another's log")
+	}
 	for _, x := range c.about[0] {
 		if slices.Contains(x.Hosts, h.ID) {
 			add("red", "contradiction %d", x.ID)

@@ -165,7 +165,10 @@ func (c *Chain) leavingText(b *strings.Builder, h *Host, k *Connection) {
 	}
 	if k.OwnSource != "" {
 		how := "as it says itself"
-		if k.Translated {
+		switch {
+		case k.Translated && k.Source != k.OwnSource && k.Destination != k.OwnDestination:
+			how = "as it says itself: both ends would have been translated"
+		case k.Translated:
 			how = "before its addresses were translated"
 		}
 		line(b, "", "%s -> %s %s", k.OwnSource, k.OwnDestination, how)

@@ -31,6 +31,24 @@ func DecodeTraceback(b []byte) ([]stop.Traceback, error) {
 	return ts, nil
 }
 
+// FirstTraceback reads the first trace-back record that can be read, in the order of the store, and counts those that cannot, and those that
+// come after it. A host writes one for a token: whoever becomes root there later can add others, and takes nothing from the first by it.
+func FirstTraceback(records [][]byte) (ts []stop.Traceback, unreadable, further int) {
+	found := false
+	for _, b := range records {
+		read, err := DecodeTraceback(b)
+		switch {
+		case err != nil:
+			unreadable++
+		case found:
+			further++
+		default:
+			ts, found = read, true
+		}
+	}
+	return ts, unreadable, further
+}
+
 // EncodeRedeemed writes what a token stands for, on one line. The report's bytes are in it as they are.
 func EncodeRedeemed(token string, report []byte, ts []stop.Traceback) []byte {
 	e := encoder{}

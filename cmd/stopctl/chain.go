@@ -46,11 +46,11 @@ func setupChain(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 		}
 		var ss []chain.Source
 		for _, f := range args {
-			copies, err := readSources(f, keys)
+			s, err := readSource(f, keys)
 			if err != nil {
 				return fmt.Errorf("%s: %w", f, err)
 			}
-			ss = append(ss, copies...)
+			ss = append(ss, s)
 		}
 		text, err := form(chain.Build(ss))
 		if err != nil {
@@ -61,48 +61,44 @@ func setupChain(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 	}
 }
 
-// readSources reads what redeem printed, or a bundle, and checks that the report is the one that the token names. A bundle is
-// held against the policy, if there is one, and is a source for each trace-back record that it has.
-func readSources(path string, policy []byte) ([]chain.Source, error) {
+// readSource reads what redeem printed, or a bundle, and checks that the report is the one that the token names. A bundle is
+// held against the policy, if there is one.
+func readSource(path string, policy []byte) (chain.Source, error) {
 	b, err := readBounded(path, bundle.MaxSize)
 	if err != nil {
-		return nil, err
+		return chain.Source{}, err
 	}
 	if bundle.Is(b) {
 		return readBundle(b, policy)
 	}
 	r, bytes, err := report.DecodeRedeemed(b)
 	if err != nil {
-		return nil, err
+		return chain.Source{}, err
 	}
 	if got := stop.TokenOf(bytes).String(); got != r.Token {
-		return nil, &exitError{exitAltered, fmt.Errorf("the report is not the one of its token: its hash is %s", got)}
+		return chain.Source{}, &exitError{exitAltered, fmt.Errorf("the report is not the one of its token: its hash is %s", got)}
 	}
-	return []chain.Source{{Redeemed: r, Standing: chain.Plain}}, nil
+	return chain.Source{Redeemed: r, Standing: chain.Plain}, nil
 }
 
-func readBundle(b, policy []byte) ([]chain.Source, error) {
+func readBundle(b, policy []byte) (chain.Source, error) {
 	o, err := bundle.Open(b)
 	if err != nil {
-		return nil, coded(err)
+		return chain.Source{}, coded(err)
 	}
 	v, err := o.Verify(policy, nil)
 	if err != nil {
-		return nil, err
+		return chain.Source{}, err
 	}
 	standing, known := standingOf[v.Result]
 	if !known {
-		return nil, &exitError{exitAltered, errors.New(v.Short())}
+		return chain.Source{}, &exitError{exitAltered, errors.New(v.Short())}
 	}
-	rs, unreadable, err := o.Redeemed()
+	r, unreadable, further, err := o.Redeemed()
 	if err != nil {
-		return nil, err
+		return chain.Source{}, err
 	}
-	var ss []chain.Source
-	for _, r := range rs {
-		ss = append(ss, chain.Source{Redeemed: r, Standing: standing, Log: o.Log, Unreadable: unreadable})
-	}
-	return ss, nil
+	return chain.Source{Redeemed: r, Standing: standing, Log: o.Log, Unreadable: unreadable, Further: further}, nil
 }
 
 // standingOf is what verified bundles count for. One with a signature that is not good counts for nothing.

@@ -9,7 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -214,34 +213,21 @@ func recipientsOf(ids []age.Identity) []age.Recipient {
 	return rs
 }
 
-// tracebacks returns the last trace-back record that can be read: each replaces those before it. Whoever becomes root on the host can add
-// one that cannot, and takes nothing from the others by it.
-func tracebacks(e evidence.Evidence) (ts []stop.Traceback, err error) {
-	for _, b := range slices.Backward(e.Tracebacks) {
-		ts, why := report.DecodeTraceback(b)
-		if why == nil {
-			return ts, err
-		}
-		err = errors.Join(err, why)
-	}
-	return nil, err
-}
-
 func showRaw(w io.Writer, e evidence.Evidence) error {
 	_, err := w.Write(e.Report)
 	return err
 }
 
 func showJSON(w io.Writer, e evidence.Evidence) error {
-	ts, unreadable := tracebacks(e)
+	ts, unreadable, further := report.FirstTraceback(e.Tracebacks)
 	_, err := w.Write(report.EncodeRedeemed(e.Token.String(), e.Report, ts))
-	return errors.Join(err, altered(unreadable))
+	return errors.Join(err, leftOut(unreadable, further))
 }
 
 // showAs shows a report in a form of chains: it is one of one host.
 func showAs(form func(*chain.Chain) (string, error)) func(io.Writer, evidence.Evidence) error {
 	return func(w io.Writer, e evidence.Evidence) error {
-		r, unreadable, err := decoded(e)
+		r, left, err := decoded(e)
 		if err != nil {
 			return err
 		}
@@ -250,35 +236,35 @@ func showAs(form func(*chain.Chain) (string, error)) func(io.Writer, evidence.Ev
 			return err
 		}
 		_, err = io.WriteString(w, text)
-		return errors.Join(err, altered(unreadable))
+		return errors.Join(err, left)
 	}
 }
 
 func showText(w io.Writer, e evidence.Evidence) error {
-	r, unreadable, err := decoded(e)
+	r, left, err := decoded(e)
 	if err != nil {
 		return err
 	}
 	_, err = io.WriteString(w, report.Text(r.Report)+report.TracebackText(r.Traceback))
-	return errors.Join(err, altered(unreadable))
+	return errors.Join(err, left)
 }
 
-// decoded is the report with its trace-backs, as far as they can be read.
-func decoded(e evidence.Evidence) (_ report.Redeemed, unreadable, err error) {
+// decoded is the report with its trace-back, and what was left out of that.
+func decoded(e evidence.Evidence) (_ report.Redeemed, left, err error) {
 	r, err := report.Decode(e.Report)
 	if err != nil {
 		return report.Redeemed{}, nil, err
 	}
-	ts, unreadable := tracebacks(e)
-	return report.Redeemed{Token: e.Token.String(), Report: r, Traceback: ts}, unreadable, nil
+	ts, unreadable, further := report.FirstTraceback(e.Tracebacks)
+	return report.Redeemed{Token: e.Token.String(), Report: r, Traceback: ts}, leftOut(unreadable, further), nil
 }
 
-// altered is the error of trace-back records that cannot be read.
-func altered(unreadable error) error {
-	if unreadable == nil {
+// leftOut is the error of trace-back records that do not count.
+func leftOut(unreadable, further int) error {
+	if unreadable+further == 0 {
 		return nil
 	}
-	return &exitError{exitAltered, fmt.Errorf("a trace-back record is left out: %w", unreadable)}
+	return &exitError{exitAltered, fmt.Errorf("the first trace-back record that can be read counts: a host writes one, and there are %d that cannot be read and %d later ones (stopctl bundle has all)", unreadable, further)}
 }
 
 // listTime is as in reports.

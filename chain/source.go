@@ -118,6 +118,8 @@ func (a *Account) standingText() string {
 	case a.Standing.bundled():
 	case a.RecordedBy != "":
 		text += fmt.Sprintf("; %s recorded its token. Whom it asked, and what was answered, is the word of all who had the file", a.recorder)
+	case a.Standing == Unvouched:
+		text += ", and no other one here has its token: all of it is the word of whoever has the key of that log"
 	default:
 		text += ", and no bundle here has its token: all of it is the word of all who had the file"
 	}

@@ -61,7 +61,7 @@ var kinds = []struct {
 	{"token", `\bs[a-z2-7]{52}\b`, true},
 	{"prefix", `\bs[a-z2-7]{9}@`, true},
 	{"log", `\b[a-z]+/stopd/[0-9a-f]{8}\b`, true},
-	{"key", `\b[0-9a-f]{8}\+[A-Za-z0-9+/=]{20,}|AAAA[A-Za-z0-9+/=]{40,}|SHA256:[A-Za-z0-9+/]{43}`, true},
+	{"key", `\+?\b[0-9a-f]{8}\+[A-Za-z0-9+/=]{20,}|AAAA[A-Za-z0-9+/=]{40,}|SHA256:[A-Za-z0-9+/]{43}`, true},
 	{"system", `Debian GNU/Linux \d+ \([a-z]+\)`, false},
 	{"time", `[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}|\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?: UTC|Z|[+-]\d\d:?\d\d)?)?|\b\d\d:\d\d:\d\d(?:\.\d+)?`, false},
 	{"port", `:\d{5}\b`, true},
@@ -204,5 +204,17 @@ func TestPage(t *testing.T) {
 	}
 	if got := r.command("stopctl request 40778 22 " + a); got != "stopctl request 50000 22 "+b {
 		t.Errorf("command %q", got)
+	}
+}
+
+// Whatever is drawn by chance has one shape, also where it looks like a number.
+func TestShape(t *testing.T) {
+	key := "+AVRMe8zeSG3t5/Xupk07aKgxjYYPu71cu+o1WWf8MWxj"
+	want, _ := shape("log stone/stopd/c26e2a07+9638263a" + key + "\nwitness w1 witness.example/w1+5de931da" + key)
+	for _, hash := range []string{"96382632", "9638263a", "963826aa", "a6382632", "aaaaaaaa", "00000000", "1e234567"} {
+		got, _ := shape("log stone/stopd/" + hash + "+" + hash + key + "\nwitness w1 witness.example/w1+" + hash + key)
+		if got != want {
+			t.Errorf("%s: %s, want %s", hash, got, want)
+		}
 	}
 }

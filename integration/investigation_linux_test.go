@@ -243,8 +243,9 @@ func TestInvestigation(t *testing.T) {
 		} else if d := r.same(s.output, printed); d != "" {
 			t.Fatalf("%s@%s: %s\n%s\n(-page +printed):\n%s", s.user, s.host, command, printed, d)
 		}
+		constant, _ := shape(printed) // a token may have any name in it
 		for _, innocent := range []string{"alice", "bob", "cafe", "192.0.2.60"} {
-			if strings.Contains(printed, innocent) {
+			if strings.Contains(constant, innocent) {
 				t.Errorf("%s names %s:\n%s", command, innocent, printed)
 			}
 		}

@@ -126,7 +126,8 @@ func TestDecoysDrawSlots(t *testing.T) {
 				t.Fatalf("a decoy after %s", got)
 			}
 		}
-		if share := float64(late) / times; share < 0.15 || share > 0.35 {
+		// Six standard deviations below what is drawn on average, while there are few real ones at first.
+		if share := float64(late) / times; share < 0.12 || share > 0.35 {
 			t.Errorf("%.0f%% of decoys are late, where 25%% of real answers are", 100*share)
 		}
 		s.finish(t)

@@ -19,7 +19,7 @@ import (
 // was followed from one that was answered with a decoy or as a duplicate: each adds as many records, as long apart.
 func TestLogGrowthTellsNothing(t *testing.T) {
 	s := newSite(t)
-	s.cfg.Traceback.Timeout = Duration{100 * time.Millisecond}
+	s.cfg.Traceback.Timeout = Duration{50 * time.Millisecond}
 	s.cfg.Limits.PerSourcePerSecond, s.cfg.Limits.Burst = 10000, 10000
 	s.cfg.Limits.PerUserPerSecond, s.cfg.Limits.UserBurst = 10000, 10000
 	store, address := s.inProcess(t)
@@ -39,7 +39,8 @@ func TestLogGrowthTellsNothing(t *testing.T) {
 		}
 		return all
 	}
-	const trials = 16
+	// With as many, chance alone is told apart as well as that once in fifteen million times.
+	const trials = 32
 	apart := map[string][]float64{} // seconds between the records of a question
 	ask := func(kind string, r stop.Request) {
 		t.Helper()
@@ -84,7 +85,7 @@ func TestLogGrowthTellsNothing(t *testing.T) {
 }
 
 // recordedWithin is about how long after its report the trace-back of the test is recorded.
-const recordedWithin = 130 * time.Millisecond
+const recordedWithin = 75 * time.Millisecond
 
 // bestGuess is how often the best threshold tells two samples of one length apart: 0.5 is chance, and with few
 // values somewhat more.

@@ -53,7 +53,14 @@ func (h *Host) Link(ctx context.Context) error {
 		}
 		commands = append(commands, command)
 	}
-	if err := ipBatch(ctx, h.control, append(commands, "link set eth0 up")...); err != nil {
+	err := ipBatch(ctx, h.control, append(commands, "link set eth0 up")...)
+	if err == nil {
+		err = carries(ctx, h.control, "eth0")
+	}
+	if err == nil {
+		err = carries(ctx, h.lab.sw, fmt.Sprintf("port%d", h.port))
+	}
+	if err != nil {
 		return fmt.Errorf("link host %q: %w", h.Name, err)
 	}
 	return nil

@@ -172,6 +172,18 @@ func (l *Lab) Close() error {
 	return errors.Join(errs...)
 }
 
+// carries waits until a link in the network namespace of an init takes packets. That it is up is not enough: the kernel has
+// to notice that there is a carrier, which it does by itself and later (net/core/link_watch.c), and what is sent before is lost.
+func carries(ctx context.Context, c *control, link string) error {
+	return WaitFor(ctx, func() (bool, error) {
+		out, err := exec.CommandContext(ctx, "nsenter", fmt.Sprintf("--net=/proc/%d/ns/net", c.cmd.Process.Pid), "ip", "-o", "link", "show", "dev", link).CombinedOutput()
+		if err != nil {
+			return false, fmt.Errorf("look at link %s: %w: %s", link, err, out)
+		}
+		return strings.Contains(string(out), " state UP "), nil
+	})
+}
+
 // ipBatch runs ip(8) with one command a line in the network namespace of an init, and in the machine's
 // other namespaces: a PID in a command is the machine's.
 func ipBatch(ctx context.Context, c *control, commands ...string) error {

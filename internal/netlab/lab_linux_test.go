@@ -18,10 +18,10 @@ import (
 	"time"
 )
 
-// connect tries a TCP connection from a host, by bash, and returns the one line it reads.
-func connect(ctx context.Context, h *Host, to netip.AddrPort) (string, error) {
+// connect tries a TCP connection from a host for some seconds, by bash, and returns the one line it reads.
+func connect(ctx context.Context, h *Host, to netip.AddrPort, seconds string) (string, error) {
 	script := fmt.Sprintf("exec 3<>/dev/tcp/%s/%d && read -r line <&3 && echo \"$line\"", to.Addr(), to.Port())
-	out, err := h.Run(ctx, "timeout", "1", "bash", "-c", script)
+	out, err := h.Run(ctx, "timeout", seconds, "bash", "-c", script)
 	return strings.TrimSpace(string(out)), err
 }
 
@@ -43,7 +43,7 @@ func TestNetwork(t *testing.T) {
 	a, b := hosts[0], hosts[1]
 	greet(ctx, t, b, 7001, "salve")
 	for _, p := range b.Addrs {
-		got, err := connect(ctx, a, netip.AddrPortFrom(p.Addr(), 7001))
+		got, err := connect(ctx, a, netip.AddrPortFrom(p.Addr(), 7001), "60")
 		if err != nil || got != "salve" {
 			t.Errorf("a to %s: %q, %v; want %q", p.Addr(), got, err, "salve")
 		}
@@ -53,13 +53,13 @@ func TestNetwork(t *testing.T) {
 		if err := b.Unlink(ctx); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := connect(ctx, a, to); err == nil {
+		if got, err := connect(ctx, a, to, "1"); err == nil {
 			t.Errorf("a reads %q from the unlinked b", got)
 		}
 		if err := b.Link(ctx); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := connect(ctx, a, to); err != nil || got != "salve" {
+		if got, err := connect(ctx, a, to, "60"); err != nil || got != "salve" {
 			t.Errorf("a to the linked b: %q, %v; want %q", got, err, "salve")
 		}
 	}

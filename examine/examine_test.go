@@ -76,12 +76,16 @@ func recording(t *testing.T) host.Recording {
 		t.Fatal(err)
 	}
 	for i, p := range rec.Processes {
+		if p.Name == "csh" {
+			rec.Processes[i].Job = &host.Job{ID: "44", Source: host.JobEnvironment}
+		}
 		if p.Name != "telnet" {
 			continue
 		}
 		p.Args = []string{"telnet", "--password", "hunter2", "3.3.3.3"}
 		p.CWD, p.Exe, p.ExeSHA256, p.ExeBuildID = "/home/user1", "/usr/bin/telnet", "00", "11"
 		p.Login = &host.Login{Source: host.LoginEnvironment, Remote: netip.MustParseAddrPort("198.51.100.7:5"), Local: netip.MustParseAddrPort("2.2.2.2:22")}
+		p.Job = &host.Job{ID: "42", SubmitHost: "a", Source: host.JobCgroup, ClaimedID: "43"}
 		p.Descriptors = append(p.Descriptors, host.Descriptor{FDs: []int{9}, Kind: host.File, Path: "/home/user1/notes", Mode: host.Read})
 		rec.Processes[i] = p
 	}
@@ -327,6 +331,7 @@ func TestGroups(t *testing.T) {
 			has["exe_hash"] = has["exe_hash"] || p.ExeSHA256 != "" || p.ExeBuildID != ""
 			has["login"] = has["login"] || p.Login != nil && p.Login.Source != host.LoginEnvironment
 			has["environment"] = has["environment"] || p.Login != nil && p.Login.Source == host.LoginEnvironment
+			has["environment"] = has["environment"] || p.Job != nil && (p.Job.Source == host.JobEnvironment || p.Job.SubmitHost != "" || p.Job.ClaimedID != "")
 			has["users"] = has["users"] || p.RUser != "" || p.EUser != ""
 			for _, d := range p.Descriptors {
 				has["files"] = has["files"] || d.Kind == host.File
@@ -350,7 +355,7 @@ func TestGroups(t *testing.T) {
 		{"host", func(g *Groups) { g.Host = false }, nil},
 		{"cwd", func(g *Groups) { g.CWD = false }, nil},
 		{"exe_hash", func(g *Groups) { g.ExeHash = false }, nil},
-		{"login", func(g *Groups) { g.Login = false }, []string{"environment"}}, // all it is used for is logins
+		{"login", func(g *Groups) { g.Login = false }, nil},
 		{"files", func(g *Groups) { g.Files = false }, nil},
 		{"users", func(g *Groups) { g.Users = false }, []string{"login"}}, // a login is some user's
 		{"environment", func(g *Groups) { g.Environ = false }, nil},
@@ -376,6 +381,11 @@ func TestGroups(t *testing.T) {
 			}
 			if d := cmp.Diff(off, r.Tool.GroupsOff, cmpopts.EquateEmpty()); d != "" {
 				t.Errorf("off is %s", d)
+			}
+			for _, p := range r.Processes {
+				if p.Name == "telnet" && (p.Job == nil || p.Job.ID != "42") {
+					t.Errorf("what the control group says of a job is lost: %+v", p.Job)
+				}
 			}
 			// Whatever is saved, the previous host is asked.
 			if len(f.Previous) == 0 || !f.Previous[0].Corroborated {

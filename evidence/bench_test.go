@@ -40,3 +40,27 @@ func BenchmarkKeep(b *testing.B) {
 		})
 	}
 }
+
+// A token that was redeemed before is redeemed again: its custody, of which each record has its proof in the log, goes with it.
+func BenchmarkRedeem(b *testing.B) {
+	for _, before := range []int{0, 80} {
+		b.Run(fmt.Sprint("before=", before), func(b *testing.B) {
+			id := newIdentity(b)
+			s := openTest(b, Config{LogKey: new(newLogKey(b))}, id)
+			report := make([]byte, benchReport)
+			rand.Read(report)
+			token, err := s.Keep(b.Context(), report, stop.Payer{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			for range before {
+				export(b, s, token)
+			}
+			for b.Loop() {
+				if _, err := Unseal(export(b, s, token), id); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net/netip"
 	"os"
-	"slices"
 	"testing"
 	"time"
 
@@ -76,12 +75,16 @@ func recording(t *testing.T) host.Recording {
 		t.Fatal(err)
 	}
 	for i, p := range rec.Processes {
+		if p.Name == "csh" {
+			rec.Processes[i].Job = &host.Job{ID: "44", Source: host.JobEnvironment}
+		}
 		if p.Name != "telnet" {
 			continue
 		}
 		p.Args = []string{"telnet", "--password", "hunter2", "3.3.3.3"}
 		p.CWD, p.Exe, p.ExeSHA256, p.ExeBuildID = "/home/user1", "/usr/bin/telnet", "00", "11"
 		p.Login = &host.Login{Source: host.LoginEnvironment, Remote: netip.MustParseAddrPort("198.51.100.7:5"), Local: netip.MustParseAddrPort("2.2.2.2:22")}
+		p.Job = &host.Job{ID: "42", SubmitHost: "a", Source: host.JobCgroup, ClaimedID: "43"}
 		p.Descriptors = append(p.Descriptors, host.Descriptor{FDs: []int{9}, Kind: host.File, Path: "/home/user1/notes", Mode: host.Read})
 		rec.Processes[i] = p
 	}
@@ -310,109 +313,6 @@ func TestDecline(t *testing.T) {
 	}
 }
 
-func TestGroups(t *testing.T) {
-	all := []string{"arguments", "cwd", "environment", "exe_hash", "files", "host", "login", "users"}
-	// what says which groups a report has something of.
-	what := func(r report.Report) []string {
-		has := map[string]bool{"host": r.Host.Name != "" || r.Host.OS != "", "users": len(r.Users) > 0 || r.Connection.User != ""}
-		for _, u := range r.Users {
-			has["login"] = has["login"] || len(u.Logins) > 0
-		}
-		for _, p := range r.Previous {
-			has["environment"] = has["environment"] || slices.Contains(p.Reasons, trace.ReasonSSHConnection)
-		}
-		for _, p := range r.Processes {
-			has["arguments"] = has["arguments"] || len(p.Args) > 0
-			has["cwd"] = has["cwd"] || p.CWD != ""
-			has["exe_hash"] = has["exe_hash"] || p.ExeSHA256 != "" || p.ExeBuildID != ""
-			has["login"] = has["login"] || p.Login != nil && p.Login.Source != host.LoginEnvironment
-			has["environment"] = has["environment"] || p.Login != nil && p.Login.Source == host.LoginEnvironment
-			has["users"] = has["users"] || p.RUser != "" || p.EUser != ""
-			for _, d := range p.Descriptors {
-				has["files"] = has["files"] || d.Kind == host.File
-			}
-		}
-		var names []string
-		for _, g := range all {
-			if has[g] {
-				names = append(names, g)
-			}
-		}
-		return names
-	}
-	for _, c := range []struct {
-		off    string
-		change func(*Groups)
-		also   []string // what is gone with it
-	}{
-		{"", func(*Groups) {}, nil},
-		{"arguments", func(g *Groups) { g.Arguments = ArgumentsOff }, nil},
-		{"host", func(g *Groups) { g.Host = false }, nil},
-		{"cwd", func(g *Groups) { g.CWD = false }, nil},
-		{"exe_hash", func(g *Groups) { g.ExeHash = false }, nil},
-		{"login", func(g *Groups) { g.Login = false }, []string{"environment"}}, // all it is used for is logins
-		{"files", func(g *Groups) { g.Files = false }, nil},
-		{"users", func(g *Groups) { g.Users = false }, []string{"login"}}, // a login is some user's
-		{"environment", func(g *Groups) { g.Environ = false }, nil},
-	} {
-		t.Run("no "+c.off, func(t *testing.T) {
-			x, k := examiner(t)
-			c.change(&x.Save)
-			got, err := x.Examine(t.Context(), question(t, "968,23:SV_REC:7"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			r, f := k.last(t, got.Token), k.found(t)
-			var want, off []string
-			for _, g := range all {
-				if g == c.off {
-					off = []string{g}
-				} else if !slices.Contains(c.also, g) {
-					want = append(want, g)
-				}
-			}
-			if d := cmp.Diff(want, what(r)); d != "" {
-				t.Errorf("saved is %s", d)
-			}
-			if d := cmp.Diff(off, r.Tool.GroupsOff, cmpopts.EquateEmpty()); d != "" {
-				t.Errorf("off is %s", d)
-			}
-			// Whatever is saved, the previous host is asked.
-			if len(f.Previous) == 0 || !f.Previous[0].Corroborated {
-				t.Errorf("candidates are %v", f.Previous)
-			}
-			l, err := x.Look(t.Context(), question(t, "968,23:SV_REC:7"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if d := cmp.Diff(what(r), what(l)); d != "" {
-				t.Errorf("explained is %s", d)
-			}
-		})
-	}
-	if off := (Groups{Arguments: ArgumentsOff}).Off(); len(off) != len(all) {
-		t.Errorf("there are groups beside %q", off)
-	}
-}
-
-func TestArguments(t *testing.T) {
-	for mode, want := range map[string][]string{
-		ArgumentsFull:   {"telnet", "--password", "hunter2", "3.3.3.3"},
-		ArgumentsRedact: {"telnet", "--password", masked, "3.3.3.3"},
-		ArgumentsOff:    nil,
-	} {
-		x, k := examiner(t)
-		x.Save.Arguments = mode
-		got, err := x.Examine(t.Context(), question(t, "968,23:SV"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if d := cmp.Diff(want, k.last(t, got.Token).Processes[0].Args, cmpopts.EquateEmpty()); d != "" {
-			t.Errorf("%s: %s", mode, d)
-		}
-	}
-}
-
 // A blindHost cannot be looked at.
 type blindHost struct{ host.Host }
 
@@ -447,5 +347,18 @@ func TestFailures(t *testing.T) {
 	}
 	if _, err := x.Examine(t.Context(), question(t, "968,23")); err != nil {
 		t.Errorf("ID needs no look: %v", err)
+	}
+}
+
+// Of a connection that leaves the host by another network namespace's link nobody can be asked.
+func TestElsewhere(t *testing.T) {
+	got := candidates([]trace.Previous{{NetNS: 1}, {NetNS: 2}, {}}, 1)
+	for i, want := range []bool{false, true, false} {
+		if got[i].Elsewhere != want {
+			t.Errorf("%d: %+v", i, got[i])
+		}
+	}
+	if got := candidates([]trace.Previous{{NetNS: 2}}, 0); got[0].Elsewhere {
+		t.Errorf("where the daemon's own is not known: %+v", got)
 	}
 }

@@ -46,71 +46,87 @@ func words[S ~string](ws ...S) (all []string) {
 	return all
 }
 
-// TestDocs holds docs/report.md to the types that reports are made of: the same objects and keys in the same order, of the same types, null
-// only where they can be, with the same values.
-func TestDocs(t *testing.T) {
+// A documented is a row of docs/report.md; of the head of an object only the name is there.
+type documented struct{ name, typ, meaning, null string }
+
+func (d documented) String() string { return strings.TrimSpace(d.name + " " + d.typ) }
+
+// page reads docs/report.md.
+func page(t *testing.T) (rows []documented) {
+	t.Helper()
 	b, err := os.ReadFile("../docs/report.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var want []string
+	heading := regexp.MustCompile("^### `(.*)`\n")
+	var object string
+	for line := range strings.Lines(string(b)) {
+		switch m := heading.FindStringSubmatch(line); {
+		case m != nil:
+			object = m[1]
+			rows = append(rows, documented{name: object})
+		case strings.HasPrefix(line, "## "):
+			object = ""
+		case object != "" && strings.HasPrefix(line, "| `"):
+			var cells []string
+			for _, c := range strings.Split(strings.Trim(line, "|\n"), "|") {
+				cells = append(cells, strings.TrimSpace(c))
+			}
+			if len(cells) < 4 || slices.Contains(cells, "") {
+				t.Errorf("%s: cells are missing, or empty: %q", object, line)
+				continue
+			}
+			d := documented{object + "." + strings.Trim(cells[0], "`"), cells[1], cells[len(cells)-2], cells[len(cells)-1]}
+			if len(cells) == 5 {
+				d.typ += " (" + cells[2] + ")"
+			}
+			rows = append(rows, d)
+		}
+	}
+	return rows
+}
+
+// TestDocs holds docs/report.md to the types that reports are made of: the same objects and keys in the same order, of the same types, null
+// only where they can be, with the same values.
+func TestDocs(t *testing.T) {
+	const orNull = " or null"
+	var want, keys []string
 	objects(&want, "report", reflect.TypeFor[report.Report]())
 	want = append(want, "redeemed", "redeemed.token text", "redeemed.report object", "redeemed.traceback list of objects")
 	objects(&want, "traceback[]", reflect.TypeFor[stop.Traceback]())
+	for _, w := range want {
+		keys = append(keys, strings.TrimSuffix(w, orNull))
+	}
 	var got []string
-	var object string
 	seen := 0
-	for line := range strings.Lines(string(b)) {
-		if m := regexp.MustCompile("^### `(.*)`\n").FindStringSubmatch(line); m != nil {
-			object = m[1]
-			got = append(got, object)
+	for _, d := range page(t) {
+		got = append(got, d.String())
+		if slices.Contains(want, d.String()) && d.typ != "" && d.null != "never" {
+			t.Errorf("%s is never null", d.name)
 		}
-		if strings.HasPrefix(line, "## ") {
-			object = ""
-		}
-		if object == "" || !strings.HasPrefix(line, "| `") {
-			continue
-		}
-		var cells []string
-		for _, c := range strings.Split(strings.Trim(line, "|\n"), "|") {
-			cells = append(cells, strings.TrimSpace(c))
-		}
-		if len(cells) < 4 || slices.Contains(cells, "") {
-			t.Errorf("%s: cells are missing, or empty: %q", object, line)
-			continue
-		}
-		name := object + "." + strings.Trim(cells[0], "`")
-		typ, meaning, null := cells[1], cells[len(cells)-2], cells[len(cells)-1]
-		kinds := ""
-		if len(cells) == 5 {
-			kinds = " (" + cells[2] + ")"
-		}
-		got = append(got, name+" "+typ+kinds)
-		if i := slices.IndexFunc(want, func(w string) bool { return strings.TrimSuffix(w, " or null") == got[len(got)-1] }); i >= 0 {
-			if canBe := strings.HasSuffix(want[i], " or null"); !canBe && null != "never" {
-				t.Errorf("%s is never null", name)
-			}
-			want[i] = strings.TrimSuffix(want[i], " or null")
-		}
-		if vs, ok := values[name]; ok {
+		if vs, ok := values[d.name]; ok {
 			seen++
-			var said []string
-			for _, m := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(meaning, -1) {
-				if m[1] != "from" { // a key
-					said = append(said, m[1])
-				}
-			}
-			if d := cmp.Diff(slices.Sorted(slices.Values(vs)), slices.Sorted(slices.Values(said))); d != "" {
-				t.Errorf("%s: its values (-) and docs/report.md (+):\n%s", name, d)
+			if diff := cmp.Diff(slices.Sorted(slices.Values(vs)), slices.Sorted(slices.Values(valuesIn(d.meaning)))); diff != "" {
+				t.Errorf("%s: its values (-) and docs/report.md (+):\n%s", d.name, diff)
 			}
 		}
 	}
-	if d := cmp.Diff(want, got); d != "" {
+	if d := cmp.Diff(keys, got); d != "" {
 		t.Errorf("keys (-) and docs/report.md (+):\n%s", d)
 	}
 	if seen != len(values) {
 		t.Errorf("the values of %d keys were looked at, of %d", seen, len(values))
 	}
+}
+
+// valuesIn gives the words that are quoted in a meaning, but for keys.
+func valuesIn(meaning string) (all []string) {
+	for _, m := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(meaning, -1) {
+		if m[1] != "from" {
+			all = append(all, m[1])
+		}
+	}
+	return all
 }
 
 // objects lists an object and its keys with their types, and then the objects in it, as docs/report.md does.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -96,6 +97,40 @@ func TestAdmission(t *testing.T) {
 			}
 		})
 	})
+}
+
+// Who found no room to be examined, or was not examined for another reason, has not been answered: the next is the first again, and
+// the owner's.
+func TestFirstAgain(t *testing.T) {
+	for _, why := range []string{"no room", "disk"} {
+		t.Run(why, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				broken := errors.New("disk broke")
+				if why == "no room" {
+					broken = nil
+				}
+				f := &fake{uid: 1000, examine: func(stop.Question) error { return broken }}
+				cfg := testConfig()
+				cfg.Limits.PerSourcePerSecond, cfg.Limits.Burst, cfg.Limits.Lookups = 1e-6, 1, 1
+				s := newServer(f, cfg)
+				once(t, s, "127.0.0.9", "1 , 2") // and nothing is left of the asker's allowance
+				others := payer{source: Source(netip.MustParseAddr("192.0.2.7"))}
+				if why == "no room" {
+					s.lookups.take(others)
+				}
+				once(t, s, "127.0.0.9", "1 , 2 : SV")
+				if why == "no room" {
+					s.lookups.giveBack(others)
+				}
+				broken = nil
+				_, before, _ := f.seen()
+				tokenIn(t, "1 , 2", once(t, s, "127.0.0.9", "1 , 2 : SV"))
+				if _, after, _ := f.seen(); after != before+1 {
+					t.Error("the next was not examined")
+				}
+			})
+		})
+	}
 }
 
 func TestAskersPerSID(t *testing.T) {

@@ -148,7 +148,8 @@ func TestDuplicates(t *testing.T) {
 		}
 		// None of these is one.
 		for i, c := range []struct{ from, line string }{
-			{"127.0.0.8", line}, // another requester
+			{"127.0.0.8", line}, // another connection
+			{"127.0.0.2", "968 , 23 : SV_REC : 7 : 127.0.0.9"}, // another requester
 			{"127.0.0.9", "968 , 23 : SV_REC : 8"},
 			{"127.0.0.9", "969 , 23 : SV_REC : 7"},
 			{"127.0.0.9", "968 , 24 : SV_REC : 7"},

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"io"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -37,5 +39,22 @@ func TestNewcomersAreNotIdle(t *testing.T) {
 		time.Sleep(time.Second)
 		dial()
 		made("a newcomer of a second ago", next)
+	})
+}
+
+// Some programs read once.
+func TestReplyIsOneWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(&fake{}, testConfig())
+		c := dialPipe(t, s, "127.0.0.9")
+		for _, line := range []string{"1 , 2\r\n", "0 , 2\r\n", "rubbish\r\n"} {
+			if _, err := io.WriteString(c, line); err != nil {
+				t.Fatal(err)
+			}
+			b := make([]byte, 1000)
+			if n, err := c.Read(b); err != nil || !strings.HasSuffix(string(b[:n]), "\r\n") {
+				t.Errorf("the first read of the reply to %q gives %q, %v", line, b[:n], err)
+			}
+		}
 	})
 }

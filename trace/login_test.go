@@ -184,6 +184,24 @@ func TestLeftBehind(t *testing.T) {
 	}
 }
 
+// Of an audit session with very many processes only the first are looked at for who let the user in, and that is said.
+func TestAuditSessionBound(t *testing.T) {
+	for _, before := range []int{maxMembers - 2, maxMembers} {
+		h := recording(first(), daemon(700, listen(22)), monitor(800, "", 3, 1, in(22, attacker)), left("", 3))
+		for i := range before {
+			h.Recording.Processes = append(h.Recording.Processes, inScope("", 3, at(20, as(1000, process(100+i, 1)))))
+		}
+		want := summary{Previous: []string{attacker + " audit-session"}, Gaps: none}
+		if before == maxMembers {
+			want = summary{Previous: none, Gaps: []string{"0 audit session: bound: the first of its processes alone",
+				"90 login: who let the user of its audit session in is not there any more"}}
+		}
+		if d := cmp.Diff(want, summarize(run(t, h), want)); d != "" {
+			t.Errorf("%d before (-want +got):\n%s", before, d)
+		}
+	}
+}
+
 // loginOf writes the login of a process.
 func loginOf(r Result, pid int) string {
 	for _, p := range r.Processes {

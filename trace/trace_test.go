@@ -218,6 +218,16 @@ func TestRun(t *testing.T) {
 			},
 		},
 		{
+			name: "nor is it found by what it holds",
+			hosts: []host.Process{process(1, 0, pipe("a", ""), in(80, other)), process(50, 40, in(8888, attacker), pipe("a", "")),
+				process(70, 60, pipe("a", ""), asked())},
+			want: summary{
+				Processes: []string{"70 primary owner", "50 resolved channel 70"},
+				Channels:  []string{"pipe 1 ?, 50 ?, 70 ?"},
+				Previous:  []string{attacker + " inbound"},
+			},
+		},
+		{
 			name:  "the first process as owner",
 			hosts: []host.Process{process(1, 0, pipe("p", host.Read), asked()), process(50, 1, in(8888, attacker), pipe("p", host.Write))},
 			want: summary{

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -34,11 +35,13 @@ func TestForwarded(t *testing.T) {
 			}
 		}
 	}
-	if line := forwardings[0].f.format(at, "no name"); string(line[len("<86>1 2026-11-23T03:05:06.000000Z "):][:8]) != "- stopd " {
-		t.Errorf("a host without a name of RFC 5424: %q", line)
+	for _, name := range []string{"no name", "", strings.Repeat("x", 256)} {
+		if line := forwardings[0].f.format(at, name); string(line[len("<86>1 2026-11-23T03:05:06.000000Z "):][:8]) != "- stopd " {
+			t.Errorf("a host without a name of RFC 5424: %q", line)
+		}
 	}
 	for _, other := range []string{"", "origin=x leaf=1", "origin=x leaf=1 root=" + zeros, "origin=x leaf=-1 hash=" + zeros, "origin=x leaf=1 hash=" + zeros + "0",
-		"origin=x leaf=1234567890123456789 hash=" + zeros} {
+		"origin=x leaf=1234567890123456789 hash=" + zeros, "origin=" + strings.Repeat("x", maxOrigin+1) + " leaf=1 hash=" + zeros} {
 		if f, ok := ParseForwarded([]byte(other)); ok {
 			t.Errorf("%q is %+v", other, f)
 		}

@@ -114,6 +114,7 @@ func TestAnswer(t *testing.T) {
 		{"another", Files{List: file("192.0.2.8\n2001:db8::/32\n")}, nothing},
 		{"by name", Files{List: file("irc.example\n192.0.2.8")}, Answer{ListedNames: []string{"irc.example"}}},
 		{"list unreadable", Files{List: File{Unreadable: true}}, nothing},
+		{"list read in part", Files{List: File{Text: list.Text, Unreadable: true}}, nothing},
 		{"noident", Files{NoIdent: true, List: list}, hidden},
 		{"hide", Files{Oidentd: rules("global { hide }"), List: list}, hidden},
 		{"another answer", Files{Oidentd: rules("global { reply \"x\" }"), List: list}, hidden},

@@ -218,6 +218,7 @@ func (t *table) kind(ctx context.Context, d *host.Descriptor, o object, dir int,
 		return
 	case ringObject:
 		d.Kind, d.Name = host.IOUring, target
+		t.r.s.mapped[o] = o
 		t.r.rings = append(t.r.rings, ref{pid: int32(t.r.d.pid), tid: int32(t.tid), fd: int32(d.FDs[0])})
 		return
 	}

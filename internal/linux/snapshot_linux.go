@@ -175,13 +175,16 @@ func (s *snapshot) Holders(ctx context.Context, name host.Object) ([]host.Holder
 		}
 		refs = refs[n:]
 	}
-	if o.class == fileObject || o.class == sysvObject {
+	if o.class == fileObject || o.class == sysvObject || o.class == ringObject {
 		hs = s.mappers(ctx, o, hs)
 	}
 	if (o.class == socketObject || o.class == pipeObject) && !s.index(ctx).complete(o) {
 		hs = s.fixedHolders(ctx, o, name, hs)
 		if o.class == socketObject && len(hs) == 0 && o.n != 0 && len(s.holders) == 0 { // the first that is asked about: the connection
-			s.unheld(ctx, o)
+			s.mapped[o] = o
+			if hs = s.mappers(ctx, o, hs); len(hs) == 0 {
+				s.unheld(ctx, o)
+			}
 		}
 	}
 	if s.ix.pass != nil {

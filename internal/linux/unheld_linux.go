@@ -23,6 +23,7 @@ func (s *snapshot) unheld(ctx context.Context, o object) {
 		s.mounted(i.remote)
 	}
 	s.gaps = append(s.gaps, s.untold...)
+	s.inRings(ctx)
 	s.inFlight(ctx)
 }
 
@@ -38,6 +39,21 @@ func (s *snapshot) mounted(remote netip.AddrPort) {
 			s.gaps = append(s.gaps, host.Gap{What: "owners",
 				Why: fmt.Sprintf("the kernel has a file system (%s) from %s at %s: the socket may be its own, for whoever uses that", m.kind, remote.Addr(), m.at)})
 			return
+		}
+	}
+}
+
+// inRings adds the processes that have io_uring instances mapped and no descriptor of them: what is in their tables is not told.
+func (s *snapshot) inRings(ctx context.Context) {
+	for o, ms := range s.memory(ctx) {
+		if o.class != ringObject {
+			continue
+		}
+		refs := s.refs(ctx, o)
+		for _, m := range ms {
+			if !slices.ContainsFunc(refs, func(r ref) bool { return int(r.pid) == m.PID }) {
+				s.gaps = append(s.gaps, host.Gap{PID: m.PID, What: "owners", Why: "it has an io_uring instance mapped and no descriptor of it: the socket may be among the files of that"})
+			}
 		}
 	}
 }

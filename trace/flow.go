@@ -45,7 +45,7 @@ type step struct {
 func (t *tracer) flow(weak bool) ways {
 	into, from := map[*node][]step{}, map[*node][]step{}
 	for _, c := range t.channels {
-		if !c.Followed || c.Kind.Keeps() && !weak {
+		if !c.Followed || c.keeps && !weak {
 			continue
 		}
 		for _, w := range c.Ends {
@@ -92,7 +92,7 @@ func (t *tracer) flow(weak bool) ways {
 
 // newStep is a step from a process's end of a channel to another's.
 func newStep(c *Channel, a *node, leave host.Object, b *node, enter host.Object) step {
-	s := step{to: b, leave: serviceOf(a.end(leave)), beside: c.Kind.Keeps()}
+	s := step{to: b, leave: serviceOf(a.end(leave)), beside: c.keeps}
 	d := b.end(enter)
 	if s.enter = serviceOf(d); s.enter == clients {
 		s.grade = server
@@ -120,7 +120,7 @@ func (t *tracer) tells(c *Channel, w, r End, a, b *node) bool {
 // And who opens a FIFO for reading and writing often only wants to write without waiting, and a reader not to see
 // the end.
 func (t *tracer) unmeant(c *Channel, w, r End, a, b *node) bool {
-	if c.Kind.Keeps() || t.sameUser(a.Process.Process, b.Process.Process) {
+	if c.keeps || t.sameUser(a.Process.Process, b.Process.Process) {
 		return false
 	}
 	return slices.ContainsFunc(c.Ends, func(e End) bool {

@@ -43,7 +43,7 @@ func (r *reading) mapped(ctx context.Context, m mapping, o object) {
 	}
 	d := host.Descriptor{FDs: []int{}, Kind: host.IOUring, Mode: m.mode, Object: o.name(), Peer: o.peer().name(), Name: m.path}
 	if o.class == socketObject {
-		d.Kind, d.Inode, d.Name = "socket", o.n, ""
+		d.Kind, d.Inode, d.Name = host.OtherSocket, o.n, ""
 		r.s.listed(ctx, &d, r)
 	} else {
 		r.gap("files of "+string(o.name()), "it has the instance mapped and no descriptor of it: what that holds is not told")

@@ -14,6 +14,9 @@ import (
 	"github.com/stopd/stopd/host"
 )
 
+// liteName is what UDP-Lite is called, which is UDP with ports of its own.
+const liteName = "UDP-Lite"
+
 // copied reads a socket of which the daemon has a copy.
 func (s *snapshot) copied(ctx context.Context, d *host.Descriptor, fd int, r *reading) {
 	what := label(d)
@@ -75,8 +78,10 @@ func inetSocketOf(fd int, d *host.Descriptor) error {
 		d.Kind = host.TCP
 	case proto == protoUDP:
 		d.Kind = host.UDP
+	case proto == protoLite:
+		d.Kind, d.Name = host.UDP, liteName
 	default:
-		d.Kind, d.Name = "socket", "protocol "+strconv.Itoa(proto)
+		d.Kind, d.Name = host.OtherSocket, "protocol "+strconv.Itoa(proto)
 		return nil
 	}
 	local, err := unix.Getsockname(fd)

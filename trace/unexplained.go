@@ -45,7 +45,8 @@ func (t *tracer) unkept() {
 		for _, d := range n.Descriptors {
 			switch {
 			case d.Kind == host.UDP && d.Local.Port() != 0 && !d.Remote.IsValid(), // as mosh has them
-				d.Kind == host.Unix && d.Type == "dgram" && d.Path != "" && d.Peer == "":
+				d.Kind == host.Unix && d.Type == "dgram" && d.Path != "" && d.Peer == "",
+				d.Kind == host.Raw && !d.Remote.IsValid(), d.Kind == host.OtherSocket && d.Name == "packet":
 				t.gap(n.PID, "senders to "+describe(d), "the system does not keep who sends to a socket that is not connected")
 			case d.Kind == host.UDP && d.Remote.IsValid() && d.Peer == "" && t.own(d.Remote.Addr()):
 				t.gap(n.PID, "senders to "+describe(d), "nobody has the address that it hears from: who had it is not kept")

@@ -47,7 +47,7 @@ func TestHop(t *testing.T) {
 }
 
 // The connection with the attacker is on its way to the process that sent it but for moments. The kernel does not tell what is on
-// its way, but that something is, and that nobody holds the connection.
+// its way, but that something is, and which connections nobody has a descriptor of.
 func TestParked(t *testing.T) {
 	s := theWorld(t).stage(t)
 	s.busy = true
@@ -55,7 +55,7 @@ func TestParked(t *testing.T) {
 	d := s.on(s.b, "mallory", "join", "park", fmt.Sprint(s.port), s.c.Host.Addr().String(), fmt.Sprint(victimPort))
 	s.connect(s.port)
 	tr := s.throughJoined(d)
-	want := fmt.Sprintf("nobody holds the connection of %s with %s", tr.in.local, tr.in.remote)
+	want := fmt.Sprintf("no process has a descriptor of the connection of %s with %s", tr.in.local, tr.in.remote)
 	s.wait("ask while the connection is on its way", func() (bool, error) {
 		_, r, err := s.b.Traced(s.ctx, s.request(s.c, "SV_REC", tr.out))
 		if err != nil {
@@ -66,7 +66,7 @@ func TestParked(t *testing.T) {
 			return false, nil
 		}
 		for _, g := range r.Report.Gaps {
-			if strings.HasPrefix(g.Why, "nobody holds") && !strings.HasPrefix(g.Why, want) {
+			if strings.HasPrefix(g.Why, "no process has a descriptor") && !strings.HasPrefix(g.Why, want) {
 				t.Errorf("gap of another's connection: %v", g)
 			}
 		}

@@ -129,9 +129,8 @@ func (d procDir) shares(shmDev uint64) bool {
 	if e := ask(&q); e != unix.ENOENT {
 		return true
 	}
-	// What is private is mostly programs and libraries: those that are not have a device that these do not have.
+	// What is mapped privately is mostly programs and libraries, and what is not has another device, or one that is no disk's.
 	name := make([]byte, unix.PathMax)
-	q = procmapQuery{}
 	for range maxQueries {
 		q = procmapQuery{flags: procmapFile | procmapNext, from: q.end}
 		if e := ask(&q); e != 0 {

@@ -93,8 +93,8 @@ func (s *snapshot) inFlight(ctx context.Context) {
 // maxParked bounds how many connections one process's gaps name.
 const maxParked = 16
 
-// parked adds that descriptors wait in a UNIX socket of a process, and which connections of its user nobody holds: they may be
-// among them.
+// parked adds that descriptors wait in a UNIX socket of a process, and of which connections of its user no process has a
+// descriptor: they may be among them.
 func (r *reading) parked(ctx context.Context, d *host.Descriptor, n uint64) {
 	if n == 0 {
 		return
@@ -102,8 +102,9 @@ func (r *reading) parked(ctx context.Context, d *host.Descriptor, n uint64) {
 	s := r.s
 	r.gap(label(d), fmt.Sprintf("%d descriptors were sent to it and nobody has taken them: what they are is not told", n))
 	ix := s.index(ctx)
+	ix.settle(ctx, s.root, object{class: socketObject})
 	all, err := s.home.diag.dumpConnected(ctx)
-	if !r.note("connections that nobody holds", err) || r.p.EUID == nil {
+	if !r.note("connections without a descriptor", err) || r.p.EUID == nil || ix.pass != nil && ix.pass.cut {
 		return
 	}
 	named := 0
@@ -113,10 +114,10 @@ func (r *reading) parked(ctx context.Context, d *host.Descriptor, n uint64) {
 			continue
 		}
 		if named++; named > maxParked {
-			r.gap("connections that nobody holds", "bound: "+strconv.Itoa(maxParked))
+			r.gap("connections without a descriptor", "bound: "+strconv.Itoa(maxParked))
 			return
 		}
-		r.gap(label(d), fmt.Sprintf("nobody holds the connection of %s with %s, which is the same user's: it may be among them", c.local, c.remote))
+		r.gap(label(d), fmt.Sprintf("no process has a descriptor of the connection of %s with %s, which is the same user's: it may be among them", c.local, c.remote))
 	}
 }
 

@@ -66,7 +66,7 @@ var kinds = []struct {
 	{"time", `[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}|\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?: UTC|Z|[+-]\d\d:?\d\d)?)?|\b\d\d:\d\d:\d\d(?:\.\d+)?`, false},
 	{"port", `:\d{5}\b`, true},
 	{"hash", `\b[0-9a-f]{32,64}\b|\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22,}`, false},
-	{"number", `[+-]?\b\d+(?:\.\d+)?(?:[a-z]{1,2})?\b`, false},
+	{"number", `(?:[+-]\b\d{1,5}|\b\d+)(?:\.\d+)?(?:[a-z]{1,2})?\b`, false}, // a sign may be the plus before a key, whose eight digits may be such
 }
 
 var volatile = func() *regexp.Regexp {
@@ -191,6 +191,8 @@ func TestPage(t *testing.T) {
 		{"192.0.2.1:40778 -> 192.0.2.2:22", "192.0.2.1:50000 -> 192.0.2.2:23", false},
 		{"token " + a, "token " + b, true},
 		{"token " + a, "token " + a, false},
+		{"home/stopd/b5bc72e2+0370366a+AXI2E9wjvkJPoyeYJtaA5UKbYc6C/f/jH/t+i4Nu2Rl0", "home/stopd/5b763755+c6813710+AUv7mgeHdGY2LXhDr7j1L4tdkYN1PUAycQ9GQoOgD5Y/", true},
+		{"offset -0.5 s", "offset +12.25 s", true},
 		{"pid 31", "pid   4711", true},
 		{"2 of the 3 witnesses", "1 of the 3 witnesses", false},
 		{"1 of the 1", "1 of the 1", true},

@@ -288,15 +288,25 @@ func (x *Examiner) connection(ctx context.Context, s host.Socket) *report.Connec
 	return c
 }
 
+// maxLooks is how often the host is looked at for one question, where processes hand the connection to each other meanwhile.
+const maxLooks = 5
+
 func (x *Examiner) trace(ctx context.Context, q stop.Question, s host.Socket, r *report.Report) error {
 	ctx, cancel := context.WithTimeout(ctx, x.Deadline)
 	defer cancel()
-	snap, err := x.Host.Snapshot(ctx)
-	if err != nil {
-		return fmt.Errorf("look at the host: %w", err)
+	var t trace.Result
+	began := time.Now()
+	for looks := 1; ; looks++ {
+		snap, err := x.Host.Snapshot(ctx)
+		if err != nil {
+			return fmt.Errorf("look at the host: %w", err)
+		}
+		t = trace.Run(ctx, snap, trace.Question{Socket: s, Host: r.Host, OnBehalf: q.OnBehalf(), Daemon: x.PIDs}, x.Trace)
+		snap.Close()
+		if !t.Moved || looks == maxLooks || time.Since(began) > x.Deadline/2 {
+			break
+		}
 	}
-	defer snap.Close()
-	t := trace.Run(ctx, snap, trace.Question{Socket: s, Host: r.Host, OnBehalf: q.OnBehalf(), Daemon: x.PIDs}, x.Trace)
 	r.Connection.Owners = t.Owners
 	if r.Connection.Owners == nil {
 		r.Connection.Owners = []int{}

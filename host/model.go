@@ -30,6 +30,8 @@ const (
 	IOUring Kind = "io_uring" // an instance, shared by inheritance or sent
 	FUSE    Kind = "fuse"     // a file system that a process serves
 	PTrace  Kind = "ptrace"   // the process is traced: whoever traces it writes, it reads
+	// OtherSocket is neither of the internet nor a UNIX one, or could not be looked at.
+	OtherSocket Kind = "socket"
 )
 
 // Keeps reports whether what is written through descriptors of this kind stays there for whoever looks:

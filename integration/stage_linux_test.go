@@ -241,7 +241,12 @@ func (s *stage) open(argv ...string) *netlab.Session {
 
 func (s *stage) openOn(at *site.Site, argv ...string) *netlab.Session {
 	s.t.Helper()
-	session, err := netlab.Open(at.Host.CommandAs(s.ctx, "mallory", argv[0], argv[1:]...))
+	return s.openAs(at, "mallory", argv...)
+}
+
+func (s *stage) openAs(at *site.Site, user string, argv ...string) *netlab.Session {
+	s.t.Helper()
+	session, err := netlab.Open(at.Host.CommandAs(s.ctx, user, argv[0], argv[1:]...))
 	s.must(err)
 	s.t.Cleanup(func() { _ = session.Close() }) // its end is looked for by clear
 	return session

@@ -19,6 +19,9 @@ func (t *tracer) follow(n *node, d host.Descriptor) {
 		return
 	}
 	for _, o := range peers {
+		if o == d.Object && hearsItself(d) {
+			continue // that comes later as well
+		}
 		if t.bound() {
 			return
 		}
@@ -57,7 +60,7 @@ func (t *tracer) join(n *node, d host.Descriptor, peer host.Object) {
 		return
 	}
 	for _, h := range far {
-		if h.PID == n.PID || h.PID <= 1 || slices.Contains(t.q.Daemon, h.PID) || (d.Kind.Keeps() || d.Kind == host.PTrace) && !t.ours(n, h.PID) {
+		if h.PID == n.PID || h.PID <= 1 || slices.Contains(t.q.Daemon, h.PID) || (c.keeps || d.Kind == host.PTrace) && !t.ours(n, h.PID) {
 			continue
 		}
 		var chain []*node // those that are new
@@ -89,7 +92,7 @@ func (t *tracer) channel(n *node, d host.Descriptor, peer host.Object, far []hos
 			t.gap(n.PID, "holders of "+describe(d), err.Error())
 		}
 	}
-	c := &Channel{ID: len(t.channels) + 1, Kind: d.Kind}
+	c := &Channel{ID: len(t.channels) + 1, Kind: d.Kind, keeps: d.Kind.Keeps() || hearsItself(d) && peer == d.Object}
 	add := func(o host.Object, holders []host.Holder) {
 		for _, h := range holders {
 			c.Ends = append(c.Ends, End{PID: h.PID, FDs: h.FDs, Mode: h.Mode, object: o})
@@ -104,7 +107,7 @@ func (t *tracer) channel(n *node, d host.Descriptor, peer host.Object, far []hos
 	if alone && c.Complete {
 		return nil // it talks to itself
 	}
-	if d.Kind.Keeps() && !passes(c.Ends) {
+	if c.keeps && !passes(c.Ends) {
 		return nil // all read, or all append to one log
 	}
 	t.byKey[key] = c
@@ -172,7 +175,7 @@ func (t *tracer) stop(n *node, d host.Descriptor, peer host.Object, far []host.H
 	if t.hub(n, d, peer, far) {
 		return fmt.Sprintf("hub: more than %d processes of others", t.opt.Hub)
 	}
-	if d.Kind.Keeps() {
+	if d.Kind.Keeps() || hearsItself(d) && peer == d.Object {
 		return t.leave(n, far)
 	}
 	return ""

@@ -83,6 +83,7 @@ type tracer struct {
 	descriptors int
 	bytes       int
 	full        bool
+	moved       bool
 }
 
 func (t *tracer) gap(pid int, what, why string) {
@@ -147,6 +148,7 @@ func (t *tracer) walk(h host.Holder, via Via, o host.Object) []*node {
 	}
 	if !n.holds(o) {
 		t.gap(h.PID, "descriptors", "they changed while the process was looked at")
+		t.moved = t.moved || via.By == ByOwner
 	}
 	n.owner = via.By == ByOwner
 	chain := []*node{n}
@@ -269,7 +271,7 @@ func (t *tracer) accepted(n *node) bool {
 }
 
 func (t *tracer) result() Result {
-	r := Result{Previous: t.found, Users: t.names, Gaps: t.gaps}
+	r := Result{Previous: t.found, Users: t.names, Gaps: t.gaps, Moved: t.moved}
 	for _, n := range t.nodes {
 		r.Processes = append(r.Processes, n.Process)
 		if n.owner {

@@ -12,11 +12,21 @@ import (
 // they serve somebody else (served). A service and those of its clients from whom commands would have come, if one
 // client could be taken to speak with another, are apart.
 type ways struct {
-	fed, commanded, reached, served map[*node]bool
+	fed, commanded, reached map[*node]bool
+	served                  map[*node]grade
 	// firm holds those that were met otherwise than as somebody's service: what they accepted is theirs alone.
 	firm  map[*node]bool
 	apart [][2]*node
 }
+
+// A grade says how another user's process came to be met.
+type grade int
+
+const (
+	plain  grade = iota // otherwise
+	reader              // it reads what is written to a FIFO or queue, as who keeps a log does
+	server              // as a service, or beyond one
+)
 
 // A step is a way from one process to another, which may leave and enter services (see service).
 type step struct {
@@ -26,6 +36,8 @@ type step struct {
 	// beside is true where it leads to the parent, or through a file or memory: if that is for a client of a
 	// service, nothing tells for which.
 	beside bool
+	// grade is what the process is if it is another user's.
+	grade grade
 }
 
 // flow follows the channels in the direction in which data pass; in weak ways, across services from one client to
@@ -33,7 +45,7 @@ type step struct {
 func (t *tracer) flow(weak bool) ways {
 	into, from := map[*node][]step{}, map[*node][]step{}
 	for _, c := range t.channels {
-		if !c.Followed || c.Kind.Keeps() && !weak {
+		if !c.Followed || c.keeps && !weak {
 			continue
 		}
 		for _, w := range c.Ends {
@@ -43,7 +55,11 @@ func (t *tracer) flow(weak bool) ways {
 					continue
 				}
 				into[b] = append(into[b], newStep(c, b, r.object, a, w.object))
-				from[a] = append(from[a], newStep(c, a, w.object, b, r.object))
+				onwards := newStep(c, a, w.object, b, r.object)
+				if c.Kind == host.FIFO || c.Kind == host.MQueue || c.Kind == host.Msg {
+					onwards.grade = reader
+				}
+				from[a] = append(from[a], onwards)
 			}
 		}
 	}
@@ -53,7 +69,7 @@ func (t *tracer) flow(weak bool) ways {
 			owners = append(owners, n)
 		}
 	}
-	w := ways{served: map[*node]bool{}}
+	w := ways{served: map[*node]grade{}}
 	w.fed, _, _, _ = t.reach(owners, weak, func(n *node) []step { return into[n] })
 	reached, r, met, _ := t.reach(owners, weak, func(n *node) []step { return from[n] })
 	commanded, c, firm, apart := t.reach(owners, weak, func(n *node) []step {
@@ -64,20 +80,23 @@ func (t *tracer) flow(weak bool) ways {
 	})
 	maps.Copy(firm, met)
 	w.reached, w.commanded, w.firm, w.apart = reached, commanded, firm, apart
-	for n := range commanded {
-		w.served[n] = c[n] && (r[n] || !reached[n])
-	}
-	for n := range reached {
-		w.served[n] = r[n] && (c[n] || !commanded[n])
+	maps.Copy(w.served, r)
+	for n, g := range c {
+		if reached[n] {
+			g = min(g, r[n])
+		}
+		w.served[n] = g
 	}
 	return w
 }
 
 // newStep is a step from a process's end of a channel to another's.
 func newStep(c *Channel, a *node, leave host.Object, b *node, enter host.Object) step {
-	s := step{to: b, leave: serviceOf(a.end(leave)), beside: c.Kind.Keeps()}
+	s := step{to: b, leave: serviceOf(a.end(leave)), beside: c.keeps}
 	d := b.end(enter)
-	s.enter = serviceOf(d)
+	if s.enter = serviceOf(d); s.enter == clients {
+		s.grade = server
+	}
 	if d.Side == host.Master {
 		s.terminal = d.Object
 	}
@@ -101,7 +120,7 @@ func (t *tracer) tells(c *Channel, w, r End, a, b *node) bool {
 // And who opens a FIFO for reading and writing often only wants to write without waiting, and a reader not to see
 // the end.
 func (t *tracer) unmeant(c *Channel, w, r End, a, b *node) bool {
-	if c.Kind.Keeps() || t.sameUser(a.Process.Process, b.Process.Process) {
+	if c.keeps || t.sameUser(a.Process.Process, b.Process.Process) {
 		return false
 	}
 	return slices.ContainsFunc(c.Ends, func(e End) bool {
@@ -133,28 +152,30 @@ func (n *node) descends(from *node) bool {
 // is a login, and only where cross says so. A terminal
 // keeps apart those who hold its slave side, whoever holds its master. And a parent may have started its child, and
 // a display shares memory, for itself or for one of its clients: which, nothing tells.
-func (t *tracer) reach(start []*node, cross bool, next func(*node) []step) (seen, served, firm map[*node]bool, apart [][2]*node) {
+func (t *tracer) reach(start []*node, cross bool, next func(*node) []step) (seen map[*node]bool, served map[*node]grade, firm map[*node]bool, apart [][2]*node) {
 	type place struct {
 		n        *node
 		service  string      // entered by it
 		terminal host.Object // the last whose master side was entered
 		beside   bool        // entered neither as a client nor as one's own
 		own      bool        // of the user and session of the one before
-		foreign  bool        // some service was entered as a client by another user's process
+		grade    grade       // the worst by which another user's process was entered
 	}
 	todo := make([]place, 0, len(start))
 	for _, n := range start {
 		todo = append(todo, place{n: n})
 	}
 	been := map[place]bool{}
-	seen, served, firm = map[*node]bool{}, map[*node]bool{}, map[*node]bool{}
+	seen, served, firm = map[*node]bool{}, map[*node]grade{}, map[*node]bool{}
 	for len(todo) > 0 {
 		at := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
 		if been[at] {
 			continue
 		}
-		served[at.n] = at.foreign && (served[at.n] || !seen[at.n])
+		if g, ok := served[at.n]; !ok || at.grade < g {
+			served[at.n] = at.grade
+		}
 		been[at], seen[at.n] = true, true
 		firm[at.n] = firm[at.n] || at.service != clients
 		for _, s := range next(at.n) {
@@ -164,7 +185,10 @@ func (t *tracer) reach(start []*node, cross bool, next func(*node) []step) (seen
 				apart = append(apart, [2]*node{at.n, s.to})
 				continue
 			}
-			to := place{s.to, s.enter, at.terminal, s.beside, own, at.foreign || s.enter == clients && !same}
+			to := place{s.to, s.enter, at.terminal, s.beside, own, at.grade}
+			if !same {
+				to.grade = max(at.grade, s.grade)
+			}
 			if s.terminal != "" {
 				to.terminal = s.terminal
 			}

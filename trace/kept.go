@@ -6,7 +6,7 @@ import (
 	"github.com/stopd/stopd/host"
 )
 
-// kept looks at the files and the memory that processes share. These keep data for whoever looks; most are
+// kept looks at the files, the memory and the sockets without another end that processes share. These keep data for whoever looks; most are
 // shared for reasons that have nothing to do with an intruder: a log, a database, a cache. So they are
 // followed only where nothing else explains where the commands come from, and then among the processes of
 // one user alone. Else they are listed.
@@ -21,18 +21,35 @@ func (t *tracer) kept() {
 			if t.bound() {
 				break
 			}
-			if d.Kind.Keeps() && d.Object != "" {
+			if d.Object != "" && (d.Kind.Keeps() || hearsItself(d)) {
 				t.join(n, d, d.Object)
 			}
 		}
 	}
 	for _, c := range t.channels {
-		followed = followed || c.Kind.Keeps() && c.Followed
+		followed = followed || c.keeps && c.Followed
 	}
 	if followed {
 		t.found = nil
 		t.previous()
 	}
+}
+
+// hearsItself reports whether a socket may hear what is sent through itself: one that is connected to its own address, one that is
+// connected to none and has an address, and those of which the system does not tell. Who inherited it shares with its other
+// holders no more than memory: the workers of a name server all have its port.
+func hearsItself(d host.Descriptor) bool {
+	switch {
+	case d.Listening():
+		return false
+	case d.Peer != "":
+		return d.Peer == d.Object && (d.Kind == host.Unix || d.Kind.Inet())
+	case d.Kind == host.UDP:
+		return d.Local.Port() != 0 && !d.Remote.IsValid()
+	case d.Kind == host.Unix:
+		return d.Type == "dgram" && d.Path != ""
+	}
+	return d.Kind == host.Raw || d.Kind == host.OtherSocket && d.Name != ""
 }
 
 // leave says why a file or memory is only listed; empty where it is followed.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -21,6 +22,19 @@ func file(path string, m host.Mode) host.Descriptor {
 	d := kept(host.File, m)
 	d.Object, d.Peer, d.Path = host.Object(path), host.Object(path), path
 	return d
+}
+
+// itself is a socket that is connected to its own address.
+func itself() host.Descriptor {
+	at := netip.AddrPortFrom(loopback, 5000)
+	d := tcp(at, at.String(), "self", host.Outbound)
+	d.Peer = d.Object
+	return d
+}
+
+// netlink is a socket of a family that joins no two sockets.
+func netlink(name string) host.Descriptor {
+	return host.Descriptor{Kind: host.OtherSocket, Object: "n", Name: name}
 }
 
 // Why a channel is only listed.
@@ -75,6 +89,26 @@ func TestKept(t *testing.T) {
 		{"the user's word does not explain it",
 			[]host.Process{process(60, 1, in(8888, attacker), file("f", host.Write)), login},
 			summary{Channels: []string{"file 60 w, 70 r"}, Previous: []string{attacker + " inbound", other + " ssh-connection uncorroborated"}}},
+
+		{"a socket that hears what is sent to its address by another who inherited it",
+			[]host.Process{process(60, 1, in(8888, attacker), heard(host.UDP, loopback, "u")), process(70, 1, asked(), heard(host.UDP, loopback, "u"))},
+			summary{Channels: []string{"udp 60 ?, 70 ?"}, Previous: []string{attacker + " inbound"}}},
+		{"one that is connected to its own address",
+			[]host.Process{process(60, 1, in(8888, attacker), itself()), process(70, 1, asked(), itself())},
+			summary{Channels: []string{"tcp 60 rw, 70 rw"}, Previous: []string{attacker + " inbound"}}},
+		{"one of another family",
+			[]host.Process{process(60, 1, in(8888, attacker), netlink("netlink")), process(70, 1, asked(), netlink("netlink"))},
+			summary{Channels: []string{"socket 60 ?, 70 ?"}, Previous: []string{attacker + " inbound"}}},
+		{"one that could not be looked at",
+			[]host.Process{process(60, 1, in(8888, other), netlink("")), process(70, 1, asked(), netlink(""))}, summary{Channels: none, Previous: none}},
+		{"workers of a name server",
+			[]host.Process{process(60, 1, in(53, other), heard(host.UDP, loopback, "u")), process(70, 1, in(53, attacker), asked(), heard(host.UDP, loopback, "u"))},
+			summary{Channels: []string{"udp 60 ?, 70 ?" + notNeeded}, Previous: []string{attacker + " inbound"}}},
+		{"other users' socket",
+			[]host.Process{as(1001, process(60, 1, in(8888, other), heard(host.UDP, loopback, "u"))), as(1000, process(70, 1, asked(), heard(host.UDP, loopback, "u")))},
+			summary{Channels: []string{"udp 60 ?, 70 ?" + othersUsers}, Previous: none}},
+		{"a listener",
+			[]host.Process{process(60, 1, in(8888, other), listen(80)), process(70, 1, asked(), listen(80))}, summary{Channels: none, Previous: none}},
 
 		{"other users'",
 			[]host.Process{as(1001, process(60, 1, in(8888, other), file("/tmp/f", host.Write))), as(1000, process(70, 1, asked(), file("/tmp/f", host.Read)))},

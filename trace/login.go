@@ -257,10 +257,10 @@ func (s *session) begun() bool {
 
 // claims adds what the environment of the processes that command the asked socket says of their login.
 // The user can have written it, so alone it is the user's word.
-func (t *tracer) claims(commanded map[*node]bool) {
+func (t *tracer) claims() {
 	for _, n := range t.nodes {
 		l := n.Login
-		if !commanded[n] || l == nil || l.Source != host.LoginEnvironment || !l.Remote.IsValid() {
+		if !t.commanded[n] || l == nil || l.Source != host.LoginEnvironment || !l.Remote.IsValid() {
 			continue
 		}
 		d := t.connection(l.Local, l.Remote)

@@ -14,9 +14,8 @@ func (t *tracer) previous() {
 	w := t.flow(false)
 	t.commanded = map[*node]bool{}
 	for n := range w.commanded {
-		t.commanded[n] = !w.served[n]
+		t.commanded[n] = w.served[n] == plain
 	}
-	commanded := w.commanded
 	firm := t.connections(w, false)
 	t.reverse()
 	t.loose = !firm && t.explained()
@@ -25,7 +24,7 @@ func (t *tracer) previous() {
 		t.connections(w, true)
 	}
 	t.apart = w.apart
-	t.claims(commanded)
+	t.claims()
 }
 
 // connections makes candidates of the connections of whoever can have commanded the asked socket, or been reached
@@ -46,8 +45,8 @@ func (t *tracer) connections(w ways, weak bool) (firm bool) {
 			if n.acceptor && accepted {
 				continue // just accepted, for another child
 			}
-			if w.served[n] && (d.Direction == host.Outbound || accepted) {
-				t.note(n, "connections", "not considered: the process serves others' processes, and which of its connections is theirs cannot be told")
+			if w.served[n] == server || w.served[n] == reader && (d.Direction == host.Outbound || accepted) {
+				t.note(n, "connections", "not considered: the process serves others' processes, or is behind one that does, and which of its connections is theirs cannot be told")
 				continue
 			}
 			if busy && accepted {

@@ -35,6 +35,8 @@ const (
 
 // A Result is what a trace found.
 type Result struct {
+	// Moved is true where an owner did not hold the asked socket any more when it was read: another look may find more.
+	Moved     bool
 	Owners    []int
 	Processes []Process
 	Channels  []Channel
@@ -70,6 +72,8 @@ type Channel struct {
 	Why      string `json:"why"`
 
 	decided bool
+	// keeps is true for what keeps data rather than pass it on.
+	keeps bool
 }
 
 // An End is one process's hold on a channel.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -68,11 +69,11 @@ func TestOwnHub(t *testing.T) {
 	c1, s1 := unix("one", "/run/relay")
 	c2, s2 := unix("two", "/run/relay")
 	relays := map[string][]host.Process{
-		"UNIX socket":            {as(1000, process(70, 1, asked(), c1)), as(1000, process(60, 1, s1, s2)), as(1000, process(71, 1, in(8888, attacker), c2))},
-		"what he serves himself": {as(1000, process(70, 1, asked(), s1)), as(1000, process(71, 1, in(8888, attacker), c1))},
-		"pipe":                   {as(1000, process(70, 1, asked(), pipe("p", host.Read))), as(1000, process(71, 1, in(8888, attacker), pipe("p", host.Write)))},
-		"memory":                 {as(1000, process(70, 1, asked(), kept(host.SHM, host.ReadWrite))), as(1000, process(71, 1, in(8888, attacker), kept(host.SHM, host.ReadWrite)))},
-		"through another user's": {as(1000, process(70, 1, asked(), c1)), as(1001, process(60, 1, s1, s2, in(8888, attacker)))},
+		"UNIX socket":              {as(1000, process(70, 1, asked(), c1)), as(1000, process(60, 1, s1, s2)), as(1000, process(71, 1, in(8888, attacker), c2))},
+		"what he serves himself":   {as(1000, process(70, 1, asked(), s1)), as(1000, process(71, 1, in(8888, attacker), c1))},
+		"pipe":                     {as(1000, process(70, 1, asked(), pipe("p", host.Read))), as(1000, process(71, 1, in(8888, attacker), pipe("p", host.Write)))},
+		"memory":                   {as(1000, process(70, 1, asked(), kept(host.SHM, host.ReadWrite))), as(1000, process(71, 1, in(8888, attacker), kept(host.SHM, host.ReadWrite)))},
+		"what another user serves": {as(1001, process(70, 1, asked(), s1)), as(1000, process(71, 1, in(8888, attacker), c1))},
 	}
 	idle := func(name string, i int, ps []host.Process) host.Descriptor {
 		switch name {
@@ -82,7 +83,7 @@ func TestOwnHub(t *testing.T) {
 			return kept(host.SHM, host.ReadWrite)
 		}
 		at := 0
-		if name != "what he serves himself" {
+		if !strings.Contains(name, "serves") {
 			at = 1
 		}
 		c, s := unix(fmt.Sprint("idle ", i), "/run/relay")
@@ -191,8 +192,14 @@ func TestOrigin(t *testing.T) {
 		{"a client of one's own service that is another user's", []host.Process{as(1000, process(70, 1, asked(), c1)), as(1000, process(60, 1, s1, s2)), as(1001, process(71, 1, in(8888, other), c2))},
 			[]string{"70" + origin, "60" + apart}},
 		{"datagrams that anybody may have sent", []host.Process{as(1000, process(70, 1, asked(), heard(host.UDP, loopback, "u"),
-			host.Descriptor{Kind: host.Unix, Type: "dgram", Object: "d", Path: "/tmp/d"}))},
-			[]string{"70 senders to descriptor 1" + unkept, "70 senders to descriptor 2" + unkept, "70" + origin}},
+			host.Descriptor{Kind: host.Unix, Type: "dgram", Object: "d", Path: "/tmp/d"}, netlink("packet")))},
+			[]string{"70 senders to descriptor 1" + unkept, "70 senders to descriptor 2" + unkept, "70 senders to descriptor 3" + unkept, "70" + origin}},
+		{"datagrams from an address that nobody has", []host.Process{as(1000, process(70, 1, asked(),
+			host.Descriptor{Kind: host.UDP, Object: "u", Local: netip.AddrPortFrom(loopback, 53), Remote: netip.AddrPortFrom(loopback, 54)}))},
+			[]string{"70 senders to descriptor 1: nobody has the address that it hears from: who had it is not kept", "70" + origin}},
+		{"a FIFO that nobody else has open", []host.Process{as(1000, process(70, 1, asked(), fifo("f", host.ReadWrite)))},
+			[]string{"70 writers to descriptor 1: no other process has it open for writing: who has written to it and closed it is not kept", "70" + origin}},
+		{"a FIFO that is only written to", []host.Process{as(1000, process(70, 1, asked(), fifo("f", host.Write)))}, []string{"70" + origin}},
 		{"another host by UDP", []host.Process{as(1000, process(70, 1, asked(), pipe("p", host.Read))), as(1000, process(60, 1, pipe("p", host.Write),
 			host.Descriptor{Kind: host.UDP, Object: "u", Local: netip.AddrPortFrom(own, 53), Remote: netip.MustParseAddrPort(attacker)}))},
 			[]string{"60 other end of descriptor 1: it speaks with " + attacker + " by UDP: hosts are asked about TCP connections alone", "70" + origin}},
@@ -259,8 +266,14 @@ func TestServiceKeepsClientsApart(t *testing.T) {
 			within("/sssd.service", process(60, 1, s1, s2))}, none},
 		{"root's own relay", []host.Process{within("/session-3", process(70, 1, asked(), c1)), within("/session-3", process(71, 1, in(8888, attacker), c2)),
 			within("/session-3", process(60, 1, s1, s2))}, []string{attacker + " inbound"}},
-		{"the service's own connections count", []host.Process{as(1000, process(70, 1, asked(), c1)), as(105, process(60, 1, s1, s2, in(3306, attacker)))}, []string{attacker + " inbound"}},
-		{"so do those behind it", []host.Process{as(1000, process(70, 1, asked(), c1)), as(105, process(60, 1, s1, s2, up)), process(61, 1, down, in(80, attacker))}, []string{attacker + " inbound"}},
+		{"the connection by which another user has the service", []host.Process{as(1000, process(70, 1, asked(), c1)), as(105, process(60, 1, s1, s2, in(22, other)))}, none},
+		{"a connection behind another user's service", []host.Process{as(1000, process(70, 1, asked(), c1)), as(105, process(60, 1, s1, s2, up)), process(61, 1, down, in(80, other))}, none},
+		{"the connection by which the user has the service", []host.Process{as(1000, process(70, 1, asked(), c1)), as(1000, process(60, 1, s1, s2, in(22, attacker)))}, []string{attacker + " inbound"}},
+		{"a connection behind the user's own service", []host.Process{as(1000, process(70, 1, asked(), c1)), as(1000, process(60, 1, s1, s2, up)), as(1000, process(61, 1, down, in(80, attacker)))}, []string{attacker + " inbound"}},
+		{"a log that a service for other hosts keeps", []host.Process{as(1000, process(50, 1, in(22, attacker))), as(1000, process(70, 50, asked(), fifo("f", host.Write))),
+			as(101, process(40, 1, fifo("f", host.Read), listen(514), in(514, other)))}, []string{attacker + " inbound"}},
+		{"a FIFO to another user who has one connection", []host.Process{as(1000, process(70, 1, asked(), fifo("f", host.Write))),
+			as(1001, process(40, 1, fifo("f", host.Read), in(8888, attacker)))}, []string{attacker + " inbound"}},
 		{"a user's own relay", []host.Process{as(1000, process(70, 1, asked(), c1)), as(1000, process(71, 1, in(8888, attacker), c2)), as(1000, process(60, 1, s1, s2))}, []string{attacker + " inbound"}},
 		{"the administrator who works as the service's user", []host.Process{as(1000, process(70, 1, asked(), c1)), as(105, process(71, 1, in(22, other), c2)), as(105, process(60, 1, s1, s2))}, none},
 		{"who works as the service's user, and a client of another", []host.Process{as(105, process(70, 1, asked(), c1)), as(1001, process(71, 1, in(22, other), c2)), as(105, process(60, 1, s1, s2))}, none},

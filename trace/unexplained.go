@@ -30,6 +30,12 @@ func (t *tracer) unexplained() {
 	}
 }
 
+// written reports whether another process can write what one reads from a FIFO or queue.
+func (t *tracer) written(n *node, d host.Descriptor) bool {
+	holders, err := t.snap.Holders(t.ctx, d.Object)
+	return err != nil || slices.ContainsFunc(holders, func(h host.Holder) bool { return h.PID != n.PID && h.Mode.Writes() })
+}
+
 // unkept notes the ways in that leave no trace.
 func (t *tracer) unkept() {
 	for _, n := range t.nodes {
@@ -39,8 +45,13 @@ func (t *tracer) unkept() {
 		for _, d := range n.Descriptors {
 			switch {
 			case d.Kind == host.UDP && d.Local.Port() != 0 && !d.Remote.IsValid(), // as mosh has them
-				d.Kind == host.Unix && d.Type == "dgram" && d.Path != "" && d.Peer == "":
+				d.Kind == host.Unix && d.Type == "dgram" && d.Path != "" && d.Peer == "",
+				d.Kind == host.Raw && !d.Remote.IsValid(), d.Kind == host.OtherSocket && d.Name == "packet":
 				t.gap(n.PID, "senders to "+describe(d), "the system does not keep who sends to a socket that is not connected")
+			case d.Kind == host.UDP && d.Remote.IsValid() && d.Peer == "" && t.own(d.Remote.Addr()):
+				t.gap(n.PID, "senders to "+describe(d), "nobody has the address that it hears from: who had it is not kept")
+			case (d.Kind == host.FIFO || d.Kind == host.MQueue) && d.Mode.Reads() && !t.written(n, d):
+				t.gap(n.PID, "writers to "+describe(d), "no other process has it open for writing: who has written to it and closed it is not kept")
 			case d.Kind == host.UDP && d.Remote.IsValid() && !t.own(d.Remote.Addr()) && d.Peer == "":
 				t.gap(n.PID, "other end of "+describe(d), fmt.Sprintf("it speaks with %s by UDP: hosts are asked about TCP connections alone", d.Remote))
 			}

@@ -32,6 +32,7 @@ const (
 	protoTCP   = 6
 	protoUDP   = 17
 	protoRaw   = 255
+	protoLite  = 136 // UDP-Lite (RFC 3828)
 	protoMPTCP = 262
 )
 

@@ -17,6 +17,9 @@ type mapping struct {
 	dev  uint64
 	ino  uint64
 	path string
+	// private is true where what the process writes is not seen by others. It sees what they write all the same, in what
+	// it has not written to.
+	private bool
 }
 
 // What the kernel calls memory that has no file of its own: System V segments, and what is shared with the
@@ -26,13 +29,17 @@ const (
 	zeroPath  = "/dev/zero"
 	memfdPath = "/memfd:"
 	shmPath   = "/dev/shm/"
+	// Not memory, but what is held by being mapped.
+	ringPath   = "anon_inode:[io_uring]"
+	socketPath = "socket:["
 )
 
 // maxMaps bounds the list of a process's mappings; a browser's takes a megabyte.
 const maxMaps = 16 << 20
 
-// parseMaps returns the mappings of a process that are shared and readable or writable. Two of one file
-// are one, in both modes.
+// parseMaps returns the mappings of a process that are shared, and the private ones of memory that has no file of its own.
+// One that can be neither read nor written now may be made so at any time: its mode is unknown. Two of one file are one, in
+// both modes.
 func parseMaps(b []byte) ([]mapping, error) {
 	var ms []mapping
 	type file struct {
@@ -50,7 +57,9 @@ func parseMaps(b []byte) ([]mapping, error) {
 		}
 		f := file{m.dev, m.ino, strings.HasPrefix(m.path, sysvPath)}
 		if i, ok := known[f]; ok {
-			ms[i].mode = ms[i].mode.With(m.mode)
+			if ms[i].mode = ms[i].mode.With(m.mode); ms[i].private {
+				ms[i].area, ms[i].private = m.area, m.private
+			}
 			continue
 		}
 		known[f] = len(ms)
@@ -66,25 +75,25 @@ func parseMapping(line []byte) (mapping, bool, error) {
 	if !ok || !ok2 || len(perms) != 4 {
 		return mapping{}, false, errSyntax
 	}
-	if perms[3] != 's' { // most
+	m := mapping{private: perms[3] != 's'}
+	if m.private && !bytes.Contains(rest, []byte(memfdPath)) && !bytes.Contains(rest, []byte(shmPath)) { // most
 		return mapping{}, false, nil
 	}
 	f := bytes.SplitN(rest, []byte(" "), 4)
 	if len(f) < 3 {
 		return mapping{}, false, errSyntax
 	}
-	var m mapping
 	switch r, w := perms[0] == 'r', perms[1] == 'w'; {
 	case len(f) < 4:
 		return mapping{}, false, nil
+	case m.private:
+		m.mode = host.Read
 	case r && w:
 		m.mode = host.ReadWrite
 	case r:
 		m.mode = host.Read
 	case w:
 		m.mode = host.Write
-	default:
-		return mapping{}, false, nil
 	}
 	major, minor, ok := bytes.Cut(f[1], []byte(":"))
 	ma, err := strconv.ParseUint(string(major), 16, 32)
@@ -96,15 +105,23 @@ func parseMapping(line []byte) (mapping, bool, error) {
 	if !ok || !ok2 || errors.Join(err, err2, err3, err4, err5) != nil {
 		return mapping{}, false, errSyntax
 	}
-	// A ring of the kernel's has no path that begins with a slash, or inode 0, which is also the id of the
-	// first segment of an IPC namespace.
+	// What else the kernel maps has no path that begins with a slash, or inode 0, which is also the id of the first segment
+	// of an IPC namespace.
 	path := bytes.TrimLeft(f[3], " ")
-	if len(path) == 0 || path[0] != '/' || ino == 0 && !bytes.HasPrefix(path, []byte(sysvPath)) {
+	if !m.held(string(path)) || ino == 0 && !bytes.HasPrefix(path, []byte(sysvPath)) {
 		return mapping{}, false, nil
 	}
 	m.dev, m.ino, m.path = mkdev(ma, mi), ino, text(path)
 	m.area = fmt.Sprintf("%x-%x", from, to) // maps pads with zeros, map_files does not
 	return m, true, nil
+}
+
+// held reports whether what is mapped is something that others may hold.
+func (m mapping) held(path string) bool {
+	if m.private {
+		return strings.HasPrefix(path, memfdPath) || strings.HasPrefix(path, shmPath)
+	}
+	return strings.HasPrefix(path, "/") || path == ringPath || strings.HasPrefix(path, socketPath)
 }
 
 // mkdev joins the parts of a device number as the C library does, whatever system this is built for.

@@ -20,39 +20,48 @@ func TestParseMaps(t *testing.T) {
 	}{
 		{"nothing", "", nil},
 		{"private", "7f0000000000-7f0000001000 rw-p 00000000 fe:00 12                         /usr/bin/sleep\n", nil},
-		{"neither read nor written", "7f0000000000-7f0000001000 ---s 00000000 fe:00 12 /a\n", nil},
+		{"neither read nor written", "7f0000000000-7f0000001000 ---s 00000000 fe:00 12 /a\n",
+			[]mapping{{area: "7f0000000000-7f0000001000", dev: 0xfe00, ino: 12, path: "/a"}}},
+		{"memory of one's own copy", "10000-11000 rw-p 00000000 00:01 3 /memfd:x (deleted)\n11000-12000 ---p 00000000 00:01 4 /dev/shm/x\n",
+			[]mapping{{area: "10000-11000", mode: host.Read, dev: 1, ino: 3, path: "/memfd:x (deleted)", private: true},
+				{area: "11000-12000", mode: host.Read, dev: 1, ino: 4, path: "/dev/shm/x", private: true}}},
+		{"memory of both", "10000-11000 r--p 00000000 00:01 3 /memfd:x (deleted)\n11000-12000 r--s 00000000 00:01 3 /memfd:x (deleted)\n",
+			[]mapping{{area: "11000-12000", mode: host.Read, dev: 1, ino: 3, path: "/memfd:x (deleted)"}}},
+		{"a file that is called as memory", "10000-11000 rw-p 00000000 fe:00 12 /a/memfd:x\n", nil},
+		{"a socket", "10000-11000 r--s 00000000 00:08 12 socket:[12]\n", []mapping{{area: "10000-11000", mode: host.Read, dev: 8, ino: 12, path: "socket:[12]"}}},
 		{"anonymous", "7f0000000000-7f0000001000 rw-p 00000000 00:00 0 \n", nil},
 		{"no path", "7f0000000000-7f0000001000 rw-s 00000000 00:00 0\n", nil},
 		{"the kernel's", "7ffe1f5c7000-7ffe1f5c9000 r--s 00000000 00:00 0                          [vdso]\n", nil},
-		{"ring", "7f0000000000-7f0000001000 rw-s 10000000 00:0f 1057                       anon_inode:[io_uring]\n", nil},
+		{"ring", "7f0000000000-7f0000001000 rw-s 10000000 00:0f 1057                       anon_inode:[io_uring]\n",
+			[]mapping{{area: "7f0000000000-7f0000001000", mode: host.ReadWrite, dev: 0xf, ino: 1057, path: "anon_inode:[io_uring]"}}},
 		{"file", "7f0000000000-7f0000001000 rw-s 00000000 fe:00 12                         /a\n",
-			[]mapping{{"7f0000000000-7f0000001000", host.ReadWrite, 0xfe00, 12, "/a"}}},
+			[]mapping{{area: "7f0000000000-7f0000001000", mode: host.ReadWrite, dev: 0xfe00, ino: 12, path: "/a"}}},
 		{"the last line has no end", "7f0000000000-7f0000001000 r--s 00000000 fe:00 12 /a",
-			[]mapping{{"7f0000000000-7f0000001000", host.Read, 0xfe00, 12, "/a"}}},
+			[]mapping{{area: "7f0000000000-7f0000001000", mode: host.Read, dev: 0xfe00, ino: 12, path: "/a"}}},
 		{"written only", "7f0000000000-7f0000001000 -w-s 00000000 fe:00 12 /a\n",
-			[]mapping{{"7f0000000000-7f0000001000", host.Write, 0xfe00, 12, "/a"}}},
+			[]mapping{{area: "7f0000000000-7f0000001000", mode: host.Write, dev: 0xfe00, ino: 12, path: "/a"}}},
 		{"executed", "7f0000000000-7f0000001000 r-xs 00000000 fe:00 12 /a\n",
-			[]mapping{{"7f0000000000-7f0000001000", host.Read, 0xfe00, 12, "/a"}}},
+			[]mapping{{area: "7f0000000000-7f0000001000", mode: host.Read, dev: 0xfe00, ino: 12, path: "/a"}}},
 		{"device", "7f0000000000-7f0000001000 rw-s 100000000 00:06 431                       /dev/dri/renderD128\n",
-			[]mapping{{"7f0000000000-7f0000001000", host.ReadWrite, 6, 431, "/dev/dri/renderD128"}}},
+			[]mapping{{area: "7f0000000000-7f0000001000", mode: host.ReadWrite, dev: 6, ino: 431, path: "/dev/dri/renderD128"}}},
 		{"low addresses, as map_files calls them", "00010000-00011000 rw-s 00000000 fe:00 12 /a\n",
-			[]mapping{{"10000-11000", host.ReadWrite, 0xfe00, 12, "/a"}}},
+			[]mapping{{area: "10000-11000", mode: host.ReadWrite, dev: 0xfe00, ino: 12, path: "/a"}}},
 		{"device number of many digits", "10000-11000 rw-s 00000000 fffff:fffff 12 /a\n",
-			[]mapping{{"10000-11000", host.ReadWrite, mkdev(0xfffff, 0xfffff), 12, "/a"}}},
+			[]mapping{{area: "10000-11000", mode: host.ReadWrite, dev: mkdev(0xfffff, 0xfffff), ino: 12, path: "/a"}}},
 		{"deleted", "10000-11000 rw-s 00000000 fe:00 12 /a (deleted)\n",
-			[]mapping{{"10000-11000", host.ReadWrite, 0xfe00, 12, "/a (deleted)"}}},
+			[]mapping{{area: "10000-11000", mode: host.ReadWrite, dev: 0xfe00, ino: 12, path: "/a (deleted)"}}},
 		{"blanks", "10000-11000 rw-s 00000000 fe:00 12      /a  b (deleted)  \n",
-			[]mapping{{"10000-11000", host.ReadWrite, 0xfe00, 12, "/a  b (deleted)  "}}},
+			[]mapping{{area: "10000-11000", mode: host.ReadWrite, dev: 0xfe00, ino: 12, path: "/a  b (deleted)  "}}},
 		{"newline", "10000-11000 rw-s 00000000 fe:00 12 /a\\01210000-11000 rw-s 00000000 fe:00 13 /b\n",
-			[]mapping{{"10000-11000", host.ReadWrite, 0xfe00, 12, `/a\01210000-11000 rw-s 00000000 fe:00 13 /b`}}},
+			[]mapping{{area: "10000-11000", mode: host.ReadWrite, dev: 0xfe00, ino: 12, path: `/a\01210000-11000 rw-s 00000000 fe:00 13 /b`}}},
 		{"not UTF-8", "10000-11000 rw-s 00000000 fe:00 12 /\xff\n",
-			[]mapping{{"10000-11000", host.ReadWrite, 0xfe00, 12, `/\xff`}}},
+			[]mapping{{area: "10000-11000", mode: host.ReadWrite, dev: 0xfe00, ino: 12, path: `/\xff`}}},
 		{"the first segment", "10000-11000 rw-s 00000000 00:01 0                          /SYSV00000000 (deleted)\n",
-			[]mapping{{"10000-11000", host.ReadWrite, 1, 0, "/SYSV00000000 (deleted)"}}},
+			[]mapping{{area: "10000-11000", mode: host.ReadWrite, dev: 1, ino: 0, path: "/SYSV00000000 (deleted)"}}},
 		{"one file in two modes", "10000-11000 r--s 00000000 fe:00 12 /a\n11000-12000 -w-s 00000000 fe:00 12 /a\n12000-13000 r--s 00000000 fe:01 12 /b\n",
-			[]mapping{{"10000-11000", host.ReadWrite, 0xfe00, 12, "/a"}, {"12000-13000", host.Read, 0xfe01, 12, "/b"}}},
+			[]mapping{{area: "10000-11000", mode: host.ReadWrite, dev: 0xfe00, ino: 12, path: "/a"}, {area: "12000-13000", mode: host.Read, dev: 0xfe01, ino: 12, path: "/b"}}},
 		{"a segment with the number of a file", "10000-11000 r--s 00000000 00:01 3 /memfd:x (deleted)\n11000-12000 rw-s 00000000 00:01 3 /SYSV00000000 (deleted)\n",
-			[]mapping{{"10000-11000", host.Read, 1, 3, "/memfd:x (deleted)"}, {"11000-12000", host.ReadWrite, 1, 3, "/SYSV00000000 (deleted)"}}},
+			[]mapping{{area: "10000-11000", mode: host.Read, dev: 1, ino: 3, path: "/memfd:x (deleted)"}, {area: "11000-12000", mode: host.ReadWrite, dev: 1, ino: 3, path: "/SYSV00000000 (deleted)"}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -105,7 +114,10 @@ func TestMapsBound(t *testing.T) {
 func format(ms []mapping) []byte {
 	var b bytes.Buffer
 	for _, m := range ms {
-		perms := map[host.Mode]string{host.Read: "r--s", host.Write: "-w-s", host.ReadWrite: "rw-s"}[m.mode]
+		perms := map[host.Mode]string{"": "---s", host.Read: "r--s", host.Write: "-w-s", host.ReadWrite: "rw-s"}[m.mode]
+		if m.private {
+			perms = "r--p"
+		}
 		major, minor := m.dev>>8&0xfff|m.dev>>32&^0xfff, m.dev&0xff|m.dev>>12&0xffffff00
 		from, to, _ := strings.Cut(m.area, "-")
 		fmt.Fprintf(&b, "%08s-%08s %s 00000000 %02x:%02x %d %s\n", from, to, perms, major, minor, m.ino, untext(m.path))
@@ -119,6 +131,7 @@ func FuzzParseMaps(f *testing.F) {
 		f.Add(b)
 	}
 	f.Add([]byte("00010000-00011000 rw-s 00000000 fe:00 12                         /a\\012 (deleted)\n11000-12000 r--s 00000000 00:01 0 /SYSV00000000\n"))
+	f.Add([]byte("10000-11000 ---s 00000000 00:01 3 /memfd:x (deleted)\n10000-11000 ---p 00000000 00:01 3 /memfd:x (deleted)\n10000-11000 r--s 00000000 00:08 4 socket:[4]\n"))
 	f.Add([]byte("10000-11000 rw-s 00000000 00:06 431 /dev/dri/card0\n10000-11000 -w-s 00000000 00:06 431 /\xff\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		ms, err := parseMaps(b)
@@ -132,7 +145,7 @@ func FuzzParseMaps(f *testing.F) {
 			t.Errorf("%d mappings of %d lines", len(ms), n)
 		}
 		for _, m := range ms {
-			if !filepath.IsAbs(m.path) || m.mode == "" || strings.HasPrefix(m.area, "0") && m.area[1] != '-' {
+			if !filepath.IsAbs(m.path) && m.path != ringPath && !strings.HasPrefix(m.path, socketPath) || m.private && m.mode != host.Read || strings.HasPrefix(m.area, "0") && m.area[1] != '-' {
 				t.Errorf("mapping %+v", m)
 			}
 		}

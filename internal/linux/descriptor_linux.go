@@ -179,7 +179,9 @@ func readLink(dir int, name string) string {
 func (t *table) kind(ctx context.Context, d *host.Descriptor, o object, dir int, name string, st *unix.Statx_t) {
 	switch o.class {
 	case socketObject:
-		t.socket(ctx, d)
+		if t.socket(ctx, d); d.Kind == host.Unix {
+			t.r.parked(ctx, d, t.r.d.waiting(ref{tid: int32(t.tid), fd: int32(d.FDs[0])}))
+		}
 		return
 	case pipeObject:
 		d.Kind = host.Pipe
@@ -218,6 +220,7 @@ func (t *table) kind(ctx context.Context, d *host.Descriptor, o object, dir int,
 		return
 	case ringObject:
 		d.Kind, d.Name = host.IOUring, target
+		t.r.s.mapped[o] = o
 		t.r.rings = append(t.r.rings, ref{pid: int32(t.r.d.pid), tid: int32(t.tid), fd: int32(d.FDs[0])})
 		return
 	}
@@ -295,7 +298,7 @@ func (t *table) isQueue(n int, dev uint64) bool {
 // it asks: that works in every network namespace, and costs what this process holds rather than what the
 // host does. Where it is not allowed, the socket is looked for among all of the host's own namespace.
 func (t *table) socket(ctx context.Context, d *host.Descriptor) {
-	d.Kind = "socket"
+	d.Kind = host.OtherSocket
 	copies.RLock()
 	defer copies.RUnlock()
 	fd, err := t.copyOf(d.FDs[0])

@@ -134,6 +134,10 @@ func (d *diag) dumpConnected(ctx context.Context) ([]inetSocket, error) {
 
 func (d *diag) dumpStates(ctx context.Context, kind host.Kind, states uint32) ([]inetSocket, error) {
 	proto := map[host.Kind]uint8{host.TCP: protoTCP, host.UDP: protoUDP, host.Raw: protoRaw}[kind]
+	return d.dumpProtocol(ctx, kind, proto, states)
+}
+
+func (d *diag) dumpProtocol(ctx context.Context, kind host.Kind, proto uint8, states uint32) ([]inetSocket, error) {
 	var all []inetSocket
 	for _, family := range []uint8{afInet, afInet6} {
 		ms, err := d.ask(ctx, netlink.Dump, inetRequest(family, proto, states, netip.AddrPort{}, netip.AddrPort{}, 0))

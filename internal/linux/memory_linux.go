@@ -16,9 +16,13 @@ import (
 
 // shared adds the mappings of a process to its descriptors: they are ends of channels like these, without a
 // number.
-func (r *reading) shared(ms []mapping) {
+func (r *reading) shared(ctx context.Context, ms []mapping) {
 	for _, m := range ms {
 		o := r.d.objectOf(m, r.s.shmDev)
+		if o.class == ringObject || o.class == socketObject {
+			r.mapped(ctx, m, o)
+			continue
+		}
 		d := host.Descriptor{FDs: []int{}, Kind: memoryKind(m.path), Mode: m.mode, Inode: m.ino, Object: o.name(), Peer: o.peer().name(), Path: m.path}
 		r.p.Descriptors = append(r.p.Descriptors, d)
 		if o.class == 0 {
@@ -29,6 +33,22 @@ func (r *reading) shared(ms []mapping) {
 			r.s.mapped[o] = r.d.mapKey(m, r.s.shmDev)
 		}
 	}
+}
+
+// mapped adds an io_uring instance or a socket that the process has mapped, and no descriptor of.
+func (r *reading) mapped(ctx context.Context, m mapping, o object) {
+	r.s.mapped[o] = o
+	if slices.ContainsFunc(r.p.Descriptors, func(d host.Descriptor) bool { return d.Object == o.name() }) {
+		return // that says more
+	}
+	d := host.Descriptor{FDs: []int{}, Kind: host.IOUring, Mode: m.mode, Object: o.name(), Peer: o.peer().name(), Name: m.path}
+	if o.class == socketObject {
+		d.Kind, d.Inode, d.Name = host.OtherSocket, o.n, ""
+		r.s.listed(ctx, &d, r)
+	} else {
+		r.gap("files of "+string(o.name()), "it has the instance mapped and no descriptor of it: what that holds is not told")
+	}
+	r.p.Descriptors = append(r.p.Descriptors, d)
 }
 
 // memoryKind tells shared memory from files by the kernel's own names.
@@ -46,7 +66,7 @@ func memoryKind(path string) host.Kind {
 // show another device there than to stat, so it is looked up through the mapping where it may differ. Of a
 // device each who maps it may have another part: it has no identity.
 func (d procDir) objectOf(m mapping, shmDev uint64) object {
-	if memoryKind(m.path) == host.File {
+	if memoryKind(m.path) == host.File && strings.HasPrefix(m.path, "/") {
 		var st unix.Statx_t
 		err := unix.Statx(d.fd, "map_files/"+m.area, unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE|unix.STATX_INO, &st)
 		switch {
@@ -62,6 +82,16 @@ func (d procDir) objectOf(m mapping, shmDev uint64) object {
 // mapKey is how what is mapped appears in the lists of mappings. Anybody may call a file as the kernel calls a
 // segment, but not have it on the kernel's own file system.
 func (d procDir) mapKey(m mapping, shmDev uint64) object {
+	switch {
+	case m.path == ringPath:
+		o := object{ringObject, m.dev, m.ino}
+		if shared, err := anonymous(); err != nil || o.dev == shared.dev && o.n == shared.n {
+			return object{} // Linux before 5.12
+		}
+		return o
+	case strings.HasPrefix(m.path, socketPath):
+		return object{socketObject, 0, m.ino}
+	}
 	if m.dev == shmDev && strings.HasPrefix(m.path, sysvPath) {
 		return object{sysvObject, d.ipcNamespace(), m.ino}
 	}
@@ -86,7 +116,12 @@ func memoryDevice() (uint64, error) {
 func (d procDir) ipcNamespace() uint64 {
 	var st unix.Stat_t
 	if err := unix.Fstatat(d.fd, "ns/ipc", &st, 0); err != nil {
-		return 0
+		t, _, ok := d.living()
+		if !ok {
+			return 0
+		}
+		defer t.close()
+		return t.ipcNamespace()
 	}
 	return st.Ino
 }
@@ -184,7 +219,7 @@ func (ix *memoryIndex) process(root, pid int, shmDev uint64) {
 		return // it has ended
 	}
 	defer d.close()
-	ms, err := d.mappings()
+	ms, err := d.mappings(shmDev)
 	id := host.ID{PID: pid}
 	if len(ms) > 0 {
 		st, err := d.stat()

@@ -23,7 +23,8 @@ import (
 )
 
 // memoryRole shares what its environment says, and closes the descriptor if there was one: "sysv ID" and
-// "file PATH" and "fd 3" are mapped, "new" is a segment of its own, "mq NAME" is opened, "send ID" and
+// "file PATH" and "fd 3" are mapped, "own 3" is mapped as a copy of its own and "none 3" for neither reading nor writing,
+// "new" is a segment of its own, "mq NAME" is opened, "send ID" and
 // "receive ID" are of a queue, "post ID N" is of a semaphore, "receive and post ID ID" of both.
 func memoryRole() (string, error) {
 	what, arg, _ := strings.Cut(os.Getenv("STOPD_TEST_MEMORY"), " ")
@@ -47,6 +48,13 @@ func memoryRole() (string, error) {
 			err = errors.Join(err, err2)
 		}
 		return strconv.Itoa(id), err
+	case "own", "none":
+		prot, flags := unix.PROT_READ, unix.MAP_PRIVATE
+		if what == "none" {
+			prot, flags = unix.PROT_NONE, unix.MAP_SHARED
+		}
+		_, err := unix.Mmap(id, 0, 4096, prot, flags)
+		return "", errors.Join(err, unix.Close(id))
 	case "file", "fd":
 		fd, open, prot := id, unix.O_RDONLY, unix.PROT_READ
 		if write {
@@ -213,19 +221,39 @@ func TestSharedMemory(t *testing.T) {
 		joined(t, host.Descriptor{FDs: []int{}, Kind: host.SHM, Path: strings.ReplaceAll(path, "\n", `\012`)},
 			shares(t, "file "+path, host.Read), shares(t, "file "+path, host.ReadWrite), host.Read, host.ReadWrite)
 	})
-	t.Run("memfd", func(t *testing.T) {
-		fd, err := unix.MemfdCreate("stopd-test", unix.MFD_CLOEXEC)
-		if err != nil {
-			t.Fatal(err)
-		}
-		f := os.NewFile(uintptr(fd), "memfd")
-		if err := f.Truncate(4096); err != nil {
-			t.Fatal(err)
-		}
-		a, b := shares(t, "fd 3", host.ReadWrite, f), shares(t, "fd 3", host.Read, f)
-		f.Close()
-		joined(t, host.Descriptor{FDs: []int{}, Kind: host.Memfd, Path: "/memfd:stopd-test (deleted)"}, a, b, host.ReadWrite, host.Read)
-	})
+	// What is mapped for reading may be made writable, where it was opened so and is not sealed.
+	for _, tt := range []struct {
+		name, what string
+		mode       host.Mode
+		sealed     bool
+		want       host.Mode
+	}{
+		{"memfd", "fd 3", host.ReadWrite, false, host.ReadWrite},
+		{"memfd for reading", "fd 3", host.Read, false, host.ReadWrite},
+		{"sealed memfd", "fd 3", host.Read, true, host.Read},
+		{"a copy of one's own of a memfd", "own 3", host.Read, false, host.Read},
+		{"memfd for neither", "none 3", host.Read, false, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			fd, err := unix.MemfdCreate("stopd-test", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := os.NewFile(uintptr(fd), "memfd")
+			if err := f.Truncate(4096); err != nil {
+				t.Fatal(err)
+			}
+			a := shares(t, "fd 3", host.ReadWrite, f)
+			if tt.sealed {
+				if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_FUTURE_WRITE); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b := shares(t, tt.what, tt.mode, f)
+			f.Close()
+			joined(t, host.Descriptor{FDs: []int{}, Kind: host.Memfd, Path: "/memfd:stopd-test (deleted)"}, a, b, host.ReadWrite, tt.want)
+		})
+	}
 	t.Run("file", func(t *testing.T) {
 		path := page(t, filepath.Join(t.TempDir(), "file"))
 		joined(t, host.Descriptor{FDs: []int{}, Kind: host.File, Path: path},
@@ -377,7 +405,7 @@ func TestMapsTooLong(t *testing.T) {
 	}
 	d := procDir{fd: fd}
 	defer d.close()
-	if ms, err := d.mappings(); err == nil || !strings.Contains(err.Error(), "larger than") || ms != nil {
+	if ms, err := d.mappings(0); err == nil || !strings.Contains(err.Error(), "larger than") || ms != nil {
 		t.Errorf("mappings of a list that is too long: %d, %v", len(ms), err)
 	}
 }

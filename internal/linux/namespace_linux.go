@@ -29,11 +29,15 @@ type namespace struct {
 
 	unixes    *unixTable
 	unixErr   error
-	datagrams []inetSocket
-	dataErr   error
-	dataRead  bool
+	datagrams map[uint8]datagrams // by protocol
 	all       map[uint64]inetSocket
 	allErr    error
+}
+
+// datagrams are the datagram sockets of one protocol.
+type datagrams struct {
+	all []inetSocket
+	err error
 }
 
 // close frees what a namespace other than the daemon's own holds.
@@ -157,16 +161,28 @@ func (n *namespace) inet(ctx context.Context, inode uint64) (inetSocket, bool, e
 // its address, and that which its own remote address belongs to. Between two sockets that both only name
 // addresses as they send, the kernel keeps nothing.
 func (n *namespace) datagramPeers(ctx context.Context, d *host.Descriptor) ([]host.Object, error) {
-	if !n.dataRead {
-		n.dataRead = true
-		n.datagrams, n.dataErr = n.diag.dump(ctx, host.UDP)
+	if d.Kind != host.UDP {
+		return nil, nil
 	}
-	if n.dataErr != nil || d.Kind != host.UDP {
-		return nil, n.dataErr
+	proto := uint8(protoUDP)
+	if d.Name == liteName {
+		proto = protoLite
+	}
+	known, ok := n.datagrams[proto]
+	if !ok {
+		known.all, known.err = n.diag.dumpProtocol(ctx, host.UDP, proto, 0xffffffff)
+		if n.datagrams == nil {
+			n.datagrams = map[uint8]datagrams{}
+		}
+		n.datagrams[proto] = known
+	}
+	if known.err != nil {
+		return nil, known.err
 	}
 	var peers []host.Object
-	for _, inode := range peersOf(d.Local, d.Remote, n.datagrams) {
-		if o := (object{socketObject, 0, inode}).name(); o != d.Object && !slices.Contains(peers, o) {
+	for _, inode := range peersOf(d.Local, d.Remote, known.all) {
+		// One that is connected to its own address is its own other end.
+		if o := (object{socketObject, 0, inode}).name(); (o != d.Object || d.Remote == d.Local) && !slices.Contains(peers, o) {
 			peers = append(peers, o)
 		}
 	}

@@ -247,7 +247,12 @@ func (r *reading) audit(name string) *uint32 {
 
 // place reads where the process is: directory and control group.
 func (r *reading) place() {
-	if cwd, err := r.d.link("cwd"); r.note("working directory", ended(err)) {
+	d := r.d
+	if t, _, ok := d.living(); ok {
+		defer t.close()
+		d = t
+	}
+	if cwd, err := d.link("cwd"); r.note("working directory", ended(err)) {
 		r.p.CWD = cwd
 	}
 	if b, err := r.d.read("cgroup"); r.note("control group", err) {
@@ -299,7 +304,7 @@ func (r *reading) beginMemory(st stat) <-chan fromMemory {
 	done := make(chan fromMemory, 1)
 	go func() {
 		d := procDir{dir, r.d.pid}
-		m := d.memory(r.s.h.exes, st)
+		m := d.memory(r.s.h.exes, st, r.s.shmDev)
 		d.close()
 		<-memoryReadings
 		done <- m
@@ -342,13 +347,17 @@ func (r *reading) memory(ctx context.Context, done <-chan fromMemory) {
 	r.p.Login, r.p.Job = login, jobOf(r.job, job)
 }
 
-func (d procDir) memory(exes *executables, st stat) fromMemory {
+func (d procDir) memory(exes *executables, st stat, shmDev uint64) fromMemory {
 	m := fromMemory{gaps: map[string]error{}}
+	if t, of, ok := d.living(); ok {
+		defer t.close()
+		d, st = t, of
+	}
 	b, err := d.area("cmdline", st.args, maxArguments)
 	m.args, m.gaps["arguments"] = parseStrings(b), err
 	b, err = d.area("environ", st.environ, maxProcFile)
 	m.environ, m.gaps["environment"] = parseStrings(b), err
-	m.maps, m.gaps["shared memory"] = d.mappings()
+	m.maps, m.gaps["shared memory"] = d.mappings(shmDev)
 	if m.exe, err = d.link("exe"); err != nil {
 		m.gaps["program"] = err
 		return m
@@ -402,7 +411,7 @@ func (r *reading) descriptors(ctx context.Context, aside <-chan fromMemory) {
 	}
 	r.served(ctx, r.unbacked)
 	r.memory(ctx, aside)
-	r.shared(r.maps)
+	r.shared(ctx, r.maps)
 	r.sysv()
 	r.traces()
 }

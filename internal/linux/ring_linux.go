@@ -123,7 +123,7 @@ func (r *reading) fixed(ctx context.Context, ring ref) {
 			continue // a descriptor says more
 		case o.class == socketObject:
 			d.Inode, d.FDs = o.n, []int{int(ring.fd)} // what is not told of it is told of the instance
-			d.Kind = "socket"
+			d.Kind = host.OtherSocket
 			r.s.listed(ctx, &d, r)
 			d.FDs = []int{}
 		case o.class == pipeObject:

@@ -159,6 +159,42 @@ func (s *snapshot) Holders(ctx context.Context, name host.Object) ([]host.Holder
 	case traceObject:
 		return s.traceHolders(o), nil
 	}
+	asked := o.class == socketObject && len(s.holders) == 0 // the first that is asked about: the connection
+	before := len(s.gaps)
+	hs := s.descriptorHolders(ctx, o, name)
+	for seen, tries := false, 0; asked && len(hs) == 0 && o.n != 0 && ctx.Err() == nil; tries++ {
+		seen = seen || len(s.index(ctx).of(o)) > 0
+		if tries == maxHops || !seen && tries == 1 {
+			break
+		}
+		s.ix, s.gaps = nil, s.gaps[:before]
+		hs = s.descriptorHolders(ctx, o, name)
+	}
+	if o.class == fileObject || o.class == sysvObject || o.class == ringObject {
+		hs = s.mappers(ctx, o, hs)
+	}
+	if (o.class == socketObject || o.class == pipeObject) && !s.index(ctx).complete(o) {
+		hs = s.fixedHolders(ctx, o, name, hs)
+		if asked && len(hs) == 0 && o.n != 0 {
+			s.mapped[o] = o
+			if hs = s.mappers(ctx, o, hs); len(hs) == 0 {
+				s.unheld(ctx, o)
+			}
+		}
+	}
+	if s.ix.pass != nil {
+		s.hidden(ctx, o, name)
+	}
+	s.holders[name] = hs
+	return hs, nil
+}
+
+// maxHops is how often all descriptors are read again where nobody has the asked connection any more with whom it was seen: processes
+// may send it to each other all the time.
+const maxHops = 10
+
+// descriptorHolders returns who holds an object by a descriptor, by ascending pid.
+func (s *snapshot) descriptorHolders(ctx context.Context, o object, name host.Object) []host.Holder {
 	refs := s.refs(ctx, o)
 	slices.Reverse(refs) // nearly sorted, where there are very many
 	slices.SortFunc(refs, func(a, b ref) int {
@@ -175,20 +211,7 @@ func (s *snapshot) Holders(ctx context.Context, name host.Object) ([]host.Holder
 		}
 		refs = refs[n:]
 	}
-	if o.class == fileObject || o.class == sysvObject {
-		hs = s.mappers(ctx, o, hs)
-	}
-	if (o.class == socketObject || o.class == pipeObject) && !s.index(ctx).complete(o) {
-		hs = s.fixedHolders(ctx, o, name, hs)
-		if o.class == socketObject && len(hs) == 0 && o.n != 0 && len(s.holders) == 0 { // the first that is asked about: the connection
-			s.unheld(ctx, o)
-		}
-	}
-	if s.ix.pass != nil {
-		s.hidden(ctx, o, name)
-	}
-	s.holders[name] = hs
-	return hs, nil
+	return hs
 }
 
 // maxHandles bounds how many processes a snapshot keeps a handle of.

@@ -14,9 +14,12 @@ import (
 	"github.com/stopd/stopd/host"
 )
 
+// liteName is what UDP-Lite is called, which is UDP with ports of its own.
+const liteName = "UDP-Lite"
+
 // copied reads a socket of which the daemon has a copy.
 func (s *snapshot) copied(ctx context.Context, d *host.Descriptor, fd int, r *reading) {
-	what := "descriptor " + strconv.Itoa(d.FDs[0])
+	what := label(d)
 	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	if !r.note(what, err) {
 		return
@@ -50,6 +53,14 @@ func (s *snapshot) copied(ctx context.Context, d *host.Descriptor, fd int, r *re
 	}
 }
 
+// label names a socket in a gap. One that is mapped alone has no number.
+func label(d *host.Descriptor) string {
+	if len(d.FDs) == 0 {
+		return string(d.Object)
+	}
+	return "descriptor " + strconv.Itoa(d.FDs[0])
+}
+
 // inetSocketOf reads addresses, state and direction of an internet socket.
 func inetSocketOf(fd int, d *host.Descriptor) error {
 	proto, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
@@ -67,8 +78,10 @@ func inetSocketOf(fd int, d *host.Descriptor) error {
 		d.Kind = host.TCP
 	case proto == protoUDP:
 		d.Kind = host.UDP
+	case proto == protoLite:
+		d.Kind, d.Name = host.UDP, liteName
 	default:
-		d.Kind, d.Name = "socket", "protocol "+strconv.Itoa(proto)
+		d.Kind, d.Name = host.OtherSocket, "protocol "+strconv.Itoa(proto)
 		return nil
 	}
 	local, err := unix.Getsockname(fd)
@@ -154,7 +167,7 @@ func (s *snapshot) near(ctx context.Context, d *host.Descriptor, ns *namespace, 
 	switch {
 	case d.Kind == host.UDP || d.Kind == host.Raw:
 		peers, err := ns.datagramPeers(ctx, d)
-		if r.note("other end of descriptor "+strconv.Itoa(d.FDs[0]), err) && len(peers) == 1 {
+		if r.note("other end of "+label(d), err) && len(peers) == 1 {
 			d.Peer = peers[0]
 		}
 	case d.Kind == host.TCP && d.Remote.IsValid() && !d.Listening():
@@ -166,7 +179,7 @@ func (s *snapshot) near(ctx context.Context, d *host.Descriptor, ns *namespace, 
 func (s *snapshot) leads(ctx context.Context, d *host.Descriptor, ns *namespace, r *reading) {
 	e, err := s.follow(ctx, ns, packet{src: unzoned(d.Local), dst: unzoned(d.Remote)})
 	if err != nil {
-		r.gap("other end of descriptor "+strconv.Itoa(d.FDs[0]), err.Error())
+		r.gap("other end of "+label(d), err.Error())
 		return
 	}
 	switch {
@@ -176,7 +189,7 @@ func (s *snapshot) leads(ctx context.Context, d *host.Descriptor, ns *namespace,
 		d.Within = true
 	case e.blind != nil:
 		if ns != s.home {
-			r.gap("other end of descriptor "+strconv.Itoa(d.FDs[0]), e.blind.Error())
+			r.gap("other end of "+label(d), e.blind.Error())
 		}
 	case e.ns != s.home || e.src != unzoned(d.Local) || e.dst != unzoned(d.Remote) || ns != s.home:
 		d.Outer = &host.Outer{Local: e.src, Remote: e.dst, NetNS: e.ns.inode}
@@ -192,7 +205,7 @@ func (s *snapshot) unix(ctx context.Context, d *host.Descriptor, ns *namespace, 
 	}
 	u, ok := table.byInode[d.Inode]
 	if !ok {
-		r.gap("descriptor "+strconv.Itoa(d.FDs[0]), "the system does not list this UNIX socket")
+		r.gap(label(d), "the system does not list this UNIX socket")
 		return
 	}
 	d.Type, d.Path = unixTypes[u.typ], u.path
@@ -251,7 +264,7 @@ func (s *snapshot) listed(ctx context.Context, d *host.Descriptor, r *reading) {
 		if err != nil {
 			why += ": " + err.Error()
 		}
-		r.gap("descriptor "+strconv.Itoa(d.FDs[0]), why)
+		r.gap(label(d), why)
 		return
 	}
 	d.Kind, d.Local, d.NetNS, d.State = i.kind, i.local, s.home.inode, stateName(i.kind, i.state)

@@ -56,6 +56,10 @@ func ownIPC() (uint64, error) {
 // within runs f in the IPC namespace of the process, in a thread that ends with it (setns(2); it takes
 // CAP_SYS_ADMIN).
 func (d procDir) within(ns uint64, f func()) error {
+	if t, _, ok := d.living(); ok {
+		defer t.close()
+		d = t
+	}
 	fd, err := unix.Openat(d.fd, "ns/ipc", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: "ns/ipc", Err: err}

@@ -23,6 +23,7 @@ func (s *snapshot) unheld(ctx context.Context, o object) {
 		s.mounted(i.remote)
 	}
 	s.gaps = append(s.gaps, s.untold...)
+	s.inRings(ctx)
 	s.inFlight(ctx)
 }
 
@@ -42,6 +43,26 @@ func (s *snapshot) mounted(remote netip.AddrPort) {
 	}
 }
 
+// inRings adds the processes that have io_uring instances mapped and no descriptor of them: what is in their tables is not told.
+func (s *snapshot) inRings(ctx context.Context) {
+	var pids []int
+	for o, ms := range s.memory(ctx) {
+		if o.class != ringObject {
+			continue
+		}
+		refs := s.refs(ctx, o)
+		for _, m := range ms {
+			if !slices.ContainsFunc(refs, func(r ref) bool { return int(r.pid) == m.PID }) {
+				pids = append(pids, m.PID)
+			}
+		}
+	}
+	slices.Sort(pids)
+	for _, pid := range slices.Compact(pids) {
+		s.gaps = append(s.gaps, host.Gap{PID: pid, What: "owners", Why: "it has an io_uring instance mapped and no descriptor of it: the socket may be among the files of that"})
+	}
+}
+
 // inFlight adds the processes to whose UNIX sockets descriptors were sent that nobody has taken (Linux 5.6).
 func (s *snapshot) inFlight(ctx context.Context) {
 	table, err := s.home.unixSockets(ctx)
@@ -55,7 +76,13 @@ func (s *snapshot) inFlight(ctx context.Context) {
 				s.gaps = append(s.gaps, host.Gap{What: "descriptors on their way between processes", Why: "bound: deadline, or " + strconv.Itoa(maxInFlight) + " sockets"})
 				return
 			}
-			if n := s.waiting(r); n > 0 {
+			d, err := openProc(s.root, int(r.pid))
+			if err != nil {
+				continue
+			}
+			n := d.waiting(r)
+			d.close()
+			if n > 0 {
 				s.gaps = append(s.gaps, host.Gap{PID: int(r.pid), What: "owners",
 					Why: fmt.Sprintf("%d descriptors were sent to its descriptor %d and nobody has taken them: the socket may be among them", n, r.fd)})
 			}
@@ -63,13 +90,39 @@ func (s *snapshot) inFlight(ctx context.Context) {
 	}
 }
 
-// waiting returns how many descriptors wait in a UNIX socket.
-func (s *snapshot) waiting(r ref) uint64 {
-	d, err := openProc(s.root, int(r.pid))
-	if err != nil {
-		return 0
+// maxParked bounds how many connections one process's gaps name.
+const maxParked = 16
+
+// parked adds that descriptors wait in a UNIX socket of a process, and of which connections of its user no process has a
+// descriptor: they may be among them.
+func (r *reading) parked(ctx context.Context, d *host.Descriptor, n uint64) {
+	if n == 0 {
+		return
 	}
-	defer d.close()
+	s := r.s
+	r.gap(label(d), fmt.Sprintf("%d descriptors were sent to it and nobody has taken them: what they are is not told", n))
+	ix := s.index(ctx)
+	ix.settle(ctx, s.root, object{class: socketObject})
+	all, err := s.home.diag.dumpConnected(ctx)
+	if !r.note("connections without a descriptor", err) || r.p.EUID == nil || ix.pass != nil && ix.pass.cut {
+		return
+	}
+	named := 0
+	for _, c := range all {
+		o := object{socketObject, 0, c.inode}
+		if c.inode == 0 || c.uid != *r.p.EUID || ix.first[o] != 0 || len(s.rings(ctx)[o]) > 0 {
+			continue
+		}
+		if named++; named > maxParked {
+			r.gap("connections without a descriptor", "bound: "+strconv.Itoa(maxParked))
+			return
+		}
+		r.gap(label(d), fmt.Sprintf("no process has a descriptor of the connection of %s with %s, which is the same user's: it may be among them", c.local, c.remote))
+	}
+}
+
+// waiting returns how many descriptors wait in a UNIX socket.
+func (d procDir) waiting(r ref) uint64 {
 	b, err := d.readAtMost(r.info(), maxFdinfo)
 	if err != nil {
 		return 0

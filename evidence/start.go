@@ -126,7 +126,7 @@ func (s *Store) missing() error {
 // openClosed opens the table of a segment, and makes it where a crash left none.
 func (s *Store) openClosed(ctx context.Context, number uint64) (*closedSegment, error) {
 	c := &closedSegment{path: segmentPath(s.dir, number)}
-	f, err := os.Open(c.path)
+	f, err := openRegular(c.path, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +139,7 @@ func (s *Store) openClosed(ctx context.Context, number uint64) (*closedSegment, 
 		return nil, err
 	}
 	table := tablePath(s.dir, number)
-	c.table, err = os.Open(table)
+	c.table, err = openRegular(table, os.O_RDONLY)
 	if err == nil {
 		c.contents, err = readTableHeader(c.table)
 	}
@@ -198,7 +198,7 @@ func (s *Store) rebuild(ctx context.Context, f *os.File, size int64, path, table
 // openLast opens the segment that is written and reads the state. It gives the length of the torn tail.
 func (s *Store) openLast(ctx context.Context, number uint64, strict bool) (torn int64, err error) {
 	path := segmentPath(s.dir, number)
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	f, err := openRegular(path, os.O_RDWR)
 	if err != nil {
 		return 0, err
 	}

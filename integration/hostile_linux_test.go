@@ -85,6 +85,7 @@ func TestReflectedQuestion(t *testing.T) {
 	s.must(err)
 	s.inBetween(r.Report, tr)
 	s.named(r, tr.in)
+	s.wait("wait for what is asked back", func() (bool, error) { return strings.Count(log(), "reflected ") == 2, nil })
 	var tokens []string
 	for line := range strings.Lines(log()) {
 		if _, token, ok := strings.Cut(strings.TrimSpace(line), "USERID : OTHER : "); ok && strings.HasPrefix(line, "reflected ") {

@@ -186,6 +186,35 @@ func (c *Chain) find(addr string) int {
 	return -1
 }
 
+// A host may answer with a token that it got of an innocent one, for asking about a connection of its own.
+func TestTokenOfAnotherHost(t *testing.T) {
+	for name, change := range map[string]func(r *report.Redeemed){
+		"another session": func(r *report.Redeemed) { r.Report.Request.SID = "7" },
+		"another type":    func(r *report.Redeemed) { r.Report.Request.Type, r.Report.Request.SID = "SV", "" },
+		"another port":    func(r *report.Redeemed) { r.Report.Request.Local = netip.MustParseAddrPort("192.0.2.9:4711") },
+		"other end":       func(r *report.Redeemed) { r.Report.Request.Remote = netip.MustParseAddrPort("192.0.2.1:23") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b := neighbours()
+			a.Report.Request.Local = netip.MustParseAddrPort("192.0.2.9:616")
+			change(a)
+			c := Build(Of(*a, *b))
+			text := Text(c)
+			if !strings.Contains(text, "\n192.0.2.1 -> b (192.0.2.2) -> ") && !strings.HasPrefix(text, "192.0.2.1 -> b (192.0.2.2) -> ") {
+				t.Errorf("the path is another:\n%s", text)
+			}
+			for _, p := range c.Paths {
+				if line := c.pathText(p); strings.Contains(line, "a (") && strings.Contains(line, "192.0.2.3") {
+					t.Errorf("an innocent host is on the path %q", line)
+				}
+			}
+			if len(c.Contradictions) != 1 || !strings.Contains(c.Contradictions[0].Text, "a is not put on the path") {
+				t.Errorf("contradictions are %+v", c.Contradictions)
+			}
+		})
+	}
+}
+
 // The machine behind a gateway, redeemed by somebody who asked it himself, is joined by the connection's own ends.
 func TestBehindNAT(t *testing.T) {
 	behind := redeemed("sa", "laptop", "10.0.0.5:616", cIn)

@@ -79,7 +79,11 @@ func (b *builder) leftOut(token string, n int, why string) {
 
 // ofRecords notes what is wrong with what a token stands for, once.
 func (b *builder) ofRecords(token, format string, args ...any) {
-	c := contradiction{kind: AboutRecord, token: token, text: fmt.Sprintf(format, args...)}
+	b.tell(contradiction{kind: AboutRecord, token: token, text: fmt.Sprintf(format, args...)})
+}
+
+// tell notes a contradiction of one host, once.
+func (b *builder) tell(c contradiction) {
 	if !slices.ContainsFunc(b.told, func(d contradiction) bool { return d.token == c.token && d.text == c.text }) {
 		b.told = append(b.told, c)
 	}

@@ -2,6 +2,7 @@ package chain
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -314,7 +315,11 @@ func (a *account) unrecorded(e stop.Ends) string {
 // asking says what became of one question.
 func (b *builder) asking(a *account, t stop.Traceback) question {
 	q := question{record: t}
-	switch {
+	switch p := b.byToken[t.Token]; {
+	case t.Kind == "token" && p != nil && p != a && !answers(p, t):
+		q.status, q.detail = Refused, "the token of another question's report"
+		b.tell(contradiction{kind: AboutRequest, token: a.Token, text: fmt.Sprintf("%s was asked %q and answered with the token of a report of %s, which was asked about %s -> %s: %s is not put on the path for it",
+			clean(t.Previous.Remote.Addr().Unmap().String()), clean(t.Request), clean(p.Report.Host.Name), endText(p.Report.Request.Local), endText(p.Report.Request.Remote), clean(p.Report.Host.Name))})
 	case t.Kind == "token" && b.byToken[t.Token] != nil && b.byToken[t.Token] != a:
 		q.status, q.answer = Reported, b.byToken[t.Token]
 	case t.Kind == "token" && t.Token == a.Token:
@@ -331,6 +336,20 @@ func (b *builder) asking(a *account, t stop.Traceback) question {
 		q.status, q.detail = Missing, t.Error
 	}
 	return q
+}
+
+// answers reports whether a report can be the asked host's answer to a question. Any host may answer with a token that it got of another
+// one, which has nothing to do with it. The host was asked at an address that is its own, or, behind one that translates addresses, just this: what the
+// line says is translated by nobody.
+func answers(p *account, t stop.Traceback) bool {
+	at := t.Previous.Remote.Addr().Unmap()
+	if local(p) == at || has(p.Report.Host.Addresses, at) || translated(p, t.Previous) {
+		return true
+	}
+	sent, err := stop.ParseRequest([]byte(t.Request))
+	r := p.Report.Request
+	return err == nil && sent.Local == uint64(r.Local.Port()) && sent.Remote == uint64(r.Remote.Port()) && sent.Type.String() == r.Type &&
+		(!sent.Type.Recursive() || fmt.Sprint(sent.SID) == r.SID)
 }
 
 // reasons are why a host was named.

@@ -111,7 +111,7 @@ type walker struct {
 
 func (w *walker) run(i int) error {
 	path := filepath.Join(w.dir, w.name)
-	f, err := os.Open(path)
+	f, err := openRegular(path, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) && w.Writing {
 		return nil // it expired just now, or what follows lacks it
 	}
@@ -219,7 +219,7 @@ func (w *walker) misplaced(at int64, number uint64) {
 func (w *walker) table() error {
 	name := filepath.Base(tablePath(w.dir, w.number))
 	want := w.open.table()
-	f, err := os.Open(filepath.Join(w.dir, name))
+	f, err := openRegular(filepath.Join(w.dir, name), os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		// Of what expires the table goes last: one that is gone before its segment was taken.
 		_, err := os.Stat(filepath.Join(w.dir, w.name))
@@ -230,6 +230,9 @@ func (w *walker) table() error {
 			w.lacks = append(w.lacks, lack{name, w.Next})
 		}
 		return err
+	}
+	if errors.Is(err, ErrAltered) {
+		return nil // the list of files tells
 	}
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"filippo.io/age"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -198,6 +200,40 @@ func TestAuditTamperings(t *testing.T) {
 			if d := cmp.Diff(test.want, got); d != "" {
 				t.Errorf("%v\nfindings (-want +got):\n%s", found, d)
 			}
+			leftAsItIs(t, a)
 		})
 	}
+}
+
+// leftAsItIs checks that a store which does not open for what was done to it is not changed by the attempt: what it is left in
+// speaks of who did it.
+func leftAsItIs(t *testing.T, a auditStore) {
+	t.Helper()
+	before := contentsOf(t, a.dir)
+	s, err := Open(a.dir, Config{Recipients: []age.Recipient{newIdentity(t).Recipient()}, SegmentBytes: 2500, LogKey: &a.key, AllowVolatile: true})
+	if err == nil {
+		closeStore(t, s)
+		return
+	}
+	if d := cmp.Diff(before, contentsOf(t, a.dir)); d != "" {
+		t.Errorf("the store that does not open (%v) was changed (-before +after):\n%s", err, d)
+	}
+}
+
+// contentsOf gives the SHA-256 of every file below a directory.
+func contentsOf(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	sums := map[string]string{}
+	err := filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		sums[path] = fmt.Sprintf("%d octets, %x", len(b), sha256.Sum256(b))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sums
 }

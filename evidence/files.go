@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/stopd/stopd/evidence/translog"
 )
 
 const (
@@ -24,6 +26,15 @@ func segmentPath(dir string, n uint64) string {
 
 func tablePath(dir string, n uint64) string {
 	return filepath.Join(dir, fmt.Sprintf("%016d%s", n, tableSuffix))
+}
+
+// openRegular opens a file of a store. What is no regular file is [ErrAltered]: whoever reads a store is not to wait for a FIFO.
+func openRegular(path string, flag int) (*os.File, error) {
+	f, err := translog.OpenRegular(path, flag)
+	if errors.Is(err, translog.ErrIrregular) {
+		err = fmt.Errorf("%w: %w", err, ErrAltered)
+	}
+	return f, err
 }
 
 // segments gives the numbers of the segments in dir, in order: none if dir does not exist, or exists with
@@ -105,9 +116,13 @@ func (r *reading) walk(ctx context.Context, want func(s segment, next int64) boo
 
 func (r *reading) segment(ctx context.Context, i int, n uint64, want func(s segment, next int64) bool, yield func(n uint64, at int64, rec record) error) error {
 	path := segmentPath(r.dir, n)
-	f, err := os.Open(path)
+	f, err := openRegular(path, os.O_RDONLY)
 	if errors.Is(err, os.ErrNotExist) && i < len(r.numbers)-1 {
 		return nil // it expired just now; what follows says so
+	}
+	if errors.Is(err, ErrAltered) {
+		r.damaged(err)
+		return nil
 	}
 	if err != nil {
 		return err
@@ -164,7 +179,7 @@ func (r *reading) segment(ctx context.Context, i int, n uint64, want func(s segm
 
 func (r *reading) madeAt(n uint64) (int64, error) {
 	path := segmentPath(r.dir, n)
-	f, err := os.Open(path)
+	f, err := openRegular(path, os.O_RDONLY)
 	if err != nil {
 		return 0, err
 	}

@@ -100,7 +100,7 @@ func (s *Store) openLog(ctx context.Context, key translog.Key) error {
 
 // catchUp appends the leaves of a segment's records from number have on.
 func (s *Store) catchUp(ctx context.Context, log *translog.Log, path string, size int64, have *uint64) error {
-	f, err := os.Open(path)
+	f, err := openRegular(path, os.O_RDONLY)
 	if err != nil {
 		return err
 	}

@@ -193,7 +193,7 @@ func (s *Store) find(wants ...locator) (sources []*source, offsets [][]int64, da
 		if len(here) == 0 {
 			continue
 		}
-		f, err := os.Open(c.path)
+		f, err := openRegular(c.path, os.O_RDONLY)
 		if errors.Is(err, os.ErrNotExist) {
 			continue // it expired just now
 		}
@@ -205,7 +205,7 @@ func (s *Store) find(wants ...locator) (sources []*source, offsets [][]int64, da
 		offsets = append(offsets, here)
 	}
 	if len(inOpen) > 0 {
-		f, err := os.Open(open.path)
+		f, err := openRegular(open.path, os.O_RDONLY)
 		if err != nil {
 			note(err)
 			return sources, offsets, damage

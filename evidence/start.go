@@ -12,21 +12,14 @@ import (
 )
 
 // read learns what is in the store: of closed segments from their tables, of the last one from itself. It gives
-// the length of the torn tail that it cut.
-func (s *Store) read(ctx context.Context, strict bool) (cut int64, err error) {
+// the length of the torn tail. A store that is refused later must be as it was, so what a crash left is not removed here.
+func (s *Store) read(ctx context.Context, strict bool) (torn int64, err error) {
 	numbers, err := segments(s.dir)
 	if err != nil {
 		return 0, err
 	}
 	if len(numbers) == 0 {
-		if err := makeDir(s.dir); err != nil {
-			return 0, err
-		}
-		s.open, _, err = newSegment(s.disk, s.dir, segment{number: 1, made: s.now().UnixNano()}, state{})
-		return 0, err
-	}
-	if err := s.tidy(numbers); err != nil {
-		return 0, err
+		return 0, s.makeNew()
 	}
 	n := len(numbers) - 1
 	for _, number := range numbers[:n] {
@@ -42,14 +35,43 @@ func (s *Store) read(ctx context.Context, strict bool) (cut int64, err error) {
 		}
 		s.old = append(s.old, c)
 	}
-	if cut, err = s.openLast(ctx, numbers[n], strict); err != nil {
+	if torn, err = s.openLast(ctx, numbers[n], strict); err != nil {
 		return 0, err
 	}
-	return cut, s.damaged(s.missing(), strict)
+	return torn, s.damaged(s.missing(), strict)
 }
 
-// tidy removes what a crash left: files whose making did not end, and tables of segments that expired.
-func (s *Store) tidy(numbers []uint64) error {
+// makeNew makes the first segment of a store that has none. Where there is a log there were records.
+func (s *Store) makeNew() error {
+	if _, err := os.Lstat(filepath.Join(s.dir, logName)); err == nil {
+		return fmt.Errorf("read store: there is a log, and no segment: %w", ErrAltered)
+	}
+	if err := makeDir(s.dir); err != nil {
+		return err
+	}
+	// Whoever had evidence here has to be told.
+	s.logger.Warn("made a new store: there was none", "store", s.dir)
+	var err error
+	s.open, _, err = newSegment(s.disk, s.dir, segment{number: 1, made: s.now().UnixNano()}, state{})
+	return err
+}
+
+// tidy removes what a crash left: the torn tail, files whose making did not end, and tables of segments that expired.
+func (s *Store) tidy(torn int64) error {
+	if torn > 0 {
+		s.logger.Warn("closed a torn tail of the store", "segment", s.open.path, "offset", s.open.size, "bytes", torn)
+		err := s.disk.truncate(s.open.file, s.open.size)
+		if err == nil {
+			err = s.disk.sync(s.open.file)
+		}
+		if err != nil {
+			return fmt.Errorf("cut torn tail: %w", err)
+		}
+	}
+	numbers, err := segments(s.dir)
+	if err != nil {
+		return err
+	}
 	left, err := filepath.Glob(filepath.Join(s.dir, "*"+tempSuffix))
 	if err != nil {
 		return err
@@ -104,7 +126,7 @@ func (s *Store) missing() error {
 // openClosed opens the table of a segment, and makes it where a crash left none.
 func (s *Store) openClosed(ctx context.Context, number uint64) (*closedSegment, error) {
 	c := &closedSegment{path: segmentPath(s.dir, number)}
-	f, err := os.Open(c.path)
+	f, err := openRegular(c.path, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +139,7 @@ func (s *Store) openClosed(ctx context.Context, number uint64) (*closedSegment, 
 		return nil, err
 	}
 	table := tablePath(s.dir, number)
-	c.table, err = os.Open(table)
+	c.table, err = openRegular(table, os.O_RDONLY)
 	if err == nil {
 		c.contents, err = readTableHeader(c.table)
 	}
@@ -173,10 +195,10 @@ func (s *Store) rebuild(ctx context.Context, f *os.File, size int64, path, table
 	return s.disk.newFile(table, o.table())
 }
 
-// openLast opens the segment that is written, closes its tail and reads the state.
-func (s *Store) openLast(ctx context.Context, number uint64, strict bool) (cut int64, err error) {
+// openLast opens the segment that is written and reads the state. It gives the length of the torn tail.
+func (s *Store) openLast(ctx context.Context, number uint64, strict bool) (torn int64, err error) {
 	path := segmentPath(s.dir, number)
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	f, err := openRegular(path, os.O_RDWR)
 	if err != nil {
 		return 0, err
 	}
@@ -209,17 +231,7 @@ func (s *Store) openLast(ctx context.Context, number uint64, strict bool) (cut i
 		return 0, err
 	}
 	o.segment, o.size, o.next, o.last = l.segment, l.end, l.next, l.last
-	if cut = l.size - l.end; cut == 0 {
-		return 0, nil
-	}
-	s.logger.Warn("closed a torn tail of the store", "segment", path, "offset", l.end, "bytes", cut)
-	if err = s.disk.truncate(f, l.end); err == nil {
-		err = s.disk.sync(f)
-	}
-	if err != nil {
-		return 0, fmt.Errorf("cut torn tail: %w", err)
-	}
-	return cut, nil
+	return l.size - l.end, nil
 }
 
 // newSegment makes a segment that begins with a record of the store's state.

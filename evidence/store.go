@@ -146,7 +146,7 @@ func Create(dir string, key translog.Key) error {
 // Open opens the store in dir, and makes it where dir is missing or empty. It holds the lock
 // DIR.lock until [Store.Close], reads the segment that was written last, cuts the torn tail that a crash left and
 // records the start and the cut. Its errors wrap [ErrLocked], [ErrVersion] or [ErrAltered], the
-// last where there is damage that no crash explains; the store is then left as it is.
+// last where there is damage that no crash explains; the store is then left as it is, but for tables that were missing.
 func Open(dir string, c Config) (*Store, error) {
 	s, err := openStore(context.Background(), dir, c, true)
 	if err != nil {
@@ -245,16 +245,19 @@ func openStore(ctx context.Context, dir string, c Config, create bool) (_ *Store
 			s.closeFiles()
 		}
 	}()
-	cut, err := s.read(ctx, create)
+	torn, err := s.read(ctx, create)
 	if err == nil && c.LogKey != nil {
 		if err = s.openLog(ctx, *c.LogKey); errors.Is(err, ErrAltered) {
 			err = s.damaged(err, create)
 		}
 	}
+	if err == nil {
+		err = s.tidy(torn)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if err := s.recordStart(cut); err != nil {
+	if err := s.recordStart(torn); err != nil {
 		return nil, err
 	}
 	go s.run()

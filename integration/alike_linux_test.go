@@ -38,6 +38,9 @@ func lookBothWays() {
 
 // bothWays returns an error that says what differs.
 func bothWays(local, remote string) error {
+	if err := linux.KeepProc(); err != nil { // as the daemon does
+		return err
+	}
 	l, err := netip.ParseAddrPort(local)
 	r, err2 := netip.ParseAddrPort(remote)
 	if err := errors.Join(err, err2); err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 
 	"filippo.io/torchwood"
 	"golang.org/x/mod/sumdb/tlog"
@@ -89,18 +90,34 @@ func readWider(base string, w, unit int) ([]byte, error) {
 // errContent says that a file is there, and not what it has to be.
 var errContent = errors.New("wrong file")
 
+// ErrIrregular says that something else is where a file has to be.
+var ErrIrregular = errors.New("no regular file")
+
+// OpenRegular is [os.OpenFile] for a file that has to be a regular one, else the error is [ErrIrregular]: the opening of a FIFO would
+// wait for ever, and a device may do something.
+func OpenRegular(path string, flag int) (*os.File, error) {
+	f, err := os.OpenFile(path, flag|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("open %s: %w: %w", path, errContent, ErrIrregular)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
 // readBounded reads a regular file of at most so many octets.
 func readBounded(path string, most int) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := OpenRegular(path, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err != nil {
-		return nil, err
-	} else if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("read %s: %w: no regular file", path, errContent)
-	}
 	b, err := io.ReadAll(io.LimitReader(f, int64(most)+1))
 	if err != nil {
 		return nil, err

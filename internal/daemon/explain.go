@@ -18,6 +18,7 @@ import (
 // Explain says what a daemon with this configuration would see of a connection, what it would answer, and
 // why. Of each end the address may be left out.
 func Explain(ctx context.Context, cfg Config, l, r netip.AddrPort) (string, error) {
+	unhidden := keepProcesses()
 	sys, err := openSystem()
 	if err != nil {
 		return "", err
@@ -33,6 +34,9 @@ func Explain(ctx context.Context, cfg Config, l, r netip.AddrPort) (string, erro
 	var b strings.Builder
 	if os.Geteuid() != 0 {
 		b.WriteString("Without root other users' processes cannot be read: the daemon, run as root, would see more.\n")
+	}
+	if unhidden != nil && os.Geteuid() == 0 {
+		fmt.Fprintf(&b, "Processes over whose directory in /proc something is mounted are not seen: %v.\n", unhidden)
 	}
 	if len(flows) == 0 {
 		fmt.Fprintf(&b, "No connection from local port %d to remote port %d in this network namespace.\n"+

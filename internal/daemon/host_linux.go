@@ -33,11 +33,15 @@ func openSystem() (system, error) {
 	return system{Host: h, userName: h.UserName, account: account, sources: h.Sources, accelerate: h.Accelerate, close: h.Close, connections: h.Connections}, nil
 }
 
+// keepProcesses keeps a view of all processes that nobody can mount anything over.
+func keepProcesses() error { return linux.KeepProc() }
+
 // abilities says what the daemon can see of this machine.
 func abilities() []string { return linux.Abilities() }
 
 // record records this machine.
 func record(ctx context.Context) (host.Recording, error) {
+	_ = keepProcesses() // where it cannot, /proc has to do
 	h, err := linux.Open()
 	if err != nil {
 		return host.Recording{}, err

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/stopd/stopd/evidence"
+	"github.com/stopd/stopd/evidence/translog"
 )
 
 // TLSKeyPath is where the TLS key of the host with a store is: beside the key of its log.
@@ -48,7 +49,7 @@ func GenerateTLSKey() ([]byte, error) {
 
 // ReadTLSKey reads a file of [GenerateTLSKey] and makes a certificate for the key, which says nothing but the key.
 func ReadTLSKey(path string) (*tls.Certificate, error) {
-	f, err := os.Open(path)
+	f, err := translog.OpenRegular(path, os.O_RDONLY)
 	if err != nil {
 		return nil, fmt.Errorf("read TLS key: %w", err)
 	}

@@ -239,6 +239,11 @@ func (p *process) begin(_ context.Context, s started) ([]string, error) {
 	if p.role == collector || p.role == keeper {
 		keepMemory(p.log)
 	}
+	if p.role == collector {
+		if err := keepProcesses(); err != nil {
+			p.log.Info("processes are read at /proc: who mounts something over it hides them", "error", err)
+		}
+	}
 	left := confine(p.role, s, empty)
 	if s.Trial != nil {
 		return prove(*s.Trial), nil

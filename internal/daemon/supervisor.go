@@ -28,6 +28,7 @@ type supervisor struct {
 	running   *group
 	warned    bool // of what could not be given up
 	readers   readers
+	lines     lines // that the processes write
 }
 
 // A group is one run of the processes. They are started together and end together.
@@ -198,11 +199,7 @@ func (s *supervisor) said(r role) func(ctx context.Context, c call, b []byte) ([
 			return nil, errCall(c)
 		}
 		return serve(ctx, c, b, func(ctx context.Context, l logged) (none, error) {
-			var attrs []slog.Attr
-			for _, a := range l.Attrs {
-				attrs = append(attrs, slog.String(a[0], a[1]))
-			}
-			s.log.LogAttrs(ctx, l.Level, l.Message, attrs...)
+			s.lines.write(ctx, s.log, r, l)
 			return none{}, nil
 		})
 	}
@@ -257,6 +254,7 @@ func (s *supervisor) stop() {
 	s.finish(keeper)
 	s.running.end(endTime)
 	s.running = nil
+	s.lines.flush(s.log)
 }
 
 // finish has a process end what is under way.

@@ -48,9 +48,9 @@ type processRead struct {
 
 // Snapshot begins one look at the machine.
 func (h *Host) Snapshot(context.Context) (host.Snapshot, error) {
-	root, err := unix.Open("/proc", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	root, err := openProcFS()
 	if err != nil {
-		return nil, fmt.Errorf("open /proc: %w", err)
+		return nil, err
 	}
 	dev, err := pipeDevice()
 	if err != nil {
@@ -264,7 +264,7 @@ func (s *snapshot) holder(ctx context.Context, refs []ref, o object, name host.O
 	}
 	h.FDs = slices.Compact(h.FDs)
 	lost := func() (host.Holder, bool) {
-		s.gaps = append(s.gaps, host.Gap{PID: h.PID, What: "process", Why: "it ended while the host was looked at"})
+		s.gaps = append(s.gaps, host.Gap{PID: h.PID, What: "process", Why: whyUnread(h.PID)})
 		return host.Holder{}, false
 	}
 	d, err := s.handle(h.PID)
@@ -389,9 +389,9 @@ func (s *snapshot) unixPeers(ctx context.Context, d host.Descriptor) ([]host.Obj
 
 // PIDs lists the processes of the machine.
 func PIDs() ([]int, error) {
-	root, err := unix.Open("/proc", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	root, err := openProcFS()
 	if err != nil {
-		return nil, fmt.Errorf("open /proc: %w", err)
+		return nil, err
 	}
 	defer unix.Close(root)
 	return listPIDs(root)

@@ -31,7 +31,7 @@ func (h *Host) spaces(ctx context.Context, since time.Time) (map[uint64]string, 
 }
 
 func listSpaces() (map[uint64]string, error) {
-	root, err := unix.Open("/proc", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	root, err := openProcFS()
 	if err != nil {
 		return nil, err
 	}

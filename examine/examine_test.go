@@ -353,7 +353,7 @@ func TestGroups(t *testing.T) {
 		{"login", func(g *Groups) { g.Login = false }, []string{"environment"}}, // all it is used for is logins
 		{"files", func(g *Groups) { g.Files = false }, nil},
 		{"users", func(g *Groups) { g.Users = false }, []string{"login"}}, // a login is some user's
-		{"environment", func(g *Groups) { g.Environ = false }, nil},
+		{"environment", func(g *Groups) { g.Environment = false }, nil},
 	} {
 		t.Run("no "+c.off, func(t *testing.T) {
 			x, k := examiner(t)

@@ -31,8 +31,8 @@ type Groups struct {
 // AllGroups saves everything, with secrets masked.
 var AllGroups = Groups{Arguments: ArgumentsRedact, Host: true, CWD: true, ExeHash: true, Login: true, Files: true, Users: true, Environment: true}
 
-// Off names the groups that are not saved.
-func (g Groups) Off() []string {
+// off names the groups that are not saved.
+func (g Groups) off() []string {
 	var off []string
 	for _, x := range []struct {
 		name string

@@ -92,7 +92,7 @@ func TestGroups(t *testing.T) {
 			}
 		})
 	}
-	if off := (Groups{Arguments: ArgumentsOff}).Off(); len(off) != len(all) {
+	if off := (Groups{Arguments: ArgumentsOff}).off(); len(off) != len(all) {
 		t.Errorf("there are groups beside %q", off)
 	}
 }

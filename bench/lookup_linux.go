@@ -3,9 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/netip"
-
-	"golang.org/x/sys/unix"
 
 	stop "github.com/stopd/stopd"
 	"github.com/stopd/stopd/bench/thesis"
@@ -13,9 +10,11 @@ import (
 	"github.com/stopd/stopd/internal/linux"
 )
 
+// flows is how many connections are asked about in turn: the thesis finds one early in /proc/net/tcp and another late.
+const flows = 16
+
 // lookUp measures P1, the look-up of the user of a connection, among so many other sockets.
 func (b *bench) lookUp() error {
-	const flows = 16 // the thesis finds one early in /proc/net/tcp and another late
 	h, err := linux.Open()
 	if err != nil {
 		return err
@@ -24,49 +23,16 @@ func (b *bench) lookUp() error {
 	// Each flow has a listener of its own, since those of one stand beside each other in the kernel's table.
 	var fs []host.Flow
 	for range flows {
-		l, remote, err := listen(netip.MustParseAddrPort("127.0.0.1:0"))
+		local, remote, close, err := loopbackConnection()
 		if err != nil {
 			return err
 		}
-		defer unix.Close(l)
-		out, in, err := connect(l, netip.AddrPort{}, remote)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(out)
-		defer unix.Close(in)
-		sa, err := unix.Getsockname(out)
-		if err != nil {
-			return err
-		}
-		local := netip.AddrPortFrom(remote.Addr(), uint16(sa.(*unix.SockaddrInet4).Port))
+		defer close()
 		fs = append(fs, host.Flow{Protocol: host.TCP, Local: local, Remote: remote})
 	}
-	look, exam := thesis.New(), examiner(h, noKeeper{})
-	var turns [3]int
-	next := func(i int) host.Flow { turns[i]++; return fs[turns[i]%flows] }
-	sides := []side{
-		{name: ours, run: func() error {
-			f := next(0)
-			_, err := exam.Examine(b.ctx, question(stop.ID, f.Local, f.Remote))
-			return err
-		}},
-		{name: "stopd-find", run: func() error {
-			_, err := h.Find(b.ctx, next(1))
-			return err
-		}},
-		{name: base, least: flows, run: func() error {
-			f := next(2)
-			_, err := look.ID(f.Local, f.Remote)
-			return err
-		}},
-	}
-	for _, f := range fs {
-		s, err := h.Find(b.ctx, f)
-		uid, err2 := look.ID(f.Local, f.Remote)
-		if err := errors.Join(err, err2); err != nil || s.UID != uid {
-			return fmt.Errorf("both must find the same user: %d, %d: %w", s.UID, uid, err)
-		}
+	sides, err := b.lookers(h, fs)
+	if err != nil {
+		return err
 	}
 	t := table{head: []string{"other sockets", "stopd, whole ID request", "stopd, look-up alone", "T", "T / request", "T / look-up"}}
 	var first, last map[string]figure
@@ -101,4 +67,35 @@ func (b *bench) lookUp() error {
 			times(last[ours].median(), first[ours].median()), times(last["stopd-find"].median(), first["stopd-find"].median()),
 			times(last[base].median(), first[base].median()), at10000))
 	return nil
+}
+
+// lookers are who looks the user of each flow up, in turn. All must find the same.
+func (b *bench) lookers(h *linux.Host, fs []host.Flow) ([]side, error) {
+	look, exam := thesis.New(), examiner(h, noKeeper{})
+	var turns [3]int
+	next := func(i int) host.Flow { turns[i]++; return fs[turns[i]%flows] }
+	sides := []side{
+		{name: ours, run: func() error {
+			f := next(0)
+			_, err := exam.Examine(b.ctx, question(stop.ID, f.Local, f.Remote))
+			return err
+		}},
+		{name: "stopd-find", run: func() error {
+			_, err := h.Find(b.ctx, next(1))
+			return err
+		}},
+		{name: base, least: flows, run: func() error {
+			f := next(2)
+			_, err := look.ID(f.Local, f.Remote)
+			return err
+		}},
+	}
+	for _, f := range fs {
+		s, err := h.Find(b.ctx, f)
+		uid, err2 := look.ID(f.Local, f.Remote)
+		if err := errors.Join(err, err2); err != nil || s.UID != uid {
+			return nil, fmt.Errorf("both must find the same user: %d, %d: %w", s.UID, uid, err)
+		}
+	}
+	return sides, nil
 }

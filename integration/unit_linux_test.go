@@ -39,117 +39,12 @@ func TestUnit(t *testing.T) {
 		t.Errorf("after the first question the log has %s", log)
 	}
 
-	t.Run("sandbox", func(t *testing.T) {
-		uid := i.run("id", "-u", "stopd")
-		for name, p := range i.all() {
-			want := map[string]string{"NoNewPrivs": "1", "Seccomp": "2", "Uid": "0"}
-			if name == "front" || name == "tracer" {
-				want["Uid"], want["CapEff"] = uid, "0000000000000000"
-			}
-			for key, value := range want {
-				if got, _, _ := strings.Cut(p.status[key], "\t"); got != value {
-					t.Errorf("%s: %s is %q, want %q", name, key, got, value)
-				}
-			}
-			// CAP_SYS_MODULE, which no sandbox may leave: 1<<16 (linux/capability.h).
-			if bounding, err := strconv.ParseUint(p.status["CapBnd"], 16, 64); err != nil || bounding&(1<<16) != 0 {
-				t.Errorf("%s: CapBnd is %q", name, p.status["CapBnd"])
-			}
-		}
-	})
-
-	t.Run("checks", func(t *testing.T) {
-		unit, err := i.h.ReadFile("/etc/systemd/system/stopd.service")
-		i.must(err)
-		unit = []byte(strings.NewReplacer("Type=notify", "Type=oneshot", "ExecStart=/usr/local/sbin/stopd", "ExecStart=/usr/local/sbin/stopd -check").Replace(string(unit)))
-		i.must(i.h.WriteFile("/etc/systemd/system/check.service", unit, 0o644, "root"))
-		i.run("systemctl", "daemon-reload")
-		i.run("systemctl", "start", "check")
-		seen := func(lines string) string {
-			_, lines, _ = strings.Cut(lines, "\nprevious hosts: ")
-			lines, _, _ = strings.Cut(lines, "\nkeeper can: ") // less in here
-			return lines
-		}
-		out, inside := i.run("systemd-run", "--quiet", "--pipe", "--wait", "/usr/local/sbin/stopd", "-check"), ""
-		i.wait("what is printed", func() (bool, error) {
-			inside = i.run("journalctl", "-o", "cat", "-u", "check")
-			return strings.Contains(inside, "\nkeeper can: "), nil
-		})
-		if d := cmp.Diff(seen(out), seen(inside)); d != "" || strings.Count(inside, ": yes") < 6 {
-			t.Errorf("stopd -check (-without the sandbox +in it):\n%s\n%s", d, inside)
-		}
-	})
-
-	// Network namespaces with names are found by their mounts.
-	t.Run("sees what is mounted later", func(t *testing.T) {
-		i.run("ip", "netns", "add", "later")
-		defer i.run("ip", "netns", "delete", "later")
-		if mounts := i.run("cat", fmt.Sprintf("/proc/%d/mountinfo", i.all()["collector"].pid)); !strings.Contains(mounts, " /run/netns/later ") {
-			t.Errorf("the collector's mounts are %s", mounts)
-		}
-	})
-
-	t.Run("sees everything", func(t *testing.T) {
-		i.run("stopctl", "init", "-dir", "/srv/plain", "-listen", "0.0.0.0:1130")
-		// What others do on the host meanwhile may differ, but not again and again.
-		var d string
-		for range 5 {
-			in := i.looks(out, 113)
-			if len(in.Processes) < 3 || len(in.Previous) != 1 || in.Previous[0].Remote.Addr() != i.to.Addr() || len(in.Users) == 0 || in.Host.Name != "s" ||
-				in.Host.Clock == nil || len(in.Gaps) > 0 {
-				t.Fatalf("the report is %s", report.Encode(in))
-			}
-			inside := i.asSeen(in, "stopd")
-			i.run("systemctl", "stop", "stopd") // each daemon would see the other
-			i.run("systemd-run", "--quiet", "--collect", "--unit=plain", "--service-type=notify", "/usr/local/sbin/stopd", "-config", "/srv/plain/stopd.toml")
-			plain := i.looks(out, 1130, "-store", "/srv/plain/store", "-identity", "/srv/plain/admin.key")
-			d = cmp.Diff(i.asSeen(plain, "plain"), inside)
-			i.run("systemctl", "stop", "plain")
-			i.run("systemctl", "start", "stopd")
-			if d == "" {
-				break
-			}
-		}
-		if d != "" {
-			t.Errorf("the report differs (-without the sandbox +in it):\n%s", d)
-		}
-	})
-
-	t.Run("reload", func(t *testing.T) {
-		config := "/etc/stopd/stopd.toml"
-		good, err := i.h.ReadFile(config)
-		i.must(err)
-		i.configures("errors ", `errors = "unknown"`)
-		i.run("systemctl", "reload", "stopd")
-		i.wait("the reload", func() (bool, error) {
-			_, err := i.to.Run(i.ctx, "stopctl", "request", "192.0.2.2", "1", "2")
-			return err != nil && strings.Contains(err.Error(), "UNKNOWN-ERROR"), nil
-		})
-		i.must(i.h.WriteFile(config, []byte("listn = 1\n"), 0o600, "root"))
-		if out, err := i.h.Run(i.ctx, "systemctl", "reload", "stopd"); err == nil {
-			t.Errorf("a bad configuration is reloaded: %s", out)
-		}
-		i.must(i.h.WriteFile(config, good, 0o600, "root"))
-		i.run("systemctl", "reload", "stopd")
-		i.asks(out, 113)
-	})
-
-	t.Run("killed", func(t *testing.T) {
-		before := i.all()
-		for _, name := range []string{"front", "tracer", "collector", "keeper", "supervisor"} {
-			was := i.all()
-			i.run("kill", "-KILL", strconv.Itoa(was[name].pid))
-			i.wait("another "+name, func() (bool, error) {
-				now := i.processes()
-				return len(now) == 5 && now[name].pid != was[name].pid, nil
-			})
-			i.asks(out, 113)
-		}
-		now := i.all()
-		if before["supervisor"].pid == now["supervisor"].pid || i.shows("NRestarts") != "1" {
-			t.Errorf("after five kills the unit was started anew %s times", i.shows("NRestarts"))
-		}
-	})
+	t.Run("sandbox", i.sandboxed)
+	t.Run("checks", i.checks)
+	t.Run("sees what is mounted later", i.seesMounts)
+	t.Run("sees everything", func(t *testing.T) { i.seesEverything(t, out) })
+	t.Run("reload", func(t *testing.T) { i.reloads(t, out) })
+	t.Run("killed", func(t *testing.T) { i.isKilled(t, out) })
 
 	i.run("systemctl", "restart", "stopd")
 	i.asks(out, 113)
@@ -171,6 +66,123 @@ func TestUnit(t *testing.T) {
 		t.Errorf("after the stop the unit is %s", left)
 	}
 	i.run("stopctl", "audit")
+}
+
+// Of each process there is no more than what it needs.
+func (i *installation) sandboxed(t *testing.T) {
+	uid := i.run("id", "-u", "stopd")
+	for name, p := range i.all() {
+		want := map[string]string{"NoNewPrivs": "1", "Seccomp": "2", "Uid": "0"}
+		if name == "front" || name == "tracer" {
+			want["Uid"], want["CapEff"] = uid, "0000000000000000"
+		}
+		for key, value := range want {
+			if got, _, _ := strings.Cut(p.status[key], "\t"); got != value {
+				t.Errorf("%s: %s is %q, want %q", name, key, got, value)
+			}
+		}
+		// CAP_SYS_MODULE, which no sandbox may leave: 1<<16 (linux/capability.h).
+		if bounding, err := strconv.ParseUint(p.status["CapBnd"], 16, 64); err != nil || bounding&(1<<16) != 0 {
+			t.Errorf("%s: CapBnd is %q", name, p.status["CapBnd"])
+		}
+	}
+}
+
+// The check says in the sandbox what it says outside, but for what is taken away in it.
+func (i *installation) checks(t *testing.T) {
+	unit, err := i.h.ReadFile("/etc/systemd/system/stopd.service")
+	i.must(err)
+	unit = []byte(strings.NewReplacer("Type=notify", "Type=oneshot", "ExecStart=/usr/local/sbin/stopd", "ExecStart=/usr/local/sbin/stopd -check").Replace(string(unit)))
+	i.must(i.h.WriteFile("/etc/systemd/system/check.service", unit, 0o644, "root"))
+	i.run("systemctl", "daemon-reload")
+	i.run("systemctl", "start", "check")
+	seen := func(lines string) string {
+		_, lines, _ = strings.Cut(lines, "\nprevious hosts: ")
+		lines, _, _ = strings.Cut(lines, "\nkeeper can: ") // less in here
+		return lines
+	}
+	out, inside := i.run("systemd-run", "--quiet", "--pipe", "--wait", "/usr/local/sbin/stopd", "-check"), ""
+	i.wait("what is printed", func() (bool, error) {
+		inside = i.run("journalctl", "-o", "cat", "-u", "check")
+		return strings.Contains(inside, "\nkeeper can: "), nil
+	})
+	if d := cmp.Diff(seen(out), seen(inside)); d != "" || strings.Count(inside, ": yes") < 6 {
+		t.Errorf("stopd -check (-without the sandbox +in it):\n%s\n%s", d, inside)
+	}
+}
+
+// Network namespaces with names are found by their mounts.
+func (i *installation) seesMounts(t *testing.T) {
+	i.run("ip", "netns", "add", "later")
+	defer i.run("ip", "netns", "delete", "later")
+	if mounts := i.run("cat", fmt.Sprintf("/proc/%d/mountinfo", i.all()["collector"].pid)); !strings.Contains(mounts, " /run/netns/later ") {
+		t.Errorf("the collector's mounts are %s", mounts)
+	}
+}
+
+// The report is the one that a daemon without the sandbox makes.
+func (i *installation) seesEverything(t *testing.T, out connection) {
+	i.run("stopctl", "init", "-dir", "/srv/plain", "-listen", "0.0.0.0:1130")
+	// What others do on the host meanwhile may differ, but not again and again.
+	var d string
+	for range 5 {
+		in := i.looks(out, 113)
+		if len(in.Processes) < 3 || len(in.Previous) != 1 || in.Previous[0].Remote.Addr() != i.to.Addr() || len(in.Users) == 0 || in.Host.Name != "s" ||
+			in.Host.Clock == nil || len(in.Gaps) > 0 {
+			t.Fatalf("the report is %s", report.Encode(in))
+		}
+		inside := i.asSeen(in, "stopd")
+		i.run("systemctl", "stop", "stopd") // each daemon would see the other
+		i.run("systemd-run", "--quiet", "--collect", "--unit=plain", "--service-type=notify", "/usr/local/sbin/stopd", "-config", "/srv/plain/stopd.toml")
+		plain := i.looks(out, 1130, "-store", "/srv/plain/store", "-identity", "/srv/plain/admin.key")
+		d = cmp.Diff(i.asSeen(plain, "plain"), inside)
+		i.run("systemctl", "stop", "plain")
+		i.run("systemctl", "start", "stopd")
+		if d == "" {
+			break
+		}
+	}
+	if d != "" {
+		t.Errorf("the report differs (-without the sandbox +in it):\n%s", d)
+	}
+}
+
+// A configuration that is bad is not taken.
+func (i *installation) reloads(t *testing.T, out connection) {
+	config := "/etc/stopd/stopd.toml"
+	good, err := i.h.ReadFile(config)
+	i.must(err)
+	i.configures("errors ", `errors = "unknown"`)
+	i.run("systemctl", "reload", "stopd")
+	i.wait("the reload", func() (bool, error) {
+		_, err := i.to.Run(i.ctx, "stopctl", "request", "192.0.2.2", "1", "2")
+		return err != nil && strings.Contains(err.Error(), "UNKNOWN-ERROR"), nil
+	})
+	i.must(i.h.WriteFile(config, []byte("listn = 1\n"), 0o600, "root"))
+	if out, err := i.h.Run(i.ctx, "systemctl", "reload", "stopd"); err == nil {
+		t.Errorf("a bad configuration is reloaded: %s", out)
+	}
+	i.must(i.h.WriteFile(config, good, 0o600, "root"))
+	i.run("systemctl", "reload", "stopd")
+	i.asks(out, 113)
+}
+
+// Whichever of its processes is killed, the daemon answers again.
+func (i *installation) isKilled(t *testing.T, out connection) {
+	before := i.all()
+	for _, name := range []string{"front", "tracer", "collector", "keeper", "supervisor"} {
+		was := i.all()
+		i.run("kill", "-KILL", strconv.Itoa(was[name].pid))
+		i.wait("another "+name, func() (bool, error) {
+			now := i.processes()
+			return len(now) == 5 && now[name].pid != was[name].pid, nil
+		})
+		i.asks(out, 113)
+	}
+	now := i.all()
+	if before["supervisor"].pid == now["supervisor"].pid || i.shows("NRestarts") != "1" {
+		t.Errorf("after five kills the unit was started anew %s times", i.shows("NRestarts"))
+	}
 }
 
 // What rsyslog writes of what it is told shows that a store was made anew, in which everything is signed as it has to be.

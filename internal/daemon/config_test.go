@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -93,6 +94,52 @@ func fill(v reflect.Value, name string, keys *[]string) {
 		v.SetInt(v.Int() + 7)
 	case reflect.Bool:
 		v.SetBool(!v.Bool())
+	}
+}
+
+// A key that has another value makes another server, examiner or store: one that nobody hands on would do nothing.
+func TestEveryKeyIsHandedOn(t *testing.T) {
+	made := func(c Config) []any {
+		store, err := storeConfig(kept(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return []any{store, examiner(collected(c), system{}, nil), fronted(c), traced(c)}
+	}
+	direct := []string{"listen", "store", "quorum", "metrics.listen", "syslog.to", "witness"} // which are read where they are used
+	c := Defaults()
+	c.Recipients = []string{recipient}
+	was := made(c)
+	network := Network{netip.MustParsePrefix("192.0.2.0/24")}
+	for _, k := range keys(reflect.ValueOf(&c).Elem(), "") {
+		if slices.Contains(direct, k.name) {
+			continue
+		}
+		before := reflect.ValueOf(k.value.Interface())
+		switch x := k.value.Addr().Interface().(type) {
+		case *Duration:
+			x.Duration++
+		case *int:
+			*x++
+		case *int64:
+			*x++
+		case *bool:
+			*x = !*x
+		case *string:
+			*x += "x"
+		case *[]string:
+			*x = append(*x, recipient)
+		case *[]Network:
+			*x = []Network{network}
+		case *[]Peer:
+			*x = []Peer{{Hosts: []Network{network}}}
+		default:
+			continue // a section, whose keys have their turn
+		}
+		if reflect.DeepEqual(was, made(c)) {
+			t.Errorf("%s makes no difference", k.name)
+		}
+		k.value.Set(before)
 	}
 }
 

@@ -46,49 +46,39 @@ func TestTemplateHoldsDefaults(t *testing.T) {
 // Every key is in the template, and what is written there is what is read.
 func TestTemplateHoldsEveryKey(t *testing.T) {
 	c := Defaults()
-	var keys []string
-	fill(reflect.ValueOf(&c).Elem(), "", &keys)
+	fill(reflect.ValueOf(&c).Elem())
 	c.Listen, c.Recipients, c.Store = []string{"192.0.2.1:113", "[2001:db8::1]:113"}, []string{recipient}, `/a "b"\c`
 	c.Reply.Errors, c.Limits.Over, c.Save.Arguments, c.Traceback.Port = "token", "error", "off", 999
-	c.Metrics.Listen = "[::1]:9113"
+	c.Metrics.Listen, c.Syslog.To = "[::1]:9113", "udp://192.0.2.9:514"
 	c.Peers = []Peer{
 		{Hosts: []Network{{netip.MustParsePrefix("192.0.2.9/32")}, {netip.MustParsePrefix("2001:db8::/32")}}, System: "UNIX", Names: true, Pin: "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="},
 		{Hosts: []Network{{netip.MustParsePrefix("198.51.100.0/24")}}, System: "OTHER"},
 	}
 	c.Quorum, c.Witnesses = 1, []Witness{{"https://witness.example/w", witnessKey}}
-	text := string(Template(c))
-	got, err := Parse([]byte(text))
+	text := Template(c)
+	got, err := Parse(text)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}
 	if d := cmp.Diff(c, got, equateAddrs); d != "" {
 		t.Error(d)
 	}
-	for _, k := range keys {
-		if !strings.Contains(text, "\n"+k+" ") && !strings.Contains(text, "\n["+k+"]") && !strings.Contains(text, "\n[["+k+"]]") &&
-			!strings.Contains(text, "{"+k+" = ") && !strings.Contains(text, ", "+k+" = ") {
-			t.Errorf("%s is not in the template", k)
-		}
-	}
 }
 
 // fill sets every field to something that is not its default.
-func fill(v reflect.Value, name string, keys *[]string) {
-	if name != "" {
-		*keys = append(*keys, name)
-	}
+func fill(v reflect.Value) {
 	switch x := v.Addr().Interface().(type) {
 	case *Duration:
 		x.Duration += 1500 * time.Millisecond
 		return
-	case *[]netip.Prefix:
-		*x = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8::/32")}
+	case *[]Network:
+		*x = []Network{{netip.MustParsePrefix("198.51.100.0/24")}, {netip.MustParsePrefix("2001:db8::/32")}}
 		return
 	}
 	switch v.Kind() {
 	case reflect.Struct:
-		for i := range v.NumField() {
-			fill(v.Field(i), v.Type().Field(i).Tag.Get("toml"), keys)
+		for _, field := range v.Fields() {
+			fill(field)
 		}
 	case reflect.Int, reflect.Int64:
 		v.SetInt(v.Int() + 7)

@@ -17,7 +17,7 @@ var ErrNoRoom = errors.New("no room for evidence")
 // A Question is a request with the addresses that came with it. Where they are of one family or the other,
 // an IPv4 address is never mapped into IPv6.
 type Question struct {
-	Request
+	Request   `json:"Request"` // a name, for JSON would hide its ports behind the addresses below
 	Time      time.Time
 	Requester netip.Addr
 	// Local is this host's end of the asked connection. Its address is the one that the request came to;

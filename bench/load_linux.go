@@ -35,6 +35,14 @@ func middleOf(fs []float64) float64 {
 	return (fs[(len(fs)-1)/2] + fs[len(fs)/2]) / 2
 }
 
+// The sides of P2, and the kinds of requests.
+const gridded = "stopd, grid"
+
+var (
+	idents    = []string{ours, gridded, oidentd}
+	identAsks = []string{"hit", "miss", "decoy"}
+)
+
 // requests measures P2: ID requests over TCP, a connection each, as clients of ident daemons ask.
 func (b *bench) requests() error {
 	others := 10000
@@ -51,37 +59,15 @@ func (b *bench) requests() error {
 		return err
 	}
 	defer close()
-	fast := unbounded()
-	fast.Reply.Slots = noGrid
-	kinds := []string{"hit", "miss", "decoy"}
-	sides := map[string]map[string]*identd{"stopd": {}, "stopd, grid": {}, oidentd: {}} // by kind
+	daemons := map[string]*identd{} // by side and kind
 	defer func() {
-		for _, by := range sides {
-			for _, d := range by {
-				d.end()
-			}
+		for _, d := range daemons {
+			d.end()
 		}
 	}()
-	// What is not examined waits for as long as the last examinations took, so each kind has a daemon of its own.
-	for i, kind := range kinds {
-		if sides["stopd"][kind], err = b.startStopd(uint16(1131+i), fast, -1); err != nil {
-			return err
-		}
-		if sides["stopd, grid"][kind], err = b.startStopd(uint16(1141+i), unbounded(), -1); err != nil {
-			return err
-		}
-		if kind == "decoy" {
-			break // oidentd has none
-		}
-		d, err := b.startOidentd(uint16(1151+i), "-l", "100")
-		if err != nil {
-			fmt.Fprintln(b.out, "# not measured:", err)
-			delete(sides, oidentd)
-			continue
-		}
-		sides[oidentd][kind] = d
+	if err := b.startIdents(daemons); err != nil {
+		return err
 	}
-	names := []string{"stopd", "stopd, grid", oidentd}
 	lines := map[string]string{
 		"hit":   fmt.Sprintf("%d , %d", local.Port(), remote.Port()),
 		"miss":  fmt.Sprintf("1 , %d", remote.Port()),
@@ -89,50 +75,88 @@ func (b *bench) requests() error {
 	}
 	figures := map[string]*load{}
 	for round := range loadRounds {
-		for i := range names {
-			if round%2 == 1 {
-				i = len(names) - 1 - i
-			}
-			name := names[i]
-			for _, kind := range kinds {
-				d := sides[name][kind]
-				if d == nil {
-					continue
-				}
-				for _, clients := range []int{1, 16} {
-					key := fmt.Sprintf("%s/%d/%s", name, clients, kind)
-					if figures[key] == nil {
-						figures[key] = &load{}
-					}
-					f := figures[key]
-					if err := b.askAll(d, lines[kind], kind == "miss", clients, f); err != nil {
+		sides := slices.Clone(idents)
+		if round%2 == 1 {
+			slices.Reverse(sides)
+		}
+		for _, side := range sides {
+			for _, kind := range identAsks {
+				if d := daemons[side+"/"+kind]; d != nil {
+					if err := b.loads(d, side, kind, lines[kind], figures); err != nil {
 						return err
 					}
-					n := len(f.perSecond) - 1
-					fmt.Fprintf(b.out, "BenchmarkP2/kind=%s/clients=%d/by=%s-%d\t1\t%.0f ns/op\t%.2f cpu-µs/op\n", kind, clients, strings.ReplaceAll(name, ", ", "-"),
-						runtime.GOMAXPROCS(0), 1e9/f.perSecond[n], f.cpu[n])
 				}
 			}
 		}
 	}
+	b.section("P2: ID requests over TCP", loadTable(figures), fmt.Sprintf("A new connection for each, among %s other sockets; CPU of all processes of the daemon, at 16 clients. stopd's hits and decoys are durable, sealed and "+
+		"in its log before they are answered; oidentd keeps nothing. oidentd runs with room for 100 clients instead of its 10. To reach, without the grid: 1.5× the requests/s, a third of the CPU, and a miss that costs what a hit costs.", count(others)))
+	return nil
+}
+
+// startIdents starts the daemons that are asked, and adds them by side and kind. What is not examined waits for as long as the last
+// examinations took, so each kind has a daemon of its own.
+func (b *bench) startIdents(daemons map[string]*identd) error {
+	fast := unbounded()
+	fast.Reply.Slots = noGrid
+	for i, kind := range identAsks {
+		d, err := b.startStopd(uint16(1131+i), fast, -1)
+		if err != nil {
+			return err
+		}
+		daemons[ours+"/"+kind] = d
+		if d, err = b.startStopd(uint16(1141+i), unbounded(), -1); err != nil {
+			return err
+		}
+		daemons[gridded+"/"+kind] = d
+		if kind == "decoy" {
+			break // oidentd has none
+		}
+		d, err = b.startOidentd(uint16(1151+i), "-l", "100")
+		if err != nil {
+			fmt.Fprintln(b.out, "# not measured:", err)
+			continue
+		}
+		daemons[oidentd+"/"+kind] = d
+	}
+	return nil
+}
+
+// loads asks one daemon by one client and by 16, and adds what that took.
+func (b *bench) loads(d *identd, side, kind, line string, figures map[string]*load) error {
+	for _, clients := range []int{1, 16} {
+		key := fmt.Sprintf("%s/%d/%s", side, clients, kind)
+		if figures[key] == nil {
+			figures[key] = &load{}
+		}
+		f := figures[key]
+		if err := b.askAll(d, line, kind == "miss", clients, f); err != nil {
+			return err
+		}
+		n := len(f.perSecond) - 1
+		fmt.Fprintf(b.out, "BenchmarkP2/kind=%s/clients=%d/by=%s-%d\t1\t%.0f ns/op\t%.2f cpu-µs/op\n", kind, clients, strings.ReplaceAll(side, ", ", "-"),
+			runtime.GOMAXPROCS(0), 1e9/f.perSecond[n], f.cpu[n])
+	}
+	return nil
+}
+
+func loadTable(figures map[string]*load) table {
 	t := table{head: []string{"ID requests", "requests/s, 1 client", "p99", "requests/s, 16 clients", "p99", "CPU a request", "requests/s / oidentd's", "CPU: oidentd's /"}}
-	for _, name := range names {
-		for _, kind := range kinds {
-			one, many, base := figures[name+"/1/"+kind], figures[name+"/16/"+kind], figures[oidentd+"/16/"+kind]
+	for _, side := range idents {
+		for _, kind := range identAsks {
+			one, many, base := figures[side+"/1/"+kind], figures[side+"/16/"+kind], figures[oidentd+"/16/"+kind]
 			if one == nil {
 				continue
 			}
 			faster, less := "", ""
-			if base != nil && name != oidentd {
+			if base != nil && side != oidentd {
 				faster, less = ratio(middleOf(many.perSecond), middleOf(base.perSecond)), ratio(middleOf(base.cpu), middleOf(many.cpu))
 			}
-			t.add(name+", "+kind, fmt.Sprintf("%.0f", middleOf(one.perSecond)), format(percentile99(one.late)),
+			t.add(side+", "+kind, fmt.Sprintf("%.0f", middleOf(one.perSecond)), format(percentile99(one.late)),
 				fmt.Sprintf("%.0f", middleOf(many.perSecond)), format(percentile99(many.late)), fmt.Sprintf("%.0f µs", middleOf(many.cpu)), faster, less)
 		}
 	}
-	b.section("P2: ID requests over TCP", t, fmt.Sprintf("A new connection for each, among %s other sockets; CPU of all processes of the daemon, at 16 clients. stopd's hits and decoys are durable, sealed and "+
-		"in its log before they are answered; oidentd keeps nothing. oidentd runs with room for 100 clients instead of its 10. To reach, without the grid: 1.5× the requests/s, a third of the CPU, and a miss that costs what a hit costs.", count(others)))
-	return nil
+	return t
 }
 
 func ratio(a, b float64) string {

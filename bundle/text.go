@@ -22,7 +22,7 @@ type Statement struct {
 func (v *Verdict) Text() string {
 	w := &writer{}
 	b := v.Bundle
-	w.paragraph("", "%s", v.Subject())
+	w.paragraph("", "%s", v.subject())
 	w.paragraph("", "Token: %s", b.Token)
 	if b.Log != "" {
 		w.paragraph("", "Log: %s", report.Printable(b.Log))
@@ -33,7 +33,7 @@ func (v *Verdict) Text() string {
 		w.paragraph("   ", "By: %s", s.By)
 	}
 	w.heading("CUSTODY, AS THE LOG HAS IT")
-	for _, s := range v.Custody() {
+	for _, s := range v.custody() {
 		w.paragraph("- ", "%s %s", s.What, s.By)
 	}
 	w.heading("NOT PROVEN")
@@ -41,12 +41,12 @@ func (v *Verdict) Text() string {
 		w.paragraph("- ", "%s %s", s.What, s.By)
 	}
 	w.heading("RESULT")
-	w.paragraph("", "%s", v.Conclusion())
+	w.paragraph("", "%s", v.conclusion())
 	return w.b.String()
 }
 
-// Subject says what the bundle is about.
-func (v *Verdict) Subject() string {
+// subject says what the bundle is about.
+func (v *Verdict) subject() string {
 	r, err := report.Decode(v.Bundle.Report)
 	if err != nil {
 		return "A report in a form that this program does not know."
@@ -159,8 +159,8 @@ func (v *Verdict) logged(r Record) string {
 	return at + ", by the word of whoever made the bundle"
 }
 
-// Custody lists who had to do with the evidence, as the records of the host say.
-func (v *Verdict) Custody() []Statement {
+// custody lists who had to do with the evidence, as the records of the host say.
+func (v *Verdict) custody() []Statement {
 	var all []Statement
 	records := map[uint64]Record{}
 	for _, r := range v.Bundle.Records {
@@ -242,8 +242,8 @@ func foreign(log, host string) string {
 	return " This one is not called after that host: another can have put the report into its own log."
 }
 
-// Conclusion is the verdict in a sentence or two.
-func (v *Verdict) Conclusion() string {
+// conclusion is the verdict in a sentence or two.
+func (v *Verdict) conclusion() string {
 	switch v.Result {
 	case Met:
 		if !v.Witnessed {

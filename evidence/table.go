@@ -217,15 +217,3 @@ func (c contents) batch(r io.ReaderAt, number uint64) (int64, bool, error) {
 	}
 	return int64(binary.BigEndian.Uint64(b[8:])), true, failed
 }
-
-// verify reads the whole table and checks its checksum.
-func (c contents) verify(r io.ReaderAt) error {
-	h := crc32.New(castagnoli)
-	if _, err := io.Copy(h, io.NewSectionReader(r, tableHeader, c.bytes()-tableHeader)); err != nil {
-		return fmt.Errorf("read table: %w", err)
-	}
-	if h.Sum32() != c.sum {
-		return fmt.Errorf("read table: %w", ErrAltered)
-	}
-	return nil
-}

@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"hash/crc32"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -271,4 +273,16 @@ func TestSegmentsDamaged(t *testing.T) {
 			}
 		}
 	}
+}
+
+// verify reads the whole table and checks its checksum.
+func (c contents) verify(r io.ReaderAt) error {
+	h := crc32.New(castagnoli)
+	if _, err := io.Copy(h, io.NewSectionReader(r, tableHeader, c.bytes()-tableHeader)); err != nil {
+		return fmt.Errorf("read table: %w", err)
+	}
+	if h.Sum32() != c.sum {
+		return fmt.Errorf("read table: %w", ErrAltered)
+	}
+	return nil
 }

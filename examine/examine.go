@@ -263,7 +263,7 @@ func (x *Examiner) blank(ctx context.Context, q stop.Question) report.Report {
 	facts, gaps := x.Host.Facts(ctx)
 	r := report.Report{
 		Version: report.Version, Salt: hex.EncodeToString(salt[:]),
-		Tool: report.Tool{Name: x.Name, Version: x.Version, Sources: x.Sources(), GroupsOff: x.Save.Off()},
+		Tool: report.Tool{Name: x.Name, Version: x.Version, Sources: x.Sources(), GroupsOff: x.Save.off()},
 		Host: facts, Gaps: gaps,
 		Request: report.Request{Time: q.Time, Type: q.Type.String(), Local: q.Local, Remote: q.Remote,
 			Requester: q.Requester, OnBehalf: q.OnBehalf()},

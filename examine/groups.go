@@ -18,28 +18,28 @@ const (
 // Groups say what is saved (thesis section 3.1.2: "options for what user, application, and host data to
 // save"). The zero Groups saves nothing that can be left out.
 type Groups struct {
-	Arguments string
-	Host      bool
-	CWD       bool
-	ExeHash   bool
-	Login     bool
-	Files     bool
-	Users     bool
-	Environ   bool
+	Arguments   string
+	Host        bool
+	CWD         bool
+	ExeHash     bool
+	Login       bool
+	Files       bool
+	Users       bool
+	Environment bool
 }
 
 // AllGroups saves everything, with secrets masked.
-var AllGroups = Groups{Arguments: ArgumentsRedact, Host: true, CWD: true, ExeHash: true, Login: true, Files: true, Users: true, Environ: true}
+var AllGroups = Groups{Arguments: ArgumentsRedact, Host: true, CWD: true, ExeHash: true, Login: true, Files: true, Users: true, Environment: true}
 
-// Off names the groups that are not saved.
-func (g Groups) Off() []string {
+// off names the groups that are not saved.
+func (g Groups) off() []string {
 	var off []string
 	for _, x := range []struct {
 		name string
 		on   bool
 	}{
 		{"arguments", g.Arguments != ArgumentsOff}, {"host", g.Host}, {"cwd", g.CWD}, {"exe_hash", g.ExeHash},
-		{"login", g.Login}, {"files", g.Files}, {"users", g.Users}, {"environment", g.Environ},
+		{"login", g.Login}, {"files", g.Files}, {"users", g.Users}, {"environment", g.Environment},
 	} {
 		if !x.on {
 			off = append(off, x.name)
@@ -75,7 +75,7 @@ func (g Groups) previous(ps []trace.Previous) []trace.Previous {
 	kept := ps[:0:0]
 	for _, p := range ps {
 		reasons := slices.DeleteFunc(slices.Clone(p.Reasons), func(reason string) bool {
-			return reason == trace.ReasonSSHConnection && !(g.Login && g.Environ) || (reason == trace.ReasonUtmp || reason == trace.ReasonAuditSession) && !g.Login
+			return reason == trace.ReasonSSHConnection && !(g.Login && g.Environment) || (reason == trace.ReasonUtmp || reason == trace.ReasonAuditSession) && !g.Login
 		})
 		if len(reasons) > 0 {
 			p.Reasons = reasons
@@ -99,10 +99,10 @@ func (g Groups) process(p *host.Process) {
 	if !g.ExeHash {
 		p.ExeSHA256, p.ExeBuildID = "", ""
 	}
-	if !g.Login || !g.Environ && p.Login != nil && p.Login.Source == host.LoginEnvironment {
+	if !g.Login || !g.Environment && p.Login != nil && p.Login.Source == host.LoginEnvironment {
 		p.Login = nil
 	}
-	if !g.Environ && p.Job != nil {
+	if !g.Environment && p.Job != nil {
 		if p.Job.Source == host.JobCgroup {
 			p.Job = &host.Job{ID: p.Job.ID, Source: p.Job.Source}
 		} else {

@@ -56,7 +56,7 @@ func TestGroups(t *testing.T) {
 		{"login", func(g *Groups) { g.Login = false }, nil},
 		{"files", func(g *Groups) { g.Files = false }, nil},
 		{"users", func(g *Groups) { g.Users = false }, []string{"login"}}, // a login is some user's
-		{"environment", func(g *Groups) { g.Environ = false }, nil},
+		{"environment", func(g *Groups) { g.Environment = false }, nil},
 	} {
 		t.Run("no "+c.off, func(t *testing.T) {
 			x, k := examiner(t)
@@ -98,7 +98,7 @@ func TestGroups(t *testing.T) {
 			}
 		})
 	}
-	if off := (Groups{Arguments: ArgumentsOff}).Off(); len(off) != len(all) {
+	if off := (Groups{Arguments: ArgumentsOff}).off(); len(off) != len(all) {
 		t.Errorf("there are groups beside %q", off)
 	}
 }

@@ -1,14 +1,9 @@
 package integration
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
-	"net/netip"
-	"os"
 	"os/exec"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,215 +16,6 @@ import (
 	"github.com/stopd/stopd/report"
 	"github.com/stopd/stopd/trace"
 )
-
-// An installation is a host on which an administrator has installed the files of deploy/, and another one.
-type installation struct {
-	t     *testing.T
-	ctx   context.Context
-	lab   *netlab.Lab
-	h, to *netlab.Host
-	steps []string // of docs/operations.md: what installs, what starts
-}
-
-// install does what docs/operations.md says, in its words, but for the start.
-func install(t *testing.T) *installation {
-	t.Helper()
-	netlab.Require(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
-	t.Cleanup(cancel)
-	i := &installation{t: t, ctx: ctx}
-	bin, err := build(ctx)
-	i.must(err)
-	i.lab, err = netlab.New(ctx, systemdPackages...)
-	i.must(err)
-	t.Cleanup(func() {
-		if err := i.lab.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	i.to, err = i.lab.AddHost(ctx, "a", netip.MustParsePrefix("192.0.2.1/24"))
-	i.must(err)
-	i.h, err = i.lab.AddSystemdHost(ctx, "s", netip.MustParsePrefix("192.0.2.2/24"))
-	i.must(err)
-	for _, h := range []*netlab.Host{i.to, i.h} {
-		for user, uid := range users {
-			i.must(h.AddUser(user, uid))
-		}
-	}
-	i.must(i.to.Install(filepath.Join(bin, "stopctl"), "/usr/local/bin/stopctl"))
-	const source = "/root/source/"
-	for _, f := range []string{"stopd", "stopctl"} {
-		i.must(i.h.Install(filepath.Join(bin, f), source+"bin/"+f))
-	}
-	for _, f := range []string{"stopd.service", "stopd.socket", "stopd.sysusers"} {
-		i.must(i.h.Install("../deploy/"+f, source+"deploy/"+f))
-	}
-	i.steps = i.commands()
-	i.run("sh", "-e", "-c", "cd "+source+"\n"+i.steps[0])
-	i.run("mount", "--make-rshared", "/") // as systemd does itself on what is no container
-	t.Cleanup(func() {
-		if t.Failed() {
-			log, _ := i.h.Run(context.Background(), "journalctl", "--no-pager", "-b", "-n", "60", "-u", "stopd", "-u", "stopd.socket")
-			t.Logf("%s", log)
-		}
-	})
-	return i
-}
-
-// commands are those of docs/operations.md.
-func (i *installation) commands() (steps []string) {
-	i.t.Helper()
-	text, err := os.ReadFile("../docs/operations.md")
-	i.must(err)
-	for _, m := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllSubmatch(text, -1) {
-		steps = append(steps, string(m[1]))
-	}
-	if len(steps) != 2 {
-		i.t.Fatalf("docs/operations.md has %d lists of commands", len(steps))
-	}
-	return steps
-}
-
-func (i *installation) must(err error) {
-	i.t.Helper()
-	if err != nil {
-		i.t.Fatal(err)
-	}
-}
-
-// run runs a command of the host's administrator.
-func (i *installation) run(name string, args ...string) string {
-	i.t.Helper()
-	out, err := i.h.Run(i.ctx, name, args...)
-	i.must(err)
-	return strings.TrimSpace(string(out))
-}
-
-// shows is a property of the unit.
-func (i *installation) shows(property string) string {
-	i.t.Helper()
-	return i.run("systemctl", "show", "--value", "-p", property, "stopd.service")
-}
-
-// asks asks the host about its end of a connection, from the connection's other end, and redeems the token.
-func (i *installation) asks(c connection, port int, redeem ...string) report.Report {
-	i.t.Helper()
-	token, err := i.to.Run(i.ctx, "stopctl", "request", "-type", "SV", netip.AddrPortFrom(c.local.Addr(), uint16(port)).String(),
-		strconv.Itoa(int(c.local.Port())), strconv.Itoa(int(c.remote.Port())))
-	i.must(err)
-	args := append([]string{"redeem", "-store", "/var/lib/stopd/store", "-identity", "/root/admin.key", "-by", "the administrator", "-reason", "a test"}, redeem...)
-	out, err := i.h.Run(i.ctx, "stopctl", append(args, strings.TrimSpace(string(token)))...)
-	i.must(err)
-	r, _, err := report.DecodeRedeemed(out)
-	i.must(err)
-	return r.Report
-}
-
-// configures replaces a line of the configuration.
-func (i *installation) configures(was, is string) {
-	i.t.Helper()
-	const config = "/etc/stopd/stopd.toml"
-	b, err := i.h.ReadFile(config)
-	i.must(err)
-	lines := strings.Split(string(b), "\n")
-	n := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, was) })
-	if n < 0 {
-		i.t.Fatalf("no line %q", was)
-	}
-	lines[n] = is
-	i.must(i.h.WriteFile(config, []byte(strings.Join(lines, "\n")), 0o600, "root"))
-}
-
-// looks asks until the daemon, which has just started, sees by BPF.
-func (i *installation) looks(c connection, port int, redeem ...string) (r report.Report) {
-	i.t.Helper()
-	i.wait("descriptors by BPF", func() (bool, error) {
-		r = i.asks(c, port, redeem...)
-		return slices.Contains(r.Tool.Sources, "bpf"), nil
-	})
-	return r
-}
-
-// intrudes has mallory log in to the host and go on from there, by a process in an IPC namespace of its own, while bob works on it.
-func (i *installation) intrudes() connection {
-	i.t.Helper()
-	i.must(i.h.WriteFile("/etc/sudoers.d/mallory", []byte("mallory ALL=(ALL) NOPASSWD: ALL\n"), 0o440, "root"))
-	i.must(startVictim(i.ctx, i.to, victimPort))
-	for _, user := range []string{"bob", "mallory"} {
-		i.must(i.lab.Trust(i.ctx, user, i.to, i.h))
-		s, err := netlab.Open(i.to.CommandAs(i.ctx, user, "ssh", "-tt", "s"))
-		i.must(err)
-		i.t.Cleanup(func() { _ = s.Close() })
-		goes := "nc.traditional 192.0.2.1 22"
-		if user == "mallory" {
-			goes = fmt.Sprintf("sudo unshare --ipc sudo -u mallory nc.traditional 192.0.2.1 %d", victimPort)
-		}
-		i.must(s.Send(goes))
-	}
-	var out connection
-	i.wait("the intruder's connection", func() (bool, error) {
-		cs, err := connections(i.ctx, i.h)
-		cs = slices.DeleteFunc(cs, func(c connection) bool { return c.remote.Port() != victimPort })
-		if len(cs) == 1 {
-			out = cs[0]
-		}
-		return len(cs) == 1, err
-	})
-	return out
-}
-
-func (i *installation) wait(what string, cond func() (bool, error)) {
-	i.t.Helper()
-	if err := netlab.WaitFor(i.ctx, cond); err != nil {
-		i.t.Fatalf("%s: %v", what, err)
-	}
-}
-
-// A running is one process of the daemon.
-type running struct {
-	pid    int
-	status map[string]string // of /proc/PID/status
-}
-
-// processes returns those of the unit, by what they do.
-func (i *installation) processes() map[string]running { return i.processesOf("stopd") }
-
-func (i *installation) processesOf(unit string) map[string]running {
-	i.t.Helper()
-	found := map[string]running{}
-	pids, err := i.h.Run(i.ctx, "cat", "/sys/fs/cgroup/system.slice/"+unit+".service/cgroup.procs")
-	if err != nil {
-		return nil // none has been started, or all have ended
-	}
-	for _, pid := range strings.Fields(string(pids)) {
-		out, err := i.h.Run(i.ctx, "sh", "-c", fmt.Sprintf("cat /proc/%[1]s/status && tr '\\0' ' ' </proc/%[1]s/cmdline", pid))
-		if err != nil {
-			continue // it has ended
-		}
-		r := running{status: map[string]string{}}
-		r.pid, err = strconv.Atoi(pid)
-		i.must(err)
-		lines := strings.Split(string(out), "\n")
-		for _, l := range lines[:len(lines)-1] {
-			key, value, _ := strings.Cut(l, ":")
-			r.status[key] = strings.TrimSpace(value)
-		}
-		name := "supervisor"
-		if f := strings.Fields(lines[len(lines)-1]); len(f) == 2 && f[0] == "stopd" {
-			name = f[1]
-		}
-		found[name] = r
-	}
-	return found
-}
-
-// all waits until all five processes run, and returns them.
-func (i *installation) all() map[string]running {
-	i.t.Helper()
-	var found map[string]running
-	i.wait("all processes", func() (bool, error) { found = i.processes(); return len(found) == 5, nil })
-	return found
-}
 
 // What an administrator does with systemd, from the first question to the stop, and what the sandbox leaves of the
 // daemon: nothing that it does not need, and all that it is to see.
@@ -253,117 +39,12 @@ func TestUnit(t *testing.T) {
 		t.Errorf("after the first question the log has %s", log)
 	}
 
-	t.Run("sandbox", func(t *testing.T) {
-		uid := i.run("id", "-u", "stopd")
-		for name, p := range i.all() {
-			want := map[string]string{"NoNewPrivs": "1", "Seccomp": "2", "Uid": "0"}
-			if name == "front" || name == "tracer" {
-				want["Uid"], want["CapEff"] = uid, "0000000000000000"
-			}
-			for key, value := range want {
-				if got, _, _ := strings.Cut(p.status[key], "\t"); got != value {
-					t.Errorf("%s: %s is %q, want %q", name, key, got, value)
-				}
-			}
-			// CAP_SYS_MODULE, which no sandbox may leave: 1<<16 (linux/capability.h).
-			if bounding, err := strconv.ParseUint(p.status["CapBnd"], 16, 64); err != nil || bounding&(1<<16) != 0 {
-				t.Errorf("%s: CapBnd is %q", name, p.status["CapBnd"])
-			}
-		}
-	})
-
-	t.Run("checks", func(t *testing.T) {
-		unit, err := i.h.ReadFile("/etc/systemd/system/stopd.service")
-		i.must(err)
-		unit = []byte(strings.NewReplacer("Type=notify", "Type=oneshot", "ExecStart=/usr/local/sbin/stopd", "ExecStart=/usr/local/sbin/stopd -check").Replace(string(unit)))
-		i.must(i.h.WriteFile("/etc/systemd/system/check.service", unit, 0o644, "root"))
-		i.run("systemctl", "daemon-reload")
-		i.run("systemctl", "start", "check")
-		seen := func(lines string) string {
-			_, lines, _ = strings.Cut(lines, "\nprevious hosts: ")
-			lines, _, _ = strings.Cut(lines, "\nkeeper can: ") // less in here
-			return lines
-		}
-		out, inside := i.run("systemd-run", "--quiet", "--pipe", "--wait", "/usr/local/sbin/stopd", "-check"), ""
-		i.wait("what is printed", func() (bool, error) {
-			inside = i.run("journalctl", "-o", "cat", "-u", "check")
-			return strings.Contains(inside, "\nkeeper can: "), nil
-		})
-		if d := cmp.Diff(seen(out), seen(inside)); d != "" || strings.Count(inside, ": yes") < 6 {
-			t.Errorf("stopd -check (-without the sandbox +in it):\n%s\n%s", d, inside)
-		}
-	})
-
-	// Network namespaces with names are found by their mounts.
-	t.Run("sees what is mounted later", func(t *testing.T) {
-		i.run("ip", "netns", "add", "later")
-		defer i.run("ip", "netns", "delete", "later")
-		if mounts := i.run("cat", fmt.Sprintf("/proc/%d/mountinfo", i.all()["collector"].pid)); !strings.Contains(mounts, " /run/netns/later ") {
-			t.Errorf("the collector's mounts are %s", mounts)
-		}
-	})
-
-	t.Run("sees everything", func(t *testing.T) {
-		i.run("stopctl", "init", "-dir", "/srv/plain", "-listen", "0.0.0.0:1130")
-		// What others do on the host meanwhile may differ, but not again and again.
-		var d string
-		for range 5 {
-			in := i.looks(out, 113)
-			if len(in.Processes) < 3 || len(in.Previous) != 1 || in.Previous[0].Remote.Addr() != i.to.Addr() || len(in.Users) == 0 || in.Host.Name != "s" ||
-				in.Host.Clock == nil || len(in.Gaps) > 0 {
-				t.Fatalf("the report is %s", report.Encode(in))
-			}
-			inside := i.asSeen(in, "stopd")
-			i.run("systemctl", "stop", "stopd") // each daemon would see the other
-			i.run("systemd-run", "--quiet", "--collect", "--unit=plain", "--service-type=notify", "/usr/local/sbin/stopd", "-config", "/srv/plain/stopd.toml")
-			plain := i.looks(out, 1130, "-store", "/srv/plain/store", "-identity", "/srv/plain/admin.key")
-			d = cmp.Diff(i.asSeen(plain, "plain"), inside)
-			i.run("systemctl", "stop", "plain")
-			i.run("systemctl", "start", "stopd")
-			if d == "" {
-				break
-			}
-		}
-		if d != "" {
-			t.Errorf("the report differs (-without the sandbox +in it):\n%s", d)
-		}
-	})
-
-	t.Run("reload", func(t *testing.T) {
-		config := "/etc/stopd/stopd.toml"
-		good, err := i.h.ReadFile(config)
-		i.must(err)
-		i.configures("errors ", `errors = "unknown"`)
-		i.run("systemctl", "reload", "stopd")
-		i.wait("the reload", func() (bool, error) {
-			_, err := i.to.Run(i.ctx, "stopctl", "request", "192.0.2.2", "1", "2")
-			return err != nil && strings.Contains(err.Error(), "UNKNOWN-ERROR"), nil
-		})
-		i.must(i.h.WriteFile(config, []byte("listn = 1\n"), 0o600, "root"))
-		if out, err := i.h.Run(i.ctx, "systemctl", "reload", "stopd"); err == nil {
-			t.Errorf("a bad configuration is reloaded: %s", out)
-		}
-		i.must(i.h.WriteFile(config, good, 0o600, "root"))
-		i.run("systemctl", "reload", "stopd")
-		i.asks(out, 113)
-	})
-
-	t.Run("killed", func(t *testing.T) {
-		before := i.all()
-		for _, name := range []string{"front", "tracer", "collector", "keeper", "supervisor"} {
-			was := i.all()
-			i.run("kill", "-KILL", strconv.Itoa(was[name].pid))
-			i.wait("another "+name, func() (bool, error) {
-				now := i.processes()
-				return len(now) == 5 && now[name].pid != was[name].pid, nil
-			})
-			i.asks(out, 113)
-		}
-		now := i.all()
-		if before["supervisor"].pid == now["supervisor"].pid || i.shows("NRestarts") != "1" {
-			t.Errorf("after five kills the unit was started anew %s times", i.shows("NRestarts"))
-		}
-	})
+	t.Run("sandbox", i.sandboxed)
+	t.Run("checks", i.checks)
+	t.Run("sees what is mounted later", i.seesMounts)
+	t.Run("sees everything", func(t *testing.T) { i.seesEverything(t, out) })
+	t.Run("reload", func(t *testing.T) { i.reloads(t, out) })
+	t.Run("killed", func(t *testing.T) { i.isKilled(t, out) })
 
 	i.run("systemctl", "restart", "stopd")
 	i.asks(out, 113)
@@ -385,6 +66,123 @@ func TestUnit(t *testing.T) {
 		t.Errorf("after the stop the unit is %s", left)
 	}
 	i.run("stopctl", "audit")
+}
+
+// Of each process there is no more than what it needs.
+func (i *installation) sandboxed(t *testing.T) {
+	uid := i.run("id", "-u", "stopd")
+	for name, p := range i.all() {
+		want := map[string]string{"NoNewPrivs": "1", "Seccomp": "2", "Uid": "0"}
+		if name == "front" || name == "tracer" {
+			want["Uid"], want["CapEff"] = uid, "0000000000000000"
+		}
+		for key, value := range want {
+			if got, _, _ := strings.Cut(p.status[key], "\t"); got != value {
+				t.Errorf("%s: %s is %q, want %q", name, key, got, value)
+			}
+		}
+		// CAP_SYS_MODULE, which no sandbox may leave: 1<<16 (linux/capability.h).
+		if bounding, err := strconv.ParseUint(p.status["CapBnd"], 16, 64); err != nil || bounding&(1<<16) != 0 {
+			t.Errorf("%s: CapBnd is %q", name, p.status["CapBnd"])
+		}
+	}
+}
+
+// The check says in the sandbox what it says outside, but for what is taken away in it.
+func (i *installation) checks(t *testing.T) {
+	unit, err := i.h.ReadFile("/etc/systemd/system/stopd.service")
+	i.must(err)
+	unit = []byte(strings.NewReplacer("Type=notify", "Type=oneshot", "ExecStart=/usr/local/sbin/stopd", "ExecStart=/usr/local/sbin/stopd -check").Replace(string(unit)))
+	i.must(i.h.WriteFile("/etc/systemd/system/check.service", unit, 0o644, "root"))
+	i.run("systemctl", "daemon-reload")
+	i.run("systemctl", "start", "check")
+	seen := func(lines string) string {
+		_, lines, _ = strings.Cut(lines, "\nprevious hosts: ")
+		lines, _, _ = strings.Cut(lines, "\nkeeper can: ") // less in here
+		return lines
+	}
+	out, inside := i.run("systemd-run", "--quiet", "--pipe", "--wait", "/usr/local/sbin/stopd", "-check"), ""
+	i.wait("what is printed", func() (bool, error) {
+		inside = i.run("journalctl", "-o", "cat", "-u", "check")
+		return strings.Contains(inside, "\nkeeper can: "), nil
+	})
+	if d := cmp.Diff(seen(out), seen(inside)); d != "" || strings.Count(inside, ": yes") < 6 {
+		t.Errorf("stopd -check (-without the sandbox +in it):\n%s\n%s", d, inside)
+	}
+}
+
+// Network namespaces with names are found by their mounts.
+func (i *installation) seesMounts(t *testing.T) {
+	i.run("ip", "netns", "add", "later")
+	defer i.run("ip", "netns", "delete", "later")
+	if mounts := i.run("cat", fmt.Sprintf("/proc/%d/mountinfo", i.all()["collector"].pid)); !strings.Contains(mounts, " /run/netns/later ") {
+		t.Errorf("the collector's mounts are %s", mounts)
+	}
+}
+
+// The report is the one that a daemon without the sandbox makes.
+func (i *installation) seesEverything(t *testing.T, out connection) {
+	i.run("stopctl", "init", "-dir", "/srv/plain", "-listen", "0.0.0.0:1130")
+	// What others do on the host meanwhile may differ, but not again and again.
+	var d string
+	for range 5 {
+		in := i.looks(out, 113)
+		if len(in.Processes) < 3 || len(in.Previous) != 1 || in.Previous[0].Remote.Addr() != i.to.Addr() || len(in.Users) == 0 || in.Host.Name != "s" ||
+			in.Host.Clock == nil || len(in.Gaps) > 0 {
+			t.Fatalf("the report is %s", report.Encode(in))
+		}
+		inside := i.asSeen(in, "stopd")
+		i.run("systemctl", "stop", "stopd") // each daemon would see the other
+		i.run("systemd-run", "--quiet", "--collect", "--unit=plain", "--service-type=notify", "/usr/local/sbin/stopd", "-config", "/srv/plain/stopd.toml")
+		plain := i.looks(out, 1130, "-store", "/srv/plain/store", "-identity", "/srv/plain/admin.key")
+		d = cmp.Diff(i.asSeen(plain, "plain"), inside)
+		i.run("systemctl", "stop", "plain")
+		i.run("systemctl", "start", "stopd")
+		if d == "" {
+			break
+		}
+	}
+	if d != "" {
+		t.Errorf("the report differs (-without the sandbox +in it):\n%s", d)
+	}
+}
+
+// A configuration that is bad is not taken.
+func (i *installation) reloads(t *testing.T, out connection) {
+	config := "/etc/stopd/stopd.toml"
+	good, err := i.h.ReadFile(config)
+	i.must(err)
+	i.configures("errors ", `errors = "unknown"`)
+	i.run("systemctl", "reload", "stopd")
+	i.wait("the reload", func() (bool, error) {
+		_, err := i.to.Run(i.ctx, "stopctl", "request", "192.0.2.2", "1", "2")
+		return err != nil && strings.Contains(err.Error(), "UNKNOWN-ERROR"), nil
+	})
+	i.must(i.h.WriteFile(config, []byte("listn = 1\n"), 0o600, "root"))
+	if out, err := i.h.Run(i.ctx, "systemctl", "reload", "stopd"); err == nil {
+		t.Errorf("a bad configuration is reloaded: %s", out)
+	}
+	i.must(i.h.WriteFile(config, good, 0o600, "root"))
+	i.run("systemctl", "reload", "stopd")
+	i.asks(out, 113)
+}
+
+// Whichever of its processes is killed, the daemon answers again.
+func (i *installation) isKilled(t *testing.T, out connection) {
+	before := i.all()
+	for _, name := range []string{"front", "tracer", "collector", "keeper", "supervisor"} {
+		was := i.all()
+		i.run("kill", "-KILL", strconv.Itoa(was[name].pid))
+		i.wait("another "+name, func() (bool, error) {
+			now := i.processes()
+			return len(now) == 5 && now[name].pid != was[name].pid, nil
+		})
+		i.asks(out, 113)
+	}
+	now := i.all()
+	if before["supervisor"].pid == now["supervisor"].pid || i.shows("NRestarts") != "1" {
+		t.Errorf("after five kills the unit was started anew %s times", i.shows("NRestarts"))
+	}
 }
 
 // What rsyslog writes of what it is told shows that a store was made anew, in which everything is signed as it has to be.

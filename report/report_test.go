@@ -307,6 +307,41 @@ func TestDecodeRedeemed(t *testing.T) {
 	if _, b, err := report.DecodeRedeemed([]byte(twice)); err == nil || b != nil {
 		t.Errorf("DecodeRedeemed took two reports for one")
 	}
+	for _, version := range []string{"0", "2", "null"} {
+		if _, b, err := report.DecodeRedeemed([]byte(`{"token":"a","report":{"version":` + version + `},"traceback":[]}`)); err == nil || b != nil {
+			t.Errorf("DecodeRedeemed read a report of version %s", version)
+		}
+	}
+	// Of the keys that an earlier version had not, one in place of another is in no report of that token.
+	r, _, err := report.DecodeRedeemed([]byte(`{"token":"a","report":{"version":1,"kind":"SV","reason":"none"},"traceback":[]}`))
+	if err != nil || r.Report.Kind != "SV" || r.Report.Reason != "" {
+		t.Errorf("%v, %+v", err, r)
+	}
+}
+
+// What other hosts' administrators hand over is read as what it says, whatever that is: the report's bytes are a report's, and written
+// anew it is the same.
+func FuzzDecodeRedeemed(f *testing.F) {
+	for _, name := range []string{"b1", "b2", "b3"} {
+		f.Add(report.EncodeRedeemed("t0ken", thesisReport(f, name), []stop.Traceback{{SelectedBy: "bound"}, {Asked: true, Reply: "\x1b\n"}}))
+	}
+	f.Add([]byte(`{"token":"a","report":{"version":1,"zz_new":{"a":1}},"traceback":[{"zz_new":{"a":1}}],"zz_new":2}`))
+	f.Add([]byte(`{"report":{"version":1,"host":null},"traceback":null}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, canonical, err := report.DecodeRedeemed(b)
+		if err != nil {
+			return
+		}
+		if _, err := report.Decode(canonical); err != nil {
+			t.Fatalf("the report's bytes are none: %v\n%s", err, canonical)
+		}
+		again, bytesAgain, err := report.DecodeRedeemed(report.EncodeRedeemed(r.Token, canonical, r.Traceback))
+		if d := cmp.Diff(r, again, same); d != "" || err != nil || string(bytesAgain) != string(canonical) {
+			t.Fatalf("%v, (-read +read again):\n%s", err, d)
+		}
+		checkText(t, report.Text(r.Report))
+		checkText(t, report.TracebackText(r.Traceback))
+	})
 }
 
 func TestTraceback(t *testing.T) {

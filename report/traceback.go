@@ -71,7 +71,13 @@ func DecodeRedeemed(b []byte) (Redeemed, []byte, error) {
 		return Redeemed{}, nil, fmt.Errorf("read redeemed report: %w", err)
 	}
 	r.Report.margins = margins{below(".report", d.unknown), below(".report", d.short)}
-	return r, Encode(r.Report), nil
+	canonical := Encode(r.Report)
+	var err error
+	// What else the text had beside these bytes is not what the token stands for.
+	if r.Report, err = Decode(canonical); err != nil {
+		return Redeemed{}, nil, fmt.Errorf("read redeemed report: %w", err)
+	}
+	return r, canonical, nil
 }
 
 // below keeps what lies below a path, by its path from there.

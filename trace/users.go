@@ -7,14 +7,18 @@ import (
 	"github.com/stopd/stopd/host"
 )
 
-// users lists everybody who owns a process of the closure, in the order of finding, with their logins (thesis
-// table 3.2): those that are open, and those in which a process of the closure began.
-func (t *tracer) users() {
+// logins are all that the system says of who is logged in, or was.
+func (t *tracer) logins() []host.Login {
 	logins, err := t.snap.Logins(t.ctx)
 	if err != nil {
 		t.gap(0, "logins", err.Error())
 	}
-	t.login(logins)
+	return logins
+}
+
+// users lists everybody who owns a process of the closure, in the order of finding, with their logins (thesis
+// table 3.2): those that are open, and those in which a process of the closure began.
+func (t *tracer) users(logins []host.Login) {
 	index := map[uint32]int{}
 	add := func(uid *uint32, name string) {
 		if uid == nil {

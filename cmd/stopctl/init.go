@@ -77,21 +77,15 @@ func placesOf(dir string) (places, error) {
 // write makes all files, or none: it looks first whether one is there already, and removes what it made where
 // one fails. The keys come first, and the store, which is of no use without the rest, last. It returns the path
 // of the private key, if there is a new one.
-func (p places) write(c daemon.Config) (string, error) {
-	made := []string{p.config, p.store, p.logKey, p.tlsKey}
-	fresh := len(c.Recipients) == 0
-	if fresh {
-		made = append(made, p.adminKey)
+func (p places) write(c daemon.Config) (adminKey string, err error) {
+	if len(c.Recipients) == 0 {
+		adminKey = p.adminKey
 	}
-	for _, f := range made {
-		if _, err := os.Lstat(f); err == nil {
-			return "", fmt.Errorf("%s is there already: nothing was written", f)
-		} else if !errors.Is(err, fs.ErrNotExist) {
-			return "", fmt.Errorf("look for %s: %w", f, err)
-		}
+	if err := absent(p.config, p.store, p.logKey, p.tlsKey, adminKey); err != nil {
+		return "", err
 	}
 	var secret string
-	if fresh {
+	if adminKey != "" {
 		id, err := age.GenerateX25519Identity()
 		if err != nil {
 			return "", fmt.Errorf("make administrator key: %w", err)
@@ -99,8 +93,8 @@ func (p places) write(c daemon.Config) (string, error) {
 		c.Recipients = []string{id.Recipient().String()}
 		secret = fmt.Sprintf("# the administrator's key of stopd\n# public key: %s\n%s\n", id.Recipient(), id)
 	}
-	text := daemon.Template(c)
-	if _, err := daemon.Parse(text); err != nil {
+	config := daemon.Template(c)
+	if _, err := daemon.Parse(config); err != nil {
 		return "", &exitError{exitUsage, err} // a recipient or address that does not parse
 	}
 	name, err := os.Hostname()
@@ -111,37 +105,41 @@ func (p places) write(c daemon.Config) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	tlsKey, err := daemon.GenerateTLSKey()
-	if err != nil {
-		return "", err
-	}
-	files := []struct {
-		path, text string
-		mode       os.FileMode
-	}{
-		{p.adminKey, secret, 0o600},
-		{p.logKey, string(logKey), 0o600},
-		{p.tlsKey, string(tlsKey), 0o600},
-		{p.config, string(text), 0o600},
-	}
 	key, err := translog.ParseKey(logKey)
 	if err != nil {
 		return "", err
 	}
-	var w writing
-	for _, f := range files {
-		if f.text != "" {
-			w.file(f.path, f.text, f.mode)
-		}
+	tlsKey, err := daemon.GenerateTLSKey()
+	if err != nil {
+		return "", err
 	}
+	var w writing
+	if adminKey != "" {
+		w.file(adminKey, []byte(secret))
+	}
+	w.file(p.logKey, logKey)
+	w.file(p.tlsKey, tlsKey)
+	w.file(p.config, config)
 	w.store(p.store, key)
 	if w.err != nil {
 		return "", w.undo()
 	}
-	if fresh {
-		return p.adminKey, nil
+	return adminKey, nil
+}
+
+// absent returns an error where there is something already.
+func absent(paths ...string) error {
+	for _, path := range paths {
+		if path == "" {
+			continue
+		}
+		if _, err := os.Lstat(path); err == nil {
+			return fmt.Errorf("%s is there already: nothing was written", path)
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("look for %s: %w", path, err)
+		}
 	}
-	return "", nil
+	return nil
 }
 
 // A writing makes files until one fails, and remembers them.
@@ -170,17 +168,18 @@ func (w *writing) directory(path string) {
 	}
 }
 
-func (w *writing) file(path, text string, mode os.FileMode) {
+// file makes a file that is its owner's alone.
+func (w *writing) file(path string, content []byte) {
 	if w.directory(filepath.Dir(path)); w.err != nil {
 		return
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		w.err = fmt.Errorf("write: %w", err)
 		return
 	}
 	w.made = append(w.made, path)
-	_, err = f.WriteString(text)
+	_, err = f.Write(content)
 	w.err = errors.Join(err, f.Close())
 }
 

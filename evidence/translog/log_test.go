@@ -4,11 +4,9 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -329,45 +327,6 @@ func TestReadersBesideTheWriter(t *testing.T) {
 	}
 	if l.Head().N != size {
 		t.Errorf("%d leaves signed, want %d", l.Head().N, size)
-	}
-}
-
-func TestKey(t *testing.T) {
-	text, err := GenerateKey("a host+more")
-	if err != nil {
-		t.Fatal(err)
-	}
-	k, err := ParseKey(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.HasPrefix(k.Origin(), "a-host-more/stopd/") || !strings.HasPrefix(k.Public(), k.Origin()+"+") {
-		t.Errorf("origin %q, public key %q", k.Origin(), k.Public())
-	}
-	other, _ := GenerateKey("a host+more")
-	private, public, _ := strings.Cut(string(text), "\n")
-	_, otherPublic, _ := strings.Cut(string(other), "\n")
-	for _, bad := range []string{"", private, public, private + "\n" + otherPublic, public + "\n" + private} {
-		if _, err := ParseKey([]byte(bad)); err == nil {
-			t.Errorf("ParseKey(%q) succeeded", bad)
-		} else if strings.Contains(err.Error(), private) {
-			t.Error("the error holds the private key")
-		}
-	}
-}
-
-func TestLeaf(t *testing.T) {
-	want := Leaf{time.Date(2026, 11, 23, 1, 2, 3, 456789012, time.UTC), [32]byte{1}, [32]byte{31: 2}}
-	b := want.Append(nil)
-	if got := fmt.Sprintf("%x", b); got != fmt.Sprintf("18ea86e5e7e5ba1401%062x%064x", 0, 2) {
-		t.Errorf("leaf %s", got)
-	}
-	got, err := ParseLeaf(b)
-	if d := cmp.Diff(want, got); d != "" || err != nil {
-		t.Errorf("%v, (-want +got):\n%s", err, d)
-	}
-	if _, err := ParseLeaf(b[1:]); err == nil {
-		t.Error("a short leaf was parsed")
 	}
 }
 

@@ -64,7 +64,7 @@ func Check(cfg Config, w io.Writer) error {
 
 // checkKey reads the host's TLS key as the daemon would, which starts without one, but not with one that is none.
 func checkKey(cfg Config) (key *tls.Certificate, missing, err error) {
-	path, err := TLSKeyPath(cfg.Store)
+	path, err := tlsKeyPath(cfg.Store)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -111,7 +111,7 @@ func TestWhatTheFrontGets(t *testing.T) {
 		if strings.HasPrefix(line, "22") {
 			from = netip.MustParseAddr("1.1.1.1")
 		}
-		q := questionOf(r.About(from, netip.MustParseAddr("2.2.2.2"), time.Unix(1e9, 0).UTC()))
+		q := r.About(from, netip.MustParseAddr("2.2.2.2"), time.Unix(1e9, 0).UTC())
 		for name, broken := range map[string]func(){
 			"well": func() {}, "full": func() { k.err = fmt.Errorf("store of user1: %w", stop.ErrNoRoom) }, "disk": func() { k.err = secrets },
 			"tracer": func() { k.foundErr = secrets }, "find": func() { x.Host = brokenHost{whole, secrets, nil} }, "look": func() { x.Host = brokenHost{whole, nil, secrets} },
@@ -140,7 +140,7 @@ func TestWhatTheFrontGets(t *testing.T) {
 				var want any
 				switch c {
 				case callFind:
-					found, err := x.Find(t.Context(), q.question())
+					found, err := x.Find(t.Context(), q)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -215,7 +215,7 @@ func FuzzCollector(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		q := questionOf(r.About(netip.MustParseAddr("3.3.3.3"), netip.MustParseAddr("2.2.2.2"), time.Unix(1e9, 0).UTC()))
+		q := r.About(netip.MustParseAddr("3.3.3.3"), netip.MustParseAddr("2.2.2.2"), time.Unix(1e9, 0).UTC())
 		asked, err := json.Marshal(q)
 		if err != nil {
 			f.Fatal(err)
@@ -278,7 +278,7 @@ func TestKeeperThatDoesNotAnswer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := json.Marshal(questionOf(r.About(netip.MustParseAddr("3.3.3.3"), netip.MustParseAddr("2.2.2.2"), time.Now().UTC())))
+		b, err := json.Marshal(r.About(netip.MustParseAddr("3.3.3.3"), netip.MustParseAddr("2.2.2.2"), time.Now().UTC()))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -17,22 +17,23 @@ import (
 	"github.com/stopd/stopd/trace"
 )
 
-// A Config is the configuration file. Keys that it does not have are errors.
+// A Config is the configuration file. Keys that it does not have are errors. Beside its name a field's tag has what the
+// template says of the key, and at:"start" where a new value takes a restart.
 type Config struct {
-	Listen     []string  `toml:"listen"`
-	Store      string    `toml:"store"`
-	Volatile   bool      `toml:"volatile"`
-	Recipients []string  `toml:"recipients"`
-	OnBehalf   []Network `toml:"on_behalf"`
-	Quorum     int       `toml:"quorum"`
+	Listen     []string  `toml:"listen" at:"start"`
+	Store      string    `toml:"store" at:"start"`
+	Volatile   bool      `toml:"volatile" at:"start" says:"allow a store on tmpfs, which a reboot empties"`
+	Recipients []string  `toml:"recipients" at:"start" says:"administrators' public keys: reports are sealed to them"`
+	OnBehalf   []Network `toml:"on_behalf" says:"who may ask on behalf of other hosts"`
+	Quorum     int       `toml:"quorum" at:"start" says:"witnesses that have to cosign a checkpoint; 0 is all"`
 	Reply      Reply     `toml:"reply"`
 	Limits     Limits    `toml:"limits"`
 	Traceback  Traceback `toml:"traceback"`
 	Save       Save      `toml:"save"`
 	Metrics    Metrics   `toml:"metrics"`
-	Peers      []Peer    `toml:"peer"`
 	Syslog     Syslog    `toml:"syslog"`
-	Witnesses  []Witness `toml:"witness"`
+	Peers      []Peer    `toml:"peer"`
+	Witnesses  []Witness `toml:"witness" at:"start"`
 }
 
 // A Witness is shown the log's checkpoints.
@@ -43,9 +44,9 @@ type Witness struct {
 
 // Reply says what errors look like, and when replies leave.
 type Reply struct {
-	Errors string `toml:"errors"`
-	OptIn  bool   `toml:"opt_in"`
-	Slots  Slots  `toml:"slots"`
+	Errors string `toml:"errors" says:"standard, unknown (UNKNOWN-ERROR for every error) or token (a decoy)"`
+	OptIn  bool   `toml:"opt_in" at:"start" says:"whether users may let hosts have their names, by ~/.ident"`
+	Slots  Slots  `toml:"slots" says:"replies leave on multiples of these, so that their time tells less"`
 }
 
 // Slots are how far apart the replies to each type of request may leave.
@@ -62,54 +63,54 @@ type Limits struct {
 	ConnectionsPerSource int      `toml:"connections_per_source"`
 	RequestsPerConn      int      `toml:"requests_per_connection"`
 	Idle                 Duration `toml:"idle"`
-	Lookups              int      `toml:"lookups"`
+	Lookups              int      `toml:"lookups" at:"start" says:"questions examined at once"`
 	PerSourcePerSecond   int      `toml:"per_source_per_second"`
 	Burst                int      `toml:"burst"`
-	PerUserPerSecond     int      `toml:"per_user_per_second"`
+	PerUserPerSecond     int      `toml:"per_user_per_second" says:"first SV requests on one local user's connections"`
 	UserBurst            int      `toml:"user_burst"`
 	AskersPerSID         int      `toml:"askers_per_sid"`
-	Table                int      `toml:"table"`
-	Over                 string   `toml:"over"`
-	Deadline             Duration `toml:"deadline"`
-	Processes            int      `toml:"processes"`
-	Descriptors          int      `toml:"descriptors"`
-	Bytes                int      `toml:"bytes"`
-	Hub                  int      `toml:"hub"`
-	StoreBytes           int64    `toml:"store_bytes"`
-	Retention            Duration `toml:"retention"`
+	Table                int      `toml:"table" at:"start" says:"entries of each table in memory"`
+	Over                 string   `toml:"over" says:"decoy or error: what is answered over a bound"`
+	Deadline             Duration `toml:"deadline" says:"of one trace"`
+	Processes            int      `toml:"processes" says:"of one trace"`
+	Descriptors          int      `toml:"descriptors" says:"of one trace"`
+	Bytes                int      `toml:"bytes" says:"of the names, arguments and paths of one trace"`
+	Hub                  int      `toml:"hub" says:"others' processes, or other hosts, beyond which a service is a hub, which is not followed"`
+	StoreBytes           int64    `toml:"store_bytes" at:"start"`
+	Retention            Duration `toml:"retention" at:"start" says:"how long evidence is kept; older segments of the store are deleted"`
 }
 
 // Traceback says how previous hosts are asked.
 type Traceback struct {
 	Port        int       `toml:"port"`
-	Window      Duration  `toml:"window"`
-	To          []Network `toml:"to"`
-	OutboundTo  []Network `toml:"outbound_to"`
+	Window      Duration  `toml:"window" says:"in which a repeated request is a duplicate"`
+	To          []Network `toml:"to" says:"which previous hosts may be asked"`
+	OutboundTo  []Network `toml:"outbound_to" says:"likewise, where this host opened the connection: asking tells the other end"`
 	MaxPrevious int       `toml:"max_previous"`
 	Timeout     Duration  `toml:"timeout"`
-	Parallel    int       `toml:"parallel"`
+	Parallel    int       `toml:"parallel" at:"start"`
 }
 
-// Save says what reports hold.
+// Save says what reports hold. It is examine.Groups, with the names of its keys.
 type Save struct {
-	Arguments   string `toml:"arguments"`
+	Arguments   string `toml:"arguments" says:"off, redact (likely secrets masked) or full"`
 	Host        bool   `toml:"host"`
 	CWD         bool   `toml:"cwd"`
 	ExeHash     bool   `toml:"exe_hash"`
 	Login       bool   `toml:"login"`
 	Files       bool   `toml:"files"`
 	Users       bool   `toml:"users"`
-	Environment bool   `toml:"environment"`
+	Environment bool   `toml:"environment" says:"facts from the processes' environment"`
 }
 
-// Metrics says where what was counted can be read.
+// Metrics says where what was counted can be read: at an address of the host's own and a port.
 type Metrics struct {
-	Listen string `toml:"listen"` // an address of the host's own and a port; empty is nowhere
+	Listen string `toml:"listen" at:"start" says:"where Prometheus reads them, such as \"127.0.0.1:9113\"; empty is nowhere"`
 }
 
 // Syslog says which log server is told the leaves of the store's log.
 type Syslog struct {
-	To string `toml:"to"` // "udp://" or "tcp://", an address and a port; empty is none
+	To string `toml:"to" at:"start" says:"a log server that is told the hash of each record, such as \"udp://192.0.2.9:514\" or \"tcp://192.0.2.9:514\"; empty is none"`
 }
 
 // A Duration is written as Go writes it: "120s". A number without its unit is none.
@@ -146,8 +147,7 @@ func Defaults() Config {
 			To:         []Network{{netip.MustParsePrefix("0.0.0.0/0")}, {netip.MustParsePrefix("::/0")}},
 			OutboundTo: []Network{}, MaxPrevious: 8, Timeout: Duration{10 * time.Second}, Parallel: 64,
 		},
-		Save: Save{Arguments: examine.ArgumentsRedact, Host: true, CWD: true, ExeHash: true, Login: true, Files: true,
-			Users: true, Environment: true},
+		Save: Save(examine.AllGroups),
 	}
 }
 
@@ -205,14 +205,34 @@ func (c *Config) AgeRecipients() ([]age.Recipient, error) {
 	return rs, nil
 }
 
+// A key is one key of the configuration, or a section of it, with its value.
+type key struct {
+	name  string // with its section: "limits.table"
+	tag   reflect.StructTag
+	value reflect.Value
+}
+
+// keys returns the keys of a part of the configuration, in their order, those of its sections after each.
+func keys(part reflect.Value, section string) (ks []key) {
+	for f, v := range part.Fields() {
+		name := section + f.Tag.Get("toml")
+		ks = append(ks, key{name, f.Tag, v})
+		if _, leaf := v.Interface().(Duration); v.Kind() == reflect.Struct && !leaf {
+			ks = append(ks, keys(v, name+".")...)
+		}
+	}
+	return ks
+}
+
 // atStart are the keys that take effect at the start only, with their values.
 func (c *Config) atStart() map[string]any {
-	return map[string]any{
-		"listen": c.Listen, "store": c.Store, "volatile": c.Volatile, "recipients": c.Recipients, "quorum": c.Quorum, "witness": c.Witnesses,
-		"reply.opt_in": c.Reply.OptIn, "limits.lookups": c.Limits.Lookups, "limits.table": c.Limits.Table,
-		"limits.store_bytes": c.Limits.StoreBytes, "limits.retention": c.Limits.Retention, "traceback.parallel": c.Traceback.Parallel,
-		"metrics.listen": c.Metrics.Listen, "syslog.to": c.Syslog.To,
+	values := map[string]any{}
+	for _, k := range keys(reflect.ValueOf(*c), "") {
+		if k.tag.Get("at") == "start" {
+			values[k.name] = k.value.Interface()
+		}
 	}
+	return values
 }
 
 // fixedIn are the keys whose new values take a restart.

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -73,10 +74,8 @@ var goType = regexp.MustCompile(` into struct field \S+ of type (\S+)`)
 
 func (c *Config) check() error {
 	oneOf := func(key, v string, allowed ...string) error {
-		for _, a := range allowed {
-			if v == a {
-				return nil
-			}
+		if slices.Contains(allowed, v) {
+			return nil
 		}
 		return fmt.Errorf("%s is %q: none of %s", key, v, strings.Join(allowed, ", "))
 	}
@@ -85,29 +84,7 @@ func (c *Config) check() error {
 		oneOf("reply.errors", c.Reply.Errors, server.ErrorsStandard, server.ErrorsUnknown, server.ErrorsToken),
 		oneOf("limits.over", c.Limits.Over, server.OverDecoy, server.OverError),
 		oneOf("save.arguments", c.Save.Arguments, examine.ArgumentsOff, examine.ArgumentsRedact, examine.ArgumentsFull))
-	for _, n := range []struct {
-		key string
-		v   int64
-	}{
-		{"reply.slots.ID", int64(c.Reply.Slots.ID.Duration)}, {"reply.slots.ID_REC", int64(c.Reply.Slots.IDRec.Duration)},
-		{"reply.slots.SV", int64(c.Reply.Slots.SV.Duration)}, {"reply.slots.SV_REC", int64(c.Reply.Slots.SVRec.Duration)},
-		{"limits.connections", int64(c.Limits.Connections)}, {"limits.connections_per_source", int64(c.Limits.ConnectionsPerSource)},
-		{"limits.requests_per_connection", int64(c.Limits.RequestsPerConn)}, {"limits.idle", int64(c.Limits.Idle.Duration)},
-		{"limits.lookups", int64(c.Limits.Lookups)}, {"limits.per_source_per_second", int64(c.Limits.PerSourcePerSecond)},
-		{"limits.burst", int64(c.Limits.Burst)}, {"limits.per_user_per_second", int64(c.Limits.PerUserPerSecond)},
-		{"limits.user_burst", int64(c.Limits.UserBurst)}, {"limits.askers_per_sid", int64(c.Limits.AskersPerSID)},
-		{"limits.table", int64(c.Limits.Table)}, {"limits.deadline", int64(c.Limits.Deadline.Duration)},
-		{"limits.processes", int64(c.Limits.Processes)}, {"limits.descriptors", int64(c.Limits.Descriptors)}, {"limits.bytes", int64(c.Limits.Bytes)},
-		{"limits.hub", int64(c.Limits.Hub)}, {"limits.store_bytes", c.Limits.StoreBytes}, {"limits.retention", int64(c.Limits.Retention.Duration)},
-		{"traceback.window", int64(c.Traceback.Window.Duration)}, {"traceback.max_previous", int64(c.Traceback.MaxPrevious)},
-		{"traceback.timeout", int64(c.Traceback.Timeout.Duration)}, {"traceback.parallel", int64(c.Traceback.Parallel)},
-	} {
-		if n.v <= 0 {
-			errs = append(errs, fmt.Errorf("%s must be more than 0", n.key))
-		} else if n.v > int64(maxSlot) && strings.HasPrefix(n.key, "reply.slots.") {
-			errs = append(errs, fmt.Errorf("%s must be at most %s", n.key, maxSlot))
-		}
-	}
+	errs = append(errs, c.checkNumbers()...)
 	if c.Traceback.Port < 1 || c.Traceback.Port > 65535 {
 		errs = append(errs, fmt.Errorf("traceback.port is %d: not a port", c.Traceback.Port))
 	}
@@ -154,6 +131,28 @@ func (c *Config) check() error {
 
 // maxSlot is the longest slot of replies: those who ask do not wait for ever.
 const maxSlot = 5 * time.Second
+
+// checkNumbers returns which numbers and durations are out of bounds: nothing is bounded by 0 or less. The quorum and the
+// port are held to more elsewhere.
+func (c *Config) checkNumbers() (errs []error) {
+	for _, k := range keys(reflect.ValueOf(*c), "") {
+		if k.name == "quorum" || k.name == "traceback.port" {
+			continue
+		}
+		v := k.value
+		if d, is := v.Interface().(Duration); is {
+			v = reflect.ValueOf(d.Duration)
+		}
+		switch {
+		case !v.CanInt():
+		case v.Int() <= 0:
+			errs = append(errs, fmt.Errorf("%s must be more than 0", k.name))
+		case v.Int() > int64(maxSlot) && strings.HasPrefix(k.name, "reply.slots."):
+			errs = append(errs, fmt.Errorf("%s must be at most %s", k.name, maxSlot))
+		}
+	}
+	return errs
+}
 
 // joined is errors.Join on one line.
 func joined(errs []error) error {

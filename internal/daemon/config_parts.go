@@ -21,13 +21,11 @@ func storeConfig(cfg Config, log *slog.Logger) (evidence.Config, error) {
 
 // examiner makes an examiner, which can only look as long as it has no keeper.
 func examiner(cfg Config, sys system, pids []int) *examine.Examiner {
-	s := cfg.Save
 	return &examine.Examiner{
 		Host: sys.Host, Name: "stopd", Version: Version, Sources: sys.sources, PIDs: pids, UserName: sys.userName,
 		Deadline: cfg.Limits.Deadline.Duration,
 		Trace:    trace.Options{Hub: cfg.Limits.Hub, Processes: cfg.Limits.Processes, Descriptors: cfg.Limits.Descriptors, Bytes: cfg.Limits.Bytes},
-		Save: examine.Groups{Arguments: s.Arguments, Host: s.Host, CWD: s.CWD, ExeHash: s.ExeHash, Login: s.Login,
-			Files: s.Files, Users: s.Users, Environ: s.Environment},
+		Save:     examine.Groups(cfg.Save),
 	}
 }
 

@@ -201,7 +201,7 @@ func rulesOf(r role, cfg Config) ([]rule, error) {
 		if err != nil {
 			return nil, fmt.Errorf("find log key: %w", err)
 		}
-		tlsKey, err := TLSKeyPath(cfg.Store)
+		tlsKey, err := tlsKeyPath(cfg.Store)
 		if err != nil {
 			return nil, err
 		}

@@ -2,24 +2,10 @@ package daemon
 
 import (
 	"context"
-	"net/netip"
 
 	"github.com/stopd/stopd/host"
 	"github.com/stopd/stopd/internal/linux"
 )
-
-// A system is the machine the daemon runs on.
-type system struct {
-	host.Host
-	userName func(context.Context, uint32) string
-	account  func(context.Context, uint32) account
-	sources  func() []string
-	// accelerate lets the kernel do what takes long otherwise; the error says why it does not.
-	accelerate func() error
-	close      func() error
-	// connections lists the TCP connections with these ports, and this local address where it is valid.
-	connections func(ctx context.Context, local netip.AddrPort, remotePort uint16) ([]host.Flow, error)
-}
 
 func openSystem() (system, error) {
 	h, err := linux.Open()

@@ -33,7 +33,7 @@ func (k *keeperPart) start(s started) error {
 	if l := k.process.joints[tracer]; l != nil {
 		by = poster{l}
 	}
-	path, err := TLSKeyPath(s.Config.Store)
+	path, err := tlsKeyPath(s.Config.Store)
 	if err != nil {
 		return err
 	}

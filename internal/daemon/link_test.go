@@ -37,8 +37,8 @@ func TestLink(t *testing.T) {
 	x, _ := linked(t, func(ctx context.Context, c call, b []byte) ([]byte, error) {
 		switch c {
 		case callFind:
-			return serve(ctx, c, b, func(_ context.Context, asked question) (stop.Connection, error) {
-				if d := cmp.Diff(q, asked.question(), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); d != "" {
+			return serve(ctx, c, b, func(_ context.Context, asked stop.Question) (stop.Connection, error) {
+				if d := cmp.Diff(q, asked, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); d != "" {
 					return stop.Connection{}, errors.New(d)
 				}
 				return stop.Connection{ID: 1<<64 - 1, Owner: 7}, nil
@@ -94,7 +94,7 @@ func TestMessages(t *testing.T) {
 		&stop.Finding{Token: stop.Token{1, 255}, Type: stop.IDRec, SID: 1<<64 - 1, Requester: end.Addr(), Connection: stop.Connection{ID: 1<<64 - 1, Owner: 1 << 63}, Previous: []stop.Previous{{Ends: stop.Ends{Remote: end, Local: end}, Outbound: true, Reasons: []string{"a"}, Corroborated: true, Elsewhere: true}}},
 		&keptTraceback{stop.Token{2}, []byte("[\x00\xff]")},
 		&server.Counted{Counts: []server.Count{{Name: "asked", N: 1<<64 - 1}}, Bounds: []server.Bound{{Name: "b", Used: 1, Limit: 2, Reached: 3}}},
-		&declined{question{Request: stop.Request{Local: 1, Remote: 2, Type: stop.ID, SID: 3, For: end.Addr()}, Requester: end.Addr(), Local: end}, "why", stop.Token{3}},
+		&declined{stop.Question{Request: stop.Request{Local: 1, Remote: 2, Type: stop.ID, SID: 3, For: end.Addr()}, Requester: end.Addr(), Local: end}, "why", stop.Token{3}},
 		&stop.Payer{Source: end.Addr(), UID: 9, Owned: true, Traceback: true},
 		&started{UID: 1, Root: true, Listeners: 2, Metrics: true, Config: full(), Server: serverConfig(full()), PIDs: []int{3}},
 	} {
@@ -185,7 +185,7 @@ func FuzzLink(f *testing.F) {
 				_, _, err := parseKept(asked)
 				return nil, err
 			}
-			return serve(ctx, c, asked, func(_ context.Context, q question) (stop.Connection, error) {
+			return serve(ctx, c, asked, func(_ context.Context, q stop.Question) (stop.Connection, error) {
 				return stop.Connection{ID: q.Request.Local}, nil
 			})
 		})

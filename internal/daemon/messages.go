@@ -9,10 +9,8 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/examine"
@@ -26,57 +24,40 @@ import (
 // An answerer is the collector, as the front sees it.
 type answerer struct{ *link }
 
-// A question is a stop.Question as it crosses: there the names of the request's fields are hidden by others.
-type question struct {
-	Request       stop.Request
-	Time          time.Time
-	Requester     netip.Addr
-	Local, Remote netip.AddrPort
-	Naming        stop.Naming
-}
-
-func questionOf(q stop.Question) question {
-	return question{q.Request, q.Time, q.Requester, q.Local, q.Remote, q.Naming}
-}
-
-func (q question) question() stop.Question {
-	return stop.Question{Request: q.Request, Time: q.Time, Requester: q.Requester, Local: q.Local, Remote: q.Remote, Naming: q.Naming}
-}
-
 type declined struct {
-	Question question
+	Question stop.Question
 	Why      string
 	SameAs   stop.Token
 }
 
 func (a answerer) Find(ctx context.Context, q stop.Question) (stop.Connection, error) {
-	return ask[stop.Connection](ctx, a.link, callFind, questionOf(q))
+	return ask[stop.Connection](ctx, a.link, callFind, q)
 }
 
 func (a answerer) Examine(ctx context.Context, q stop.Question) (stop.Examined, error) {
-	return ask[stop.Examined](ctx, a.link, callExamine, questionOf(q))
+	return ask[stop.Examined](ctx, a.link, callExamine, q)
 }
 
 func (a answerer) Decline(ctx context.Context, q stop.Question, why string, sameAs stop.Token) (stop.Token, error) {
-	return ask[stop.Token](ctx, a.link, callDecline, declined{questionOf(q), why, sameAs})
+	return ask[stop.Token](ctx, a.link, callDecline, declined{q, why, sameAs})
 }
 
 // serveAnswerer serves what the front calls. What it is told are tokens, names that may be sent, a connection's numbers, and words.
 func serveAnswerer(ctx context.Context, x *examine.Examiner, log *slog.Logger, c call, b []byte) ([]byte, error) {
 	switch c {
 	case callFind:
-		return serve(ctx, c, b, func(ctx context.Context, q question) (stop.Connection, error) {
-			found, err := x.Find(ctx, q.question())
+		return serve(ctx, c, b, func(ctx context.Context, q stop.Question) (stop.Connection, error) {
+			found, err := x.Find(ctx, q)
 			return found, worded(err, log)
 		})
 	case callExamine:
-		return serve(ctx, c, b, func(ctx context.Context, q question) (stop.Examined, error) {
-			e, err := x.Examine(ctx, q.question())
+		return serve(ctx, c, b, func(ctx context.Context, q stop.Question) (stop.Examined, error) {
+			e, err := x.Examine(ctx, q)
 			return e, worded(err, log)
 		})
 	case callDecline:
 		return serve(ctx, c, b, func(ctx context.Context, d declined) (stop.Token, error) {
-			t, err := x.Decline(ctx, d.Question.question(), d.Why, d.SameAs)
+			t, err := x.Decline(ctx, d.Question, d.Why, d.SameAs)
 			return t, worded(err, log)
 		})
 	}

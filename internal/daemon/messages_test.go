@@ -21,8 +21,8 @@ import (
 func FuzzMessages(f *testing.F) {
 	end := netip.MustParseAddrPort("192.0.2.1:9")
 	for c, v := range map[call]any{
-		callFind:          question{Request: stop.Request{Local: 1, Remote: 2, Type: stop.SV}, Requester: end.Addr(), Local: end},
-		callExamine:       question{Request: stop.Request{Local: 70000, Remote: 0, Type: stop.SVRec, SID: 1 << 63}, Local: end},
+		callFind:          stop.Question{Request: stop.Request{Local: 1, Remote: 2, Type: stop.SV}, Requester: end.Addr(), Local: end},
+		callExamine:       stop.Question{Request: stop.Request{Local: 70000, Remote: 0, Type: stop.SVRec, SID: 1 << 63}, Local: end},
 		callDecline:       declined{Why: "\x00\xff", SameAs: stop.Token{1}},
 		callFound:         stop.Finding{Token: stop.Token{2}, Type: stop.SVRec, Previous: []stop.Previous{{Ends: stop.Ends{Remote: end}}}},
 		callBegin:         stop.Token{2},

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -63,11 +62,30 @@ func (s *supervisor) start() (err error) {
 			g.end(endTime)
 		}
 	}()
+	if err := s.launchAll(g); err != nil {
+		return err
+	}
+	if err := s.beginAll(g); err != nil {
+		return err
+	}
+	for _, c := range g.processes {
+		go func() {
+			<-c.ended
+			g.died <- fmt.Errorf("the %s ended", c.role)
+		}()
+		go s.watch(c)
+	}
+	s.running, s.warned = g, true
+	return nil
+}
+
+// launchAll launches the processes, joined to each other. On failure the group has those that were.
+func (s *supervisor) launchAll(g *group) (err error) {
 	ends, err := joinAll()
 	if err != nil {
 		return err
 	}
-	defer ends.close()
+	defer ends.close() // so that a link ends with the process at its other end
 	launched := make(chan error, len(roles))
 	made := make(chan *child, len(roles))
 	for _, r := range roles {
@@ -86,18 +104,18 @@ func (s *supervisor) start() (err error) {
 		c := <-made
 		g.processes[c.role] = c
 	}
-	if err != nil {
-		return err
-	}
-	ends.close() // so that a link ends with the process at its other end
+	return err
+}
+
+// beginAll has each process begin when what it needs is there. Where the store cannot be opened, no port is.
+func (s *supervisor) beginAll(g *group) error {
 	// The keeper asks witnesses by the tracer as soon as it has started.
 	if err := s.begin(g, tracer, started{Config: tracedAtStart(s.cfg), Server: traced(s.now)}); err != nil {
 		return err
 	}
 	begun := make(chan error)
 	go func() { begun <- s.begin(g, collector, started{Config: collected(s.now), PIDs: g.pids()}) }()
-	// Where the store cannot be opened, no port is.
-	err = s.begin(g, keeper, started{Config: kept(s.cfg)})
+	err := s.begin(g, keeper, started{Config: kept(s.cfg)})
 	if err = errors.Join(err, <-begun); err != nil {
 		return err
 	}
@@ -116,18 +134,7 @@ func (s *supervisor) start() (err error) {
 			return err
 		}
 	}
-	if err := s.begin(g, front, started{Server: fronted(s.now), Listeners: len(s.listeners), Metrics: s.metrics != nil}); err != nil {
-		return err
-	}
-	for _, c := range g.processes {
-		go func() {
-			<-c.ended
-			g.died <- fmt.Errorf("the %s ended", c.role)
-		}()
-		go s.watch(c)
-	}
-	s.running, s.warned = g, true
-	return nil
+	return s.begin(g, front, started{Server: fronted(s.now), Listeners: len(s.listeners), Metrics: s.metrics != nil})
 }
 
 // listen opens what is listened on, the first time.
@@ -336,46 +343,4 @@ func (s *supervisor) counted() {
 		attrs = append(attrs, slog.Uint64(c.Name, c.N))
 	}
 	s.log.LogAttrs(context.Background(), slog.LevelInfo, "counted since the start", attrs...)
-}
-
-// reload replaces the configuration. A bad one is refused and the old one stays; so does what cannot be
-// changed while the daemon runs.
-func (s *supervisor) reload() {
-	s.notify(reloading())
-	defer s.notify("READY=1")
-	s.counted()
-	cfg, err := Load(s.path)
-	if err != nil {
-		s.log.Error("reload refused", "error", err)
-		return
-	}
-	for _, key := range s.cfg.fixedIn(cfg) {
-		s.log.Warn("a key was changed that takes effect with a restart only", "key", key)
-	}
-	cfg.Reply.OptIn = cfg.Reply.OptIn && s.cfg.Reply.OptIn // the tracer cannot look names up otherwise
-	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
-	defer cancel()
-	for r, what := range map[role]started{front: {Server: fronted(cfg)}, tracer: {Server: traced(cfg)},
-		collector: {Config: collected(cfg), PIDs: s.running.pids()}} {
-		if _, err := ask[none](ctx, s.running.processes[r].control, callReload, what); err != nil {
-			s.log.Error("reload", "process", string(r), "error", err)
-			return
-		}
-	}
-	s.now = cfg
-	s.recordConfig()
-	s.log.Info("configuration reloaded")
-}
-
-// recordConfig puts on record which configuration holds from now on, by the SHA-256 of its file.
-func (s *supervisor) recordConfig() {
-	b, err := os.ReadFile(s.path)
-	if err == nil {
-		ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
-		defer cancel()
-		_, err = ask[none](ctx, s.running.processes[keeper].control, callRecordConfig, sha256.Sum256(b))
-	}
-	if err != nil {
-		s.log.Error("record the configuration", "error", err)
-	}
 }

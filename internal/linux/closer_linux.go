@@ -99,15 +99,29 @@ func (s *snapshot) look(ctx context.Context, f opened, o object) (object, error)
 	return o, nil
 }
 
+// numberedFiles are the anonymous files, all of one inode, of which fdinfo has the kernel's own number.
+var numberedFiles = []struct {
+	target string
+	class  byte
+	kind   host.Kind
+	field  string
+}{
+	{"anon_inode:[eventfd]", eventObject, host.EventFD, "eventfd-id"}, // Linux 5.2
+}
+
 func lookAnonymous(f opened, o object) (object, error) {
-	switch f.target() {
-	case "anon_inode:[eventfd]":
-		id, ok := f.field("eventfd-id") // Linux 5.2
-		if !ok {
-			return object{}, fmt.Errorf("which eventfd it is could not be read")
+	target := f.target()
+	for _, numbered := range numberedFiles {
+		if numbered.target != target {
+			continue
 		}
-		return object{eventObject, 0, id}, nil
-	case "anon_inode:[io_uring]":
+		n, ok := f.field(numbered.field)
+		if !ok {
+			return object{}, fmt.Errorf("which %s it is could not be read", numbered.kind)
+		}
+		return object{numbered.class, 0, n}, nil
+	}
+	if target == "anon_inode:[io_uring]" {
 		shared, err := anonymous()
 		if err != nil || o == shared {
 			return object{}, fmt.Errorf("which io_uring instance it is could not be read") // Linux before 5.12
@@ -229,11 +243,12 @@ func (s *snapshot) refs(ctx context.Context, o object) []ref {
 			refs = append(refs, s.closer(ctx, x)[o]...)
 		}
 	}
-	switch o.class {
-	case eventObject:
-		if shared, err := anonymous(); err == nil {
+	for _, numbered := range numberedFiles {
+		if shared, err := anonymous(); numbered.class == o.class && err == nil {
 			add(shared)
 		}
+	}
+	switch o.class {
 	case ringObject:
 		refs = append(refs, ix.of(object{anonObject, o.dev, o.n})...)
 	case slaveObject:

@@ -79,7 +79,7 @@ func (c *conntrack) zonesOf(ctx context.Context, family uint8, zones map[uint16]
 	if err != nil {
 		return err
 	}
-	defer func() { c.give(conn, err) }()
+	defer func() { c.give(conn, err == nil) }()
 	_, err = conn.Send(netlink.Message{Header: netlink.Header{Type: ctGet, Flags: netlink.Request | netlink.Dump}, Data: tcpRequest(family)})
 	if err != nil {
 		return err

@@ -78,16 +78,16 @@ func parseObject(s host.Object) (object, bool) {
 	return o, true
 }
 
-// peer returns the other end where the object alone tells it: the two sides of a terminal, and pipes and
-// FIFOs, whose ends are one object.
+// peer returns the other end where the object alone tells it: the two sides of a terminal, and for what all hold in common,
+// as a pipe, that itself.
 func (o object) peer() object {
 	switch o.class {
 	case masterObject:
 		return object{slaveObject, o.dev, o.n}
 	case slaveObject:
 		return object{masterObject, o.dev, o.n}
-	case pipeObject, fifoObject, fileObject, sysvObject, queueObject, semObject, eventObject, ringObject, ttyObject, traceObject, fuseObject:
-		return o
+	case 0, socketObject, deviceObject, anonObject:
+		return object{}
 	}
-	return object{}
+	return o
 }

@@ -198,6 +198,12 @@ func (t *table) kind(ctx context.Context, d *host.Descriptor, o object, dir int,
 		return
 	}
 	target := t.path(dir, name)
+	for _, numbered := range numberedFiles {
+		if numbered.class == o.class {
+			d.Kind, d.Name, d.Inode = numbered.kind, fmt.Sprintf("%s %d", target, o.n), 0
+			return
+		}
+	}
 	switch o.class {
 	case fileObject:
 		d.Kind, d.Path = memoryKind(target), target
@@ -214,9 +220,6 @@ func (t *table) kind(ctx context.Context, d *host.Descriptor, o object, dir int,
 		return
 	case fuseObject:
 		d.Kind, d.Name = host.FUSE, fmt.Sprintf("%s serves %s", target, deviceName(o.n))
-		return
-	case eventObject:
-		d.Kind, d.Name, d.Inode = host.EventFD, fmt.Sprintf("%s %d", target, o.n), 0
 		return
 	case ringObject:
 		d.Kind, d.Name = host.IOUring, target

@@ -38,14 +38,15 @@ func (n *netlinks) take() (*netlink.Conn, error) {
 	return c, nil
 }
 
-func (n *netlinks) give(c *netlink.Conn, err error) {
+// give takes a socket back: one that is empty is kept, and one on which answers may still be on their way is closed.
+func (n *netlinks) give(c *netlink.Conn, empty bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if err == nil && len(n.free) < maxFree {
+	if empty && len(n.free) < maxFree {
 		n.free = append(n.free, c)
 		return
 	}
-	c.Close() // after an error answers may still be on their way
+	c.Close()
 }
 
 func (n *netlinks) close() {
@@ -84,11 +85,7 @@ func (n *netlinks) exchange(ctx context.Context, typ netlink.HeaderType, flags n
 		return nil, err
 	}
 	ms, err := c.Execute(netlink.Message{Header: netlink.Header{Type: typ, Flags: netlink.Request | flags}, Data: payload})
-	if flags&netlink.Dump == 0 && whole(err) {
-		n.give(c, nil)
-	} else {
-		n.give(c, err)
-	}
+	n.give(c, err == nil || flags&netlink.Dump == 0 && whole(err))
 	return ms, err
 }
 
@@ -106,11 +103,7 @@ func (n *netlinks) one(ctx context.Context, typ netlink.HeaderType, payload []by
 		return nil, err
 	}
 	b, err := ask(c, netlink.Message{Header: netlink.Header{Type: typ, Flags: netlink.Request}, Data: payload})
-	if whole(err) {
-		n.give(c, nil)
-	} else {
-		n.give(c, err)
-	}
+	n.give(c, err == nil || whole(err))
 	return b, err
 }
 

@@ -122,13 +122,6 @@ func (l *Lab) addHost(ctx context.Context, s setup, addrs []netip.Prefix) (*Host
 	return h, nil
 }
 
-// Hosts returns the hosts in the order they were added.
-func (l *Lab) Hosts() []*Host {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.Clone(l.hosts)
-}
-
 // writeHosts writes /etc/hosts of every host that still runs.
 func (l *Lab) writeHosts() error {
 	var b strings.Builder

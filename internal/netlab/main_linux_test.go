@@ -72,7 +72,7 @@ func newLab(t *testing.T, hosts int, packages ...string) (context.Context, *Lab,
 			t.Fatal(err)
 		}
 	}
-	return ctx, l, l.Hosts()
+	return ctx, l, l.hosts
 }
 
 // leftovers returns the processes that are of a lab, by their command line, one of their mounts, or

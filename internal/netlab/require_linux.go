@@ -6,10 +6,8 @@ import (
 	"sync"
 )
 
-// Available returns nil if a lab can be made here, or why not. The answer is that of a lab made for
+// available returns nil if a lab can be made here, or why not. The answer is that of a lab made for
 // this, with one host; it is remembered.
-func Available() error { return available() }
-
 var available = sync.OnceValue(func() error {
 	ctx := context.Background()
 	l, err := New(ctx)
@@ -35,7 +33,7 @@ type TB interface {
 // test fails there: where labs have to work, such as in CI, their absence must not pass for a success.
 func Require(t TB) {
 	t.Helper()
-	err := Available()
+	err := available()
 	switch {
 	case err == nil:
 	case os.Getenv("STOPD_REQUIRE_NETNS") == "1":

@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// A List is whom a user lets have his name: what ~/.ident says.
-type List struct {
+// A list is whom a user lets have his name: what ~/.ident says.
+type list struct {
 	Prefixes []netip.Prefix
 	Names    []string // of hosts, in lower case, each once
 }
 
-// ParseList parses ~/.ident: one host name, address or prefix a line, with # before comments. A line that is neither
+// parseList parses ~/.ident: one host name, address or prefix a line, with # before comments. A line that is neither
 // lists nobody, and so does a name after MaxNames others.
-func ParseList(b []byte) (l List) {
+func parseList(b []byte) (l list) {
 	for line := range strings.Lines(string(b)) {
 		line, _, _ = strings.Cut(line, "#")
 		line = strings.Trim(line, " \t\r\n")

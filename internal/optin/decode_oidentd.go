@@ -8,30 +8,30 @@ import (
 	"strings"
 )
 
-// A Rule says which connections a rule of a user's oidentd.conf is about.
-type Rule struct {
-	Local, Remote Side
+// A rule says which connections a rule of a user's oidentd.conf is about.
+type rule struct {
+	Local, Remote side
 }
 
-// A Side is which ends of a connection a rule is about. The zero Side is all.
-type Side struct {
+// A side is which ends of a connection a rule is about. The zero side is all.
+type side struct {
 	Addr netip.Addr
 	// Name is a host's, whose addresses are not known here. Where Addr is not set and Name is, an end has it.
 	Name        string
 	Least, Most uint16 // ports; both 0 is all
 }
 
-func (s Side) has(end netip.AddrPort) bool {
+func (s side) has(end netip.AddrPort) bool {
 	return (!s.Addr.IsValid() || s.Addr == end.Addr().Unmap().WithZone("")) &&
 		(s.Least == 0 && s.Most == 0 || s.Least <= end.Port() && end.Port() <= s.Most)
 }
 
-// ParseRules parses a user's oidentd.conf (oidentd.conf(5), src/cfg_scan.l and cfg_parse.y of oidentd 2 and 3): rules
+// parseRules parses a user's oidentd.conf (oidentd.conf(5), src/cfg_scan.l and cfg_parse.y of oidentd 2 and 3): rules
 // "global { statement }" and, with at least one of the four,
 // "to HOST fport PORTS from HOST lport PORTS { statement }". The statements are not looked at. On failure there are no rules.
-func ParseRules(b []byte) ([]Rule, error) {
+func parseRules(b []byte) ([]rule, error) {
 	p := &ruleParser{rest: string(b)}
-	var rules []Rule
+	var rules []rule
 	for {
 		w, err := p.next()
 		if err != nil {
@@ -64,7 +64,7 @@ type ruleParser struct{ rest string }
 var errRule = errors.New("syntax error")
 
 // rule parses a rule from its first word on.
-func (p *ruleParser) rule(w word) (r Rule, err error) {
+func (p *ruleParser) rule(w word) (r rule, err error) {
 	if w.is("global") {
 		if w, err = p.next(); err != nil {
 			return r, err
@@ -109,7 +109,7 @@ func (p *ruleParser) rule(w word) (r Rule, err error) {
 }
 
 // filter adds one of the four filters to a rule.
-func (r *Rule) filter(key, v string) (err error) {
+func (r *rule) filter(key, v string) (err error) {
 	switch key {
 	case "to":
 		return r.Remote.host(v)
@@ -123,7 +123,7 @@ func (r *Rule) filter(key, v string) (err error) {
 	return errRule
 }
 
-func (s *Side) host(v string) error {
+func (s *side) host(v string) error {
 	if a, err := netip.ParseAddr(v); err == nil {
 		s.Addr = a.Unmap().WithZone("")
 		return nil
@@ -135,7 +135,7 @@ func (s *Side) host(v string) error {
 }
 
 // ports parses "PORT", "LEAST:MOST", "LEAST:" or ":MOST". The name of a service, which is not looked up, may be any port.
-func (s *Side) ports(v string) (err error) {
+func (s *side) ports(v string) (err error) {
 	least, most, ranged := strings.Cut(v, ":")
 	if !ranged {
 		most = least

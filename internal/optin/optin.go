@@ -48,7 +48,7 @@ type File struct {
 func (f Files) Answer(q Question) Answer {
 	a := Answer{Hidden: f.NoIdent}
 	for _, o := range f.Oidentd {
-		rules, err := ParseRules(o.Text)
+		rules, err := parseRules(o.Text)
 		hidden, names := hides(rules, q)
 		if o.Unreadable || err != nil || hidden || len(a.HiddenFrom)+len(names) > MaxNames {
 			a.Hidden = true
@@ -60,7 +60,7 @@ func (f Files) Answer(q Question) Answer {
 		return Answer{Hidden: true}
 	}
 	if !f.List.Unreadable {
-		l := ParseList(f.List.Text)
+		l := parseList(f.List.Text)
 		a.Listed = slices.ContainsFunc(l.Prefixes, func(p netip.Prefix) bool { return p.Contains(q.Requester) })
 		a.ListedNames = l.Names
 	}
@@ -69,7 +69,7 @@ func (f Files) Answer(q Question) Answer {
 
 // hides reports whether one of the rules applies, or would if the requester were one of the hosts named. What a rule
 // says makes no difference: each is there because its user wants another answer than his name.
-func hides(rules []Rule, q Question) (hidden bool, names []string) {
+func hides(rules []rule, q Question) (hidden bool, names []string) {
 	for _, r := range rules {
 		switch {
 		case !r.Local.has(q.Local) || !r.Remote.has(q.Remote) && !r.Remote.has(netip.AddrPortFrom(q.Requester, q.Remote.Port())):

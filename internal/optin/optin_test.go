@@ -18,19 +18,19 @@ func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
 func TestParseList(t *testing.T) {
 	for _, c := range []struct {
 		text string
-		want List
+		want list
 	}{
-		{"", List{}},
-		{"192.0.2.9\n2001:db8::9\n", List{Prefixes: []netip.Prefix{prefix("192.0.2.9/32"), prefix("2001:db8::9/128")}}},
-		{"192.0.2.0/24\r\n \t2001:db8::/32\t# the site\n0.0.0.0/0", List{Prefixes: []netip.Prefix{prefix("192.0.2.0/24"), prefix("2001:db8::/32"), prefix("0.0.0.0/0")}}},
-		{"IRC.Example\nirc.example\nirc.example.\n_a-1.b\nlocalhost", List{Names: []string{"irc.example", "irc.example.", "_a-1.b", "localhost"}}},
-		{"# 192.0.2.9\n#192.0.2.9\n\n   \n192.0.2.9#x\n", List{Prefixes: []netip.Prefix{prefix("192.0.2.9/32")}}},
+		{"", list{}},
+		{"192.0.2.9\n2001:db8::9\n", list{Prefixes: []netip.Prefix{prefix("192.0.2.9/32"), prefix("2001:db8::9/128")}}},
+		{"192.0.2.0/24\r\n \t2001:db8::/32\t# the site\n0.0.0.0/0", list{Prefixes: []netip.Prefix{prefix("192.0.2.0/24"), prefix("2001:db8::/32"), prefix("0.0.0.0/0")}}},
+		{"IRC.Example\nirc.example\nirc.example.\n_a-1.b\nlocalhost", list{Names: []string{"irc.example", "irc.example.", "_a-1.b", "localhost"}}},
+		{"# 192.0.2.9\n#192.0.2.9\n\n   \n192.0.2.9#x\n", list{Prefixes: []netip.Prefix{prefix("192.0.2.9/32")}}},
 		// Lines that are neither list nobody.
-		{"192.0.2.9 192.0.2.10\n192.0.2.9,a\n192.0.2.256\n192.0.2\n1\n0x7f.1x\n*\n.\n..\na..b\n-a\na-\n!a\n/32\n192.0.2.9/33\n192.0.2.9/-1\n", List{Names: []string{"0x7f.1x"}}},
-		{"::ffff:192.0.2.9\n::ffff:192.0.2.0/120\nfe80::1%eth0\nfe80::%eth0/64\n\xef\xbb\xbf192.0.2.9\nj\u00fcrgen.example\na\x00b\n", List{}},
-		{strings.Repeat("a", 63) + "\n" + strings.Repeat("b", 64) + "\n" + strings.Repeat("c.", 126) + "d\n" + strings.Repeat("c.", 126) + "dd\n", List{Names: []string{strings.Repeat("a", 63), strings.Repeat("c.", 126) + "d"}}},
+		{"192.0.2.9 192.0.2.10\n192.0.2.9,a\n192.0.2.256\n192.0.2\n1\n0x7f.1x\n*\n.\n..\na..b\n-a\na-\n!a\n/32\n192.0.2.9/33\n192.0.2.9/-1\n", list{Names: []string{"0x7f.1x"}}},
+		{"::ffff:192.0.2.9\n::ffff:192.0.2.0/120\nfe80::1%eth0\nfe80::%eth0/64\n\xef\xbb\xbf192.0.2.9\nj\u00fcrgen.example\na\x00b\n", list{}},
+		{strings.Repeat("a", 63) + "\n" + strings.Repeat("b", 64) + "\n" + strings.Repeat("c.", 126) + "d\n" + strings.Repeat("c.", 126) + "dd\n", list{Names: []string{strings.Repeat("a", 63), strings.Repeat("c.", 126) + "d"}}},
 	} {
-		if d := cmp.Diff(c.want, ParseList([]byte(c.text)), equateAddrs); d != "" {
+		if d := cmp.Diff(c.want, parseList([]byte(c.text)), equateAddrs); d != "" {
 			t.Errorf("%q (-want +got):\n%s", c.text, d)
 		}
 	}
@@ -38,32 +38,32 @@ func TestParseList(t *testing.T) {
 	for i := range MaxNames + 1 {
 		fmt.Fprintf(&many, "h%d\n", i)
 	}
-	l := ParseList([]byte(many.String() + "192.0.2.9\n"))
+	l := parseList([]byte(many.String() + "192.0.2.9\n"))
 	if len(l.Names) != MaxNames || l.Names[0] != "h0" || len(l.Prefixes) != 1 {
 		t.Errorf("of many, %d names and %d prefixes count", len(l.Names), len(l.Prefixes))
 	}
 }
 
 func TestParseRules(t *testing.T) {
-	all := Rule{}
-	addr := func(s string) Side { return Side{Addr: netip.MustParseAddr(s)} }
+	all := rule{}
+	addr := func(s string) side { return side{Addr: netip.MustParseAddr(s)} }
 	for _, c := range []struct {
 		text string
-		want []Rule
+		want []rule
 		ok   bool
 	}{
 		{"", nil, true},
 		{"# nothing\n/* nor * here ** */\n", nil, true},
-		{"global { hide }", []Rule{all}, true},
-		{"GLOBAL{Hide}", []Rule{all}, true},
-		{"global{reply \"a { \\\" # b\" \"c\"}\nglobal\n{\nforward 192.0.2.7 113\n}", []Rule{all, all}, true},
-		{"to 192.0.2.9 { hide }", []Rule{{Remote: addr("192.0.2.9")}}, true},
-		{"to ::ffff:192.0.2.9 { hide }", []Rule{{Remote: addr("192.0.2.9")}}, true},
-		{"to irc.Example fport 6667 { hide }", []Rule{{Remote: Side{Name: "irc.example", Least: 6667, Most: 6667}}}, true},
+		{"global { hide }", []rule{all}, true},
+		{"GLOBAL{Hide}", []rule{all}, true},
+		{"global{reply \"a { \\\" # b\" \"c\"}\nglobal\n{\nforward 192.0.2.7 113\n}", []rule{all, all}, true},
+		{"to 192.0.2.9 { hide }", []rule{{Remote: addr("192.0.2.9")}}, true},
+		{"to ::ffff:192.0.2.9 { hide }", []rule{{Remote: addr("192.0.2.9")}}, true},
+		{"to irc.Example fport 6667 { hide }", []rule{{Remote: side{Name: "irc.example", Least: 6667, Most: 6667}}}, true},
 		{"lport 1024: from \"2001:db8::1\" To 192.0.2.9 FPORT :1023 { random }",
-			[]Rule{{Local: Side{Addr: netip.MustParseAddr("2001:db8::1"), Least: 1024, Most: 65535}, Remote: Side{Addr: netip.MustParseAddr("192.0.2.9"), Most: 1023}}}, true},
-		{"fport 6660:6669 { numeric } lport ircd {hide} fport auth: {hide}", []Rule{{Remote: Side{Least: 6660, Most: 6669}}, {Local: Side{Most: 65535}}, {Remote: Side{Most: 65535}}}, true},
-		{"from my.name { hide } # and then\n", []Rule{{Local: Side{Name: "my.name"}}}, true},
+			[]rule{{Local: side{Addr: netip.MustParseAddr("2001:db8::1"), Least: 1024, Most: 65535}, Remote: side{Addr: netip.MustParseAddr("192.0.2.9"), Most: 1023}}}, true},
+		{"fport 6660:6669 { numeric } lport ircd {hide} fport auth: {hide}", []rule{{Remote: side{Least: 6660, Most: 6669}}, {Local: side{Most: 65535}}, {Remote: side{Most: 65535}}}, true},
+		{"from my.name { hide } # and then\n", []rule{{Local: side{Name: "my.name"}}}, true},
 		{"to a#b { hide }", nil, false},
 		{"hide", nil, false},
 		{"{ hide }", nil, false},
@@ -86,10 +86,10 @@ func TestParseRules(t *testing.T) {
 		{"user alice { default { force hide } }", nil, false},
 		{"default { hide }", nil, false},
 		{"\"global\" { hide }", nil, false},
-		{"global { hide\r}", []Rule{all}, true},
+		{"global { hide\r}", []rule{all}, true},
 		{"global { hide }\r\n", nil, false},
 	} {
-		got, err := ParseRules([]byte(c.text))
+		got, err := parseRules([]byte(c.text))
 		if d := cmp.Diff(c.want, got, equateAddrs); d != "" || (err == nil) != c.ok {
 			t.Errorf("%q: %v (-want +got):\n%s", c.text, err, d)
 		}
@@ -158,7 +158,7 @@ func FuzzParseList(f *testing.F) {
 	f.Add([]byte("192.0.2.9 # x\nirc.example\n2001:db8::/32\r\n"))
 	f.Add([]byte("::ffff:192.0.2.9\n\x00\n-\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		l := ParseList(b)
+		l := parseList(b)
 		if len(l.Names) > MaxNames {
 			t.Errorf("%d names", len(l.Names))
 		}
@@ -173,7 +173,7 @@ func FuzzParseList(f *testing.F) {
 			}
 			fmt.Fprintln(&text, n)
 		}
-		if d := cmp.Diff(l, ParseList([]byte(text.String())), equateAddrs); d != "" {
+		if d := cmp.Diff(l, parseList([]byte(text.String())), equateAddrs); d != "" {
 			t.Errorf("%q: %s", b, d)
 		}
 	})
@@ -184,7 +184,7 @@ func FuzzParseRules(f *testing.F) {
 	f.Add([]byte("to \"x { hide }"))
 	q := Question{Requester: netip.MustParseAddr("192.0.2.9"), Local: netip.MustParseAddrPort("192.0.2.1:4000"), Remote: netip.MustParseAddrPort("192.0.2.9:6667")}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		rules, err := ParseRules(b)
+		rules, err := parseRules(b)
 		if err != nil && rules != nil {
 			t.Error("rules beside an error")
 		}

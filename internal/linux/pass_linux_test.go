@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/linux/bpf"
 )
 
 // accelerated returns a host that reads descriptors by BPF. Where the kernel does not let it, the test is
@@ -126,6 +127,23 @@ func TestPassIsScan(t *testing.T) {
 	gaps := slices.DeleteFunc(slices.Clone(b.gaps), func(g host.Gap) bool { return !slices.Contains(pids[1:], g.PID) })
 	if n := len(b.pass.rest); n != 0 || len(gaps) != 0 {
 		t.Errorf("%d tables are not read whole, gaps %v", n, gaps)
+	}
+}
+
+// Wherever the kernel's buffer ends, a table that is cut says so.
+func TestPassSaysWhereItCuts(t *testing.T) {
+	h := accelerated(t)
+	pid := start(t, "many", nil, func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, "STOPD_TEST_COUNT="+strconv.Itoa(turn)) }).pid
+	for most := 1; most < turn; most++ {
+		n, cut := 0, false
+		err := h.files.Load().Read(t.Context(), bpf.Tables{PID: pid, Most: most}, func(r *bpf.Record) bool {
+			n++
+			cut = r.Mode == bpf.Cut
+			return true
+		})
+		if err != nil || !cut || n > most+1 {
+			t.Errorf("of %d descriptors: %d records, the last says that more are left: %t, %v", most, n, cut, err)
+		}
 	}
 }
 

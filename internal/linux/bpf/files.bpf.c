@@ -130,7 +130,7 @@ int descriptors(struct bpf_iter__task_file *ctx)
 	}
 	if (most && count > most)
 		return 0;
-	r.mode = count++ == most && most ? CUT : file->f_mode & 3;
+	r.mode = count == most && most ? CUT : file->f_mode & 3;
 	r.fd = ctx->fd;
 	r.pid = pid_of(task->group_leader);
 	r.tid = task->pid == task->tgid ? r.pid : pid_of(task);
@@ -151,6 +151,9 @@ int descriptors(struct bpf_iter__task_file *ctx)
 		if (r.references > 1)
 			r.waiters = waiters(file, __builtin_preserve_access_index(&socket->wq.wait));
 	}
-	bpf_seq_write(ctx->meta->seq, &r, sizeof(r));
+	// What has no room in the reader's buffer is not written, and comes again (bpf_seq_read in kernel/bpf/bpf_iter.c): if that
+	// counted, the record that says CUT could be the one, and what is behind it would be missing without a word.
+	if (bpf_seq_write(ctx->meta->seq, &r, sizeof(r)) == 0)
+		count++;
 	return 0;
 }

@@ -230,7 +230,7 @@ func (v *Verdict) unvouched(add func(what, by string)) {
 		}
 	}
 	if n := len(v.Bundle.Tracebacks); n > 1 {
-		add("Any trace-back record but the first.", fmt.Sprintf("A host writes one: the first of the %d counts, and whoever had the host in his hands can have added the others.", n))
+		add("Any trace-back record but the first.", fmt.Sprintf("A host writes one: the first of the %d that can be read counts, and whoever had the host in his hands can have added the others.", n))
 	}
 }
 

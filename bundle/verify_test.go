@@ -256,14 +256,14 @@ func TestWhatIsNotProven(t *testing.T) {
 		if strings.Contains(text, "is not called after that host") == own || !strings.Contains(text, "Result") && !strings.Contains(text, "The policy is met") {
 			t.Errorf("%s: %s", name, text)
 		}
-		if strings.Contains(text, "of the 2 counts") || strings.Contains(text, "Too few of the witnesses") {
+		if strings.Contains(text, "that can be read counts") || strings.Contains(text, "Too few of the witnesses") {
 			t.Errorf("%s: %s", name, text)
 		}
 		if err := s.store.KeepTraceback(t.Context(), token, []byte("rubbish")); err != nil {
 			t.Fatal(err)
 		}
 		text = said(token)
-		for _, want := range []string{"The report existed no later than", "Not all of the bundle did: Record", "the first of the 2 counts", "Too few of the witnesses"} {
+		for _, want := range []string{"The report existed no later than", "Not all of the bundle did: Record", "the first of the 2 that can be read counts", "Too few of the witnesses"} {
 			if !strings.Contains(text, want) {
 				t.Errorf("%q is not in %s", want, text)
 			}

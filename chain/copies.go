@@ -99,9 +99,12 @@ func (b *builder) best(copies []*Source) *Source {
 		return cmp.Or(x.compare(y), strings.Compare(text(x), text(y)))
 	})
 	best := *copies[0]
-	equal := copies[:1+slices.IndexFunc(append(copies[1:len(copies):len(copies)], nil), func(s *Source) bool { return s == nil || s.compare(&best) != 0 })]
+	equal := 1
+	for equal < len(copies) && copies[equal].compare(&best) == 0 {
+		equal++
+	}
 	a := agreement{of: map[stop.Ends]stop.Traceback{}, not: map[stop.Ends]bool{}}
-	for _, s := range equal {
+	for _, s := range copies[:equal] {
 		a.take(s.Traceback)
 	}
 	best.Traceback = a.records()

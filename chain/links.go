@@ -343,7 +343,7 @@ func (b *builder) asking(a *account, t stop.Traceback) question {
 // line says is translated by nobody.
 func answers(p *account, t stop.Traceback) bool {
 	at := t.Previous.Remote.Addr().Unmap()
-	if local(p) == at || has(p.Report.Host.Addresses, at) || translated(p, t.Previous) {
+	if local(p) == at || public(at) && has(p.Report.Host.Addresses, at) {
 		return true
 	}
 	sent, err := stop.ParseRequest([]byte(t.Request))

@@ -165,6 +165,8 @@ func TestForgeries(t *testing.T) {
 			[]string{"a b 192.0.2.3"}, ""},
 		{"an honest duplicate", []Source{of(b, Plain), of(repeats(changed(b, func(r *report.Redeemed) { r.Token = "sdup" }), "sb"), Vouched), of(a, Vouched),
 			of(redeemed("sc", "c", cToD, dIn, previous(bToC, cIn, "token", "sdup")), Vouched)}, []string{"a b c 192.0.2.4"}, ""},
+		{"a token of another's report, from a host at a private address", []Source{of(redeemed("sb", "b", bToC, cIn, previous("10.0.0.5:999", "192.0.2.2:22", "token", "si")), Vouched), of(innocent, Vouched)},
+			[]string{"10.0.0.5 b 192.0.2.3", "innocent 192.0.2.67"}, "answered with the token of a report of innocent"},
 		{"a denial", []Source{of(denies, Vouched)}, nil, ""},
 		{"another's log", []Source{{Redeemed: b, Standing: Vouched, Log: "m/stopd/1"}, {Redeemed: missing, Standing: Vouched, Log: "b/stopd/2"}}, []string{"192.0.2.1 b 192.0.2.3"}, "in two logs, b/stopd/2 and m/stopd/1"},
 		{"two logs of a host", []Source{{Redeemed: b, Standing: Vouched, Log: "m/stopd/1"}, {Redeemed: redeemed("sb2", "b", "192.0.2.2:9", "192.0.2.66:22"), Standing: Vouched, Log: "b/stopd/2"}},

@@ -296,13 +296,20 @@ func (x *Examiner) trace(ctx context.Context, q stop.Question, s host.Socket, r 
 	defer cancel()
 	var t trace.Result
 	began := time.Now()
+	// A later look may find nobody, or less before the deadline: what an earlier one found is kept then.
+	less := func(now trace.Result) bool {
+		return len(now.Owners) == 0 && len(t.Owners) > 0 || ctx.Err() != nil && len(now.Processes) < len(t.Processes)
+	}
 	for looks := 1; ; looks++ {
 		snap, err := x.Host.Snapshot(ctx)
 		if err != nil {
 			return fmt.Errorf("look at the host: %w", err)
 		}
-		t = trace.Run(ctx, snap, trace.Question{Socket: s, Host: r.Host, OnBehalf: q.OnBehalf(), Daemon: x.PIDs}, x.Trace)
+		now := trace.Run(ctx, snap, trace.Question{Socket: s, Host: r.Host, OnBehalf: q.OnBehalf(), Daemon: x.PIDs}, x.Trace)
 		snap.Close()
+		if looks == 1 || !less(now) {
+			t = now
+		}
 		if !t.Moved || looks == maxLooks || time.Since(began) > x.Deadline/2 {
 			break
 		}

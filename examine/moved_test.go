@@ -13,6 +13,7 @@ import (
 type movingHost struct {
 	host.Host
 	looks, unlucky int
+	gone           bool // then nobody has it at all
 }
 
 func (h *movingHost) Snapshot(ctx context.Context) (host.Snapshot, error) {
@@ -20,8 +21,16 @@ func (h *movingHost) Snapshot(ctx context.Context) (host.Snapshot, error) {
 	if h.looks++; h.looks <= h.unlucky {
 		return emptyHanded{s}, err
 	}
+	if h.gone {
+		return nobodys{s}, err
+	}
 	return s, err
 }
+
+// nobodys is a snapshot that finds no holder of anything.
+type nobodys struct{ host.Snapshot }
+
+func (nobodys) Holders(context.Context, host.Object) ([]host.Holder, error) { return nil, nil }
 
 // emptyHanded is a snapshot whose processes hold nothing any more.
 type emptyHanded struct{ host.Snapshot }
@@ -55,5 +64,22 @@ func TestMoved(t *testing.T) {
 		if h.looks != tt.looks || corroborated != tt.previous || changed != (tt.previous == 0) {
 			t.Errorf("after %d unlucky looks: %d looks, %d previous hosts, gaps %+v; want %d and %d", tt.unlucky, h.looks, corroborated, r.Gaps, tt.looks, tt.previous)
 		}
+	}
+}
+
+// What one look found is not lost where the next finds nobody.
+func TestMovedAway(t *testing.T) {
+	x, k := examiner(t)
+	h := &movingHost{Host: x.Host, unlucky: 1, gone: true}
+	x.Host = h
+	if _, err := x.Examine(t.Context(), question(t, "968,23:SV")); err != nil {
+		t.Fatal(err)
+	}
+	r, err := report.Decode(k.reports[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h.looks != maxLooks || len(r.Connection.Owners) == 0 || len(r.Processes) == 0 {
+		t.Errorf("after %d looks: owners %v, %d processes", h.looks, r.Connection.Owners, len(r.Processes))
 	}
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // Who has become root hides the relay's processes from ps, lsof and whoever else reads /proc by mounts over their directories
-// there. The daemon, which runs already, sees them; who has /proc alone says that they are hidden.
+// there. The daemon, which runs already, sees them.
 func TestHiddenByMount(t *testing.T) {
 	s := theWorld(t).stage(t)
 	tr := s.intrude()

@@ -43,6 +43,7 @@ var roles = map[string]func() (string, error){
 	"tracer":     tracerRole,
 	"server":     serverRole,
 	"named":      namedRole,
+	"looker":     lookerRole,
 }
 
 func init() {

@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"runtime"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -131,6 +132,9 @@ func (d procDir) shares(shmDev uint64) bool {
 	}
 	// What is mapped privately is mostly programs and libraries, and what is not has another device, or one that is no disk's.
 	name := make([]byte, unix.PathMax)
+	var pin runtime.Pinner // the kernel writes to where it was
+	pin.Pin(&name[0])
+	defer pin.Unpin()
 	for range maxQueries {
 		q = procmapQuery{flags: procmapFile | procmapNext, from: q.end}
 		if e := ask(&q); e != 0 {

@@ -1,12 +1,15 @@
 package linux
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/stopd/stopd/host"
 )
 
 // ownProc is the descriptor of this program's own mount of procfs, 0 where there is none.
@@ -52,9 +55,12 @@ func openProcFS() (int, error) {
 }
 
 // whyUnread says why what a process holds is known and it itself cannot be read.
-func whyUnread(pid int) string {
-	if unix.Kill(pid, 0) == unix.ESRCH {
-		return "it ended while the host was looked at"
+func whyUnread(pid int, err error) string {
+	switch {
+	case !gone(err) && !errors.Is(err, host.ErrNotFound):
+		return "it could not be read: " + err.Error()
+	case ownProc.Load() == 0 && sameProcesses() == nil && unix.Tgkill(pid, pid, 0) == nil:
+		return "it runs, and /proc does not have it: something may be mounted there to hide it"
 	}
-	return "it runs, and /proc does not have it: something may be mounted there to hide it"
+	return "it ended while the host was looked at"
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -21,24 +22,25 @@ type snapshot struct {
 	ix    *index
 	again *index // of a second pass; see hidden
 
-	processes map[int]processRead
-	kinds     map[host.Object]host.Descriptor // sockets met so far
-	holders   map[host.Object][]host.Holder
-	mapped    map[object]object // what the processes read so far map, by its key in the lists of mappings
-	mem       *memoryIndex
-	sysv      map[uint64]*sysv            // by IPC namespace
-	queueFS   map[uint64]bool             // devices that were asked whether they are file systems of message queues
-	looked    map[object]map[object][]ref // see closer
-	fixed     map[object][]fixedHold      // see rings
-	untold    []host.Gap                  // what is in tables of io_uring and the kernel does not name
-	terminals []terminals
-	numbered  map[uint64][]object // slave sides by their number, on whichever file system
-	traced    map[int][]int       // by who traces them
-	handles   map[int]procDir     // see handle
-	order     []int               // their pids, the first opened first
-	starts    map[int]uint64      // when their processes started, by the handle's descriptor; see start
-	audited   map[uint32][]int    // processes of each audit session
-	gaps      []host.Gap
+	processes  map[int]processRead
+	kinds      map[host.Object]host.Descriptor // sockets met so far
+	holders    map[host.Object][]host.Holder
+	mapped     map[object]object // what the processes read so far map, by its key in the lists of mappings
+	mem        *memoryIndex
+	sysv       map[uint64]*sysv            // by IPC namespace
+	queueFS    map[uint64]bool             // devices that were asked whether they are file systems of message queues
+	looked     map[object]map[object][]ref // see closer
+	fixed      map[object][]fixedHold      // see rings
+	untold     []host.Gap                  // what is in tables of io_uring and the kernel does not name
+	terminals  []terminals
+	numbered   map[uint64][]object // slave sides by their number, on whichever file system
+	traced     map[int][]int       // by who traces them
+	handles    map[int]procDir     // see handle
+	order      []int               // their pids, the first opened first
+	starts     map[int]uint64      // when their processes started, by the handle's descriptor; see start
+	audited    map[uint32][]int    // processes of each audit session
+	holderless *holderless         // see parked
+	gaps       []host.Gap
 }
 
 type processRead struct {
@@ -162,9 +164,10 @@ func (s *snapshot) Holders(ctx context.Context, name host.Object) ([]host.Holder
 	asked := o.class == socketObject && len(s.holders) == 0 // the first that is asked about: the connection
 	before := len(s.gaps)
 	hs := s.descriptorHolders(ctx, o, name)
+	until := part(ctx, 2)
 	for seen, tries := false, 0; asked && len(hs) == 0 && o.n != 0 && ctx.Err() == nil; tries++ {
 		seen = seen || len(s.index(ctx).of(o)) > 0
-		if tries == maxHops || !seen && tries == 1 {
+		if tries == maxHops || !seen && tries == 1 || !until.IsZero() && time.Now().After(until) {
 			break
 		}
 		s.ix, s.gaps = nil, s.gaps[:before]
@@ -263,22 +266,22 @@ func (s *snapshot) holder(ctx context.Context, refs []ref, o object, name host.O
 		h.FDs = append(h.FDs, int(r.fd))
 	}
 	h.FDs = slices.Compact(h.FDs)
-	lost := func() (host.Holder, bool) {
-		s.gaps = append(s.gaps, host.Gap{PID: h.PID, What: "process", Why: whyUnread(h.PID)})
+	lost := func(err error) (host.Holder, bool) {
+		s.gaps = append(s.gaps, host.Gap{PID: h.PID, What: "process", Why: whyUnread(h.PID, err)})
 		return host.Holder{}, false
 	}
 	d, err := s.handle(h.PID)
 	if err != nil {
-		return lost()
+		return lost(err)
 	}
 	if h.Start, err = s.start(d); err != nil {
-		return lost()
+		return lost(err)
 	}
 	// Another daemon may have had a copy for a moment (see socket), as may whoever was just closing it; and the
 	// pid may be another process's by now.
 	if !slices.ContainsFunc(refs[:min(len(refs), maxModes)], func(r ref) bool { return s.holds(ctx, d, r, o) }) {
 		if _, err := d.stat(); err != nil {
-			return lost()
+			return lost(err)
 		}
 		s.gaps = append(s.gaps, host.Gap{PID: h.PID, What: "descriptors", Why: "they changed while the host was looked at"})
 		return host.Holder{}, false

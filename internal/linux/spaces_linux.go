@@ -49,7 +49,7 @@ func listSpaces() (map[uint64]string, error) {
 			continue // ended, or somebody else's
 		}
 		if inode, ok := parseNamespace(buf[:n]); ok && seen[inode] == "" {
-			seen[inode] = "/proc/" + name
+			seen[inode] = name
 		}
 	}
 	// Those that have a name need no process (ip-netns(8)).
@@ -152,7 +152,13 @@ func (s *spaceSet) open(ctx context.Context, since time.Time) error {
 	return errors.Join(s.openPaths(paths), err)
 }
 
+// openPaths opens namespaces by the paths of files that are theirs: those of processes are below the directory of all processes.
 func (s *spaceSet) openPaths(paths map[uint64]string) error {
+	root, err := openProcFS()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(root)
 	for inode, path := range paths {
 		if s.of(inode) != nil {
 			continue
@@ -160,7 +166,7 @@ func (s *spaceSet) openPaths(paths map[uint64]string) error {
 		if len(s.others) >= maxSpaces {
 			return fmt.Errorf("bound: %d network namespaces", maxSpaces)
 		}
-		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		fd, err := unix.Openat(root, path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			continue
 		}

@@ -90,8 +90,14 @@ func (s *snapshot) inFlight(ctx context.Context) {
 	}
 }
 
-// maxParked bounds how many connections one process's gaps name.
+// maxParked bounds how many connections the gaps of one look name.
 const maxParked = 16
+
+// A holderless has the connections that no process has a descriptor of.
+type holderless struct {
+	connections []inetSocket
+	named       int // in gaps
+}
 
 // parked adds that descriptors wait in a UNIX socket of a process, and of which connections of its user no process has a
 // descriptor: they may be among them.
@@ -99,26 +105,35 @@ func (r *reading) parked(ctx context.Context, d *host.Descriptor, n uint64) {
 	if n == 0 {
 		return
 	}
-	s := r.s
 	r.gap(label(d), fmt.Sprintf("%d descriptors were sent to it and nobody has taken them: what they are is not told", n))
-	ix := s.index(ctx)
-	ix.settle(ctx, s.root, object{class: socketObject})
-	all, err := s.home.diag.dumpConnected(ctx)
-	if !r.note("connections without a descriptor", err) || r.p.EUID == nil || ix.pass != nil && ix.pass.cut {
-		return
+	if r.s.holderless == nil {
+		r.s.holderless = r.withoutHolder(ctx)
 	}
-	named := 0
-	for _, c := range all {
-		o := object{socketObject, 0, c.inode}
-		if c.inode == 0 || c.uid != *r.p.EUID || ix.first[o] != 0 || len(s.rings(ctx)[o]) > 0 {
+	for _, c := range r.s.holderless.connections {
+		if r.p.EUID == nil || c.uid != *r.p.EUID {
 			continue
 		}
-		if named++; named > maxParked {
+		if r.s.holderless.named++; r.s.holderless.named > maxParked {
 			r.gap("connections without a descriptor", "bound: "+strconv.Itoa(maxParked))
 			return
 		}
 		r.gap(label(d), fmt.Sprintf("no process has a descriptor of the connection of %s with %s, which is the same user's: it may be among them", c.local, c.remote))
 	}
+}
+
+// withoutHolder finds the connections of which no process has a descriptor, once a look.
+func (r *reading) withoutHolder(ctx context.Context) *holderless {
+	s := r.s
+	ix := s.index(ctx)
+	ix.settle(ctx, s.root, object{class: socketObject})
+	all, err := s.home.diag.dumpConnected(ctx)
+	if !r.note("connections without a descriptor", err) || ix.pass != nil && ix.pass.cut {
+		return &holderless{}
+	}
+	return &holderless{connections: slices.DeleteFunc(all, func(c inetSocket) bool {
+		o := object{socketObject, 0, c.inode}
+		return c.inode == 0 || ix.first[o] != 0 || len(s.rings(ctx)[o]) > 0
+	})}
 }
 
 // waiting returns how many descriptors wait in a UNIX socket.

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/stopd/stopd"
+	"github.com/stopd/stopd/server"
 )
 
 // steps are where a request is when a process is killed. A message that crosses says so, on its way there (before) or
@@ -85,6 +86,8 @@ func TestFaults(t *testing.T) {
 }
 
 func (r *round) run(step int, victim role, signal syscall.Signal) {
+	r.cfg.Limits.Over = server.OverError // while a process is stopped the bounds are reached, and such a token has no record
+	r.write(r.T)
 	r.start()
 	r.wait(backWithin, "the daemon answers", r.answers)
 	r.refused = nil

@@ -15,6 +15,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/stopd/stopd"
+	"github.com/stopd/stopd/bundle"
 	"github.com/stopd/stopd/chain"
 	"github.com/stopd/stopd/evidence"
 	"github.com/stopd/stopd/evidence/translog"
@@ -251,12 +252,8 @@ func showText(w io.Writer, e evidence.Evidence) error {
 
 // decoded is the report with its trace-back, and what was left out of that.
 func decoded(e evidence.Evidence) (_ report.Redeemed, left, err error) {
-	r, err := report.Decode(e.Report)
-	if err != nil {
-		return report.Redeemed{}, nil, err
-	}
-	ts, unreadable, further := report.FirstTraceback(e.Tracebacks)
-	return report.Redeemed{Token: e.Token.String(), Report: r, Traceback: ts}, leftOut(unreadable, further), nil
+	r, unreadable, further, err := (&bundle.Bundle{Evidence: e}).Redeemed()
+	return r, leftOut(unreadable, further), err
 }
 
 // leftOut is the error of trace-back records that do not count.

@@ -199,17 +199,42 @@ func (w *witnessed) start() {
 	}
 	daemon := w.daemon
 	w.t.Cleanup(func() { daemon.Process.Kill(); daemon.Wait() })
-	for {
-		if c, err := net.Dial("tcp", w.address); err == nil { // who may not ask on behalf of others gets a decoy, from any port
-			fmt.Fprint(c, "1 , 2 : SV : 192.0.2.7\r\n")
-			reply, _ := bufio.NewReader(c).ReadString('\n')
-			c.Close()
-			if strings.Contains(reply, "USERID") {
-				return
-			}
-		}
+	for !w.ask() {
 		if w.t.Context().Err() != nil {
 			w.t.Fatal("the daemon never answered")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// ask has the daemon keep a record, and reports whether it said so: who may not ask on behalf of others gets a decoy,
+// from any port.
+func (w *witnessed) ask() bool {
+	c, err := net.Dial("tcp", w.address)
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	fmt.Fprint(c, "1 , 2 : SV : 192.0.2.7\r\n")
+	reply, _ := bufio.NewReader(c).ReadString('\n')
+	return strings.Contains(reply, "USERID")
+}
+
+// covered waits until the witnesses have cosigned all that the daemon has kept: the next checkpoint is seconds away.
+func (w *witnessed) covered() {
+	w.t.Helper()
+	for {
+		_, out := w.stopctl("audit", "-store", filepath.Join(w.dir, "store"))
+		var records, leaves int
+		for line := range strings.Lines(out) {
+			fmt.Sscanf(line, "store: %d records", &records)
+			fmt.Sscanf(line, "vouched for by the witnesses: the first %d leaves", &leaves)
+		}
+		if records > 0 && leaves == records {
+			return
+		}
+		if w.t.Context().Err() != nil {
+			w.t.Fatalf("the witnesses never cosigned it:\n%s", out)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -294,8 +319,12 @@ func TestWitnessedDaemon(t *testing.T) {
 	if err := os.CopyFS(early, os.DirFS(store)); err != nil {
 		t.Fatal(err)
 	}
-	for n := 1; ; n++ { // until a crash comes before the next checkpoint
+	for n := 1; ; n++ { // again where a checkpoint, which is due every ten seconds, comes between the request and the crash
 		w.start()
+		w.covered()
+		if !w.ask() {
+			t.Fatal("no token")
+		}
 		w.crash()
 		if code, out := w.stopctl("audit", "-store", store); code != 0 || n == 20 {
 			if code != 3 || !strings.Contains(out, "uncovered: ") || !strings.Contains(out, "crash or cut: start stopd to close it") {

@@ -1,0 +1,242 @@
+package recorder
+
+import (
+	"fmt"
+	"hash/maphash"
+	"net/netip"
+	"slices"
+	"sync"
+	"unsafe"
+)
+
+// A History is what is remembered. Its methods may be called from several goroutines.
+type History struct {
+	mu          sync.Mutex
+	seed        maphash.Seed
+	connections connections
+	processes   processes
+	paths       paths
+	losses      losses
+	sweep       uint8  // what the last one marks with
+	sweeping    uint64 // when it began
+}
+
+// Smallest is the least memory that a history can be made of, in octets.
+const Smallest = 1 << 20
+
+// New makes a history, which takes at most so many octets. It begins at the given time.
+func New(memory int, begun uint64) (*History, error) {
+	if memory < Smallest {
+		return nil, fmt.Errorf("make history: %d octets are less than %d", memory, Smallest)
+	}
+	n := room(memory)
+	h := &History{seed: maphash.MakeSeed()}
+	h.connections.make(n)
+	h.processes.make(n)
+	h.paths = newPaths(pathsFor(n), h.seed)
+	h.losses = losses{begun: begun}
+	return h, nil
+}
+
+// pathsFor is how many paths are kept of so many processes.
+func pathsFor(n int) int { return n/64 + 64 }
+
+// room is how many connections, and how many processes, there is room for.
+func room(memory int) int {
+	taken := func(n int) int { return connectionsBytes(n) + processesBytes(n) + pathsBytes(pathsFor(n)) }
+	n := memory / (taken(1<<16) >> 16)
+	for taken(n) > memory {
+		n -= n/1024 + 1
+	}
+	return n
+}
+
+// Room returns how many connections, and how many processes, can be remembered at once.
+func (h *History) Room() int { return len(h.connections.all) - 1 }
+
+// Apply enters what happened.
+func (h *History) Apply(events ...Event) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i := range events {
+		h.apply(&events[i])
+	}
+}
+
+func (h *History) apply(e *Event) {
+	switch e.Kind {
+	case Forked:
+		h.forked(e.At, &e.Process)
+	case Executed:
+		h.executed(&e.Process)
+	case Exited:
+		h.exited(e.At, &e.Process)
+	case Connecting, Touched:
+		h.touched(e.Kind, e.At, e.Process.ID, &e.Connection)
+	case Established:
+		h.established(e.At, &e.Connection)
+	case Closed:
+		h.closed(e.At, &e.Connection)
+	case ProcessMet:
+		h.metProcess(e.At, &e.Process)
+	case ConnectionMet:
+		h.metConnection(e.At, e.Process.ID, &e.Connection)
+	}
+}
+
+// Lost says that events may be missing that happened between two times.
+func (h *History) Lost(from, to uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.losses.add(Loss{Ring, from, to})
+}
+
+// Forget forgets what ended before a time, but for processes that made others that are still remembered.
+func (h *History) Forget(before uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for c := &h.connections; c.slots.first != 0 && c.all[c.slots.first].closed < before; {
+		h.dropConnection()
+	}
+	for p, n := &h.processes, len(h.processes.all); n > 0 && p.slots.first != 0 && p.all[p.slots.first].exited < before; n-- {
+		h.dropProcess(1)
+	}
+}
+
+// Losses returns what may be missing between two times.
+func (h *History) Losses(from, to uint64) []Loss {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.losses.touching(from, to)
+}
+
+// Process returns the process with a pid that started between two times, both included; the latest of several.
+func (h *History) Process(pid uint32, from, to uint64) (Process, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := h.findProcess(pid, from, to)
+	if n == 0 {
+		return Process{}, false
+	}
+	return h.process(n), true
+}
+
+// Latest returns the latest connection of a flow that was established by a time, open or closed.
+func (h *History) Latest(local, remote netip.AddrPort, netns uint32, by uint64) (Connection, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c := &h.connections
+	for n := c.flows.first(h.flowHash(local, remote, netns)); n != 0; n = c.flows.next[n] {
+		if s := &c.all[n]; s.opened <= by && s.is(local, remote, netns) {
+			return h.connection(n), true
+		}
+	}
+	return Connection{}, false
+}
+
+// ByCookie returns the connection of a socket.
+func (h *History) ByCookie(cookie uint64) (Connection, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if n := h.findCookie(cookie); n != 0 && h.connections.all[n].opened != 0 {
+		return h.connection(n), true
+	}
+	return Connection{}, false
+}
+
+// Held returns the connections that a process held at any time, the one that it was first known to hold last first, and at most so many;
+// more says that there are others.
+func (h *History) Held(id ID, most int) (held []Connection, more bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c := &h.connections
+	for n := c.holders.first(h.idHash(id)); n != 0; n = c.holders.next[n] {
+		s := &c.all[slotOf(n)]
+		if s.holder(roleOf(n)) != id || s.opened == 0 {
+			continue
+		}
+		if len(held) == most {
+			return held, true
+		}
+		held = append(held, h.connection(slotOf(n)))
+	}
+	return held, false
+}
+
+// A Sweep compares the history with what there is. What events were lost of is ended by it, and what is there is
+// entered. Events may come meanwhile.
+func (h *History) Sweep(begun uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	// What is there was met by the sweep before, or came since: two marks are enough.
+	if h.sweep == odd {
+		h.sweep = even
+	} else {
+		h.sweep = odd
+	}
+	h.sweeping = begun
+}
+
+// Swept ends the sweep. What is open or alive for the history since before it began, and was not met, has ended.
+func (h *History) Swept(at uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c := &h.connections
+	for n := uint32(1); n <= c.slots.used; n++ {
+		s := &c.all[n]
+		if s.cookie == 0 || s.closed != 0 || s.flags&swept == h.sweep || max(s.opened, s.pending) >= h.sweeping {
+			continue
+		}
+		s.flags |= unsure
+		h.close(n, at)
+	}
+	p := &h.processes
+	for n := uint32(1); n <= p.slots.used; n++ {
+		if s := &p.all[n]; s.pid != 0 && s.exited == 0 && s.flags&swept != h.sweep && s.start < h.sweeping {
+			s.flags |= unsure
+			h.exit(n, at)
+		}
+	}
+}
+
+func (h *History) idHash(id ID) uint64 { return maphash.Comparable(h.seed, id) }
+
+func (h *History) pidHash(pid uint32) uint64 { return maphash.Comparable(h.seed, pid) }
+
+func (h *History) cookieHash(cookie uint64) uint64 { return maphash.Comparable(h.seed, cookie) }
+
+func (h *History) flowHash(local, remote netip.AddrPort, netns uint32) uint64 {
+	var b [40]byte
+	l, r := local.Addr().As16(), remote.Addr().As16()
+	copy(b[:], l[:])
+	copy(b[16:], r[:])
+	for i, n := range []uint32{uint32(local.Port())<<16 | uint32(remote.Port()), netns} {
+		b[32+4*i], b[33+4*i], b[34+4*i], b[35+4*i] = byte(n), byte(n>>8), byte(n>>16), byte(n>>24)
+	}
+	return maphash.Bytes(h.seed, b[:])
+}
+
+// What both tables note of an entry.
+const (
+	met    = 1 << iota // it was there already
+	unsure             // its end was not noticed
+	more               // connections: others held it as well
+
+	odd // the mark of the last sweep that it was met by
+	even
+	swept = odd | even
+)
+
+// taken is what a slice of n of a type takes.
+func taken[T any](n int) int {
+	var t T
+	return n * int(unsafe.Sizeof(t))
+}
+
+// name is a process's, cut at its first zero.
+func name(b []byte) []byte {
+	if i := slices.Index(b, 0); i >= 0 {
+		return b[:i]
+	}
+	return b
+}

@@ -1,0 +1,264 @@
+package recorder
+
+import (
+	"fmt"
+	"net/netip"
+	"runtime"
+	"slices"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+)
+
+func fork(pid, parent uint32, at uint64) Event {
+	return Event{Kind: Forked, At: at, Process: Process{ID: ID{pid, at}, Parent: ID{parent, uint64(parent)}}}
+}
+
+func exit(pid uint32, start, at uint64) Event {
+	return Event{Kind: Exited, At: at, Process: Process{ID: ID{pid, start}}}
+}
+
+var (
+	here  = netip.MustParseAddrPort("192.0.2.1:22")
+	there = netip.MustParseAddrPort("198.51.100.7:50000")
+)
+
+func opened(cookie, at uint64) Event {
+	return Event{Kind: Established, At: at, Connection: Connection{Cookie: cookie, Local: here, Remote: there, NetNS: 1, Direction: Inbound}}
+}
+
+func closed(cookie, at uint64) Event {
+	return Event{Kind: Closed, At: at, Connection: Connection{Cookie: cookie}}
+}
+
+// inUse returns the memory that the program uses.
+func inUse() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+func TestMemory(t *testing.T) {
+	for _, memory := range []int{Smallest, Smallest + 12345, 16 << 20} {
+		before := inUse()
+		h, err := New(memory, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		made := inUse() - before
+		// The allocator rounds up to its own sizes: to pages of 8 KiB for each of some thirty tables.
+		if made > uint64(memory)+32*8192 || made < uint64(memory)*9/10 {
+			t.Errorf("a history of %d octets has %d", memory, made)
+		}
+		fill(h, 3*h.Room())
+		if grown := int(inUse()-before) - int(made); grown > 64<<10 {
+			t.Errorf("a history of %d octets grew by %d", memory, grown)
+		}
+	}
+	if _, err := New(Smallest-1, 0); err == nil {
+		t.Error("a history was made of too little")
+	}
+}
+
+// TestMillion holds P7: 256 MiB are enough for a million connections and a million processes.
+func TestMillion(t *testing.T) {
+	if n := room(256 << 20); n < 1_000_000 {
+		t.Errorf("256 MiB have room for %d", n)
+	}
+}
+
+// fill has so many processes and connections come and go.
+func fill(h *History, n int) {
+	for i := range n {
+		at, pid := uint64(10*i+10), uint32(i%30000+2)
+		p := Process{ID: ID{pid, at}, Parent: ID{1, 1}, Name: []byte("process"), Exe: fmt.Appendf(nil, "/usr/bin/program%d", i%500)}
+		c := Connection{Cookie: uint64(i + 1), Local: here, Remote: netip.AddrPortFrom(there.Addr(), uint16(i)), NetNS: 1, Direction: Inbound}
+		h.Apply(
+			Event{Kind: Forked, At: at, Process: p},
+			Event{Kind: Executed, At: at + 1, Process: p},
+			Event{Kind: Established, At: at + 2, Connection: c},
+			Event{Kind: Touched, At: at + 3, Process: p, Connection: c},
+			Event{Kind: Closed, At: at + 4, Connection: c},
+			Event{Kind: Exited, At: at + 5, Process: p})
+	}
+}
+
+// BenchmarkMillion reports what P7 asks for: the memory of a million connections and processes remembered, and what one
+// of each takes from its beginning to its end.
+func BenchmarkMillion(b *testing.B) {
+	before := inUse()
+	h, err := New(256<<20, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	fill(h, 1_000_000)
+	for i := range 1_000_000 {
+		if _, ok := h.ByCookie(uint64(i + 1)); !ok {
+			b.Fatalf("connection %d is not remembered", i)
+		}
+	}
+	if ls := h.Losses(0, 1<<63); len(ls) != 0 {
+		b.Fatalf("lost: %+v", ls)
+	}
+	made := inUse() - before
+	b.ResetTimer()
+	fill(h, b.N)
+	b.ReportMetric(float64(made)/(1<<20), "MiB")
+	runtime.KeepAlive(h)
+}
+
+// TestOthersLeaveFirst: whoever made a process that is still there is remembered longer than those who made nobody.
+func TestOthersLeaveFirst(t *testing.T) {
+	h := small(10)
+	h.Apply(fork(2, 1, 2), fork(3, 2, 3), exit(2, 2, 4)) // 3 is left behind
+	for i := range uint64(1000) {
+		h.Apply(fork(100, 1, 10+2*i), exit(100, 10+2*i, 11+2*i))
+	}
+	p, ok := h.Process(2, 2, 2)
+	if !ok || p.Exited != 4 {
+		t.Fatalf("the parent of a process that is alive is %+v, %v", p, ok)
+	}
+	h.Forget(1 << 62)
+	if _, ok := h.Process(2, 2, 2); !ok {
+		t.Error("it is forgotten when all others are")
+	}
+	if _, ok := h.Process(100, 0, 1<<62); ok {
+		t.Error("others are not forgotten")
+	}
+	h.Apply(exit(3, 3, 1<<61))
+	h.Forget(1 << 62)
+	h.Forget(1 << 62)
+	if _, ok := h.Process(2, 2, 2); ok {
+		t.Error("it is not forgotten when its child is")
+	}
+}
+
+// TestLeftBehindByAll: even where all that ended made somebody who is remembered there is a place for what is new.
+func TestLeftBehindByAll(t *testing.T) {
+	h := small(20)
+	for i := range uint32(1000) { // each made by the one before, which ends
+		h.Apply(Event{Kind: Forked, At: uint64(10 * i), Process: Process{ID: ID{i + 2, uint64(10 * i)}, Parent: ID{i + 1, uint64(10*i) - 10}}})
+		if i > 0 {
+			h.Apply(exit(i+1, uint64(10*i)-10, uint64(10*i+1)))
+		}
+	}
+	if p, ok := h.Process(1001, 0, 1<<62); !ok || p.Exited != 0 {
+		t.Errorf("the last is %+v, %v", p, ok)
+	}
+}
+
+func TestForget(t *testing.T) {
+	h := small(10)
+	h.Apply(opened(1, 10), opened(2, 20), closed(1, 30), closed(2, 40), opened(3, 50))
+	latest := func(by uint64) uint64 {
+		c, _ := h.Latest(here, there, 1, by)
+		return c.Cookie
+	}
+	if got, want := []uint64{latest(9), latest(10), latest(25), latest(60)}, []uint64{0, 1, 2, 3}; !slices.Equal(got, want) {
+		t.Errorf("the latest connections are %v, not %v", got, want)
+	}
+	h.Forget(40)
+	if got, want := []uint64{latest(15), latest(25), latest(60)}, []uint64{0, 2, 3}; !slices.Equal(got, want) {
+		t.Errorf("once those closed before 40 are forgotten, the latest are %v, not %v", got, want)
+	}
+	if got := h.Losses(31, 100); got != nil {
+		t.Errorf("after the last forgotten is lost: %+v", got)
+	}
+	if d := gocmp.Diff([]Loss{{Forgotten, 0, 30}}, h.Losses(30, 100)); d != "" {
+		t.Errorf("losses (-want +got):\n%s", d)
+	}
+}
+
+func TestLosses(t *testing.T) {
+	h, err := New(Smallest, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Lost(2e9, 3e9)
+	h.Lost(3e9, 4e9)
+	h.Lost(6e9, 7e9)
+	for _, c := range []struct {
+		from, to uint64
+		want     []Loss
+	}{
+		{0, 50, []Loss{{Start, 0, 100}}},
+		{100, 1e9, nil},
+		{100, 2e9, []Loss{{Ring, 2e9, 4e9}}},
+		{45e8, 5e9, nil},
+		{4e9, 6e9, []Loss{{Ring, 2e9, 4e9}, {Ring, 6e9, 7e9}}},
+		{8e9, 9e9, nil},
+	} {
+		if d := gocmp.Diff(c.want, h.Losses(c.from, c.to)); d != "" {
+			t.Errorf("losses of %d to %d (-want +got):\n%s", c.from, c.to, d)
+		}
+	}
+	for i := range uint64(1000) {
+		h.Lost(i*10e9, i*10e9+200)
+	}
+	if n := len(h.Losses(100, 1<<62)); n != maxLosses {
+		t.Errorf("%d losses are kept", n)
+	}
+	for i := range uint64(1000) {
+		if h.Losses(i*10e9+100, i*10e9+100) == nil {
+			t.Errorf("loss %d is no more", i)
+		}
+	}
+}
+
+// TestFull: what is open does not leave, and what has no place is a loss.
+func TestFull(t *testing.T) {
+	h := small(3)
+	for i := range uint64(5) {
+		h.Apply(opened(i+1, 1e10*(i+1)), fork(uint32(i+2), 1, 1e10*(i+1)))
+	}
+	for i := range uint64(5) {
+		_, c := h.ByCookie(i + 1)
+		_, p := h.Process(uint32(i+2), 0, 1<<62)
+		if lost := h.Losses(1e10*(i+1), 1e10*(i+1)) != nil; c == lost || p == lost {
+			t.Errorf("of number %d the connection is remembered: %v, the process: %v, a loss: %v", i, c, p, lost)
+		}
+	}
+	h.Apply(closed(1, 7e10), exit(2, 1e10, 7e10), opened(9, 8e10), fork(9, 1, 8e10))
+	if _, ok := h.ByCookie(9); !ok {
+		t.Error("a place that is free again is not used for a connection")
+	}
+	if _, ok := h.Process(9, 0, 1<<62); !ok {
+		t.Error("a place that is free again is not used for a process")
+	}
+}
+
+// TestPaths: a path is kept as long as a process has it, and unknown where there is no place.
+func TestPaths(t *testing.T) {
+	h := small(1000)
+	h.paths = newPaths(2, h.seed)
+	exe := func(pid uint32) string {
+		p, _ := h.Process(pid, 0, 1<<62)
+		return string(p.Exe)
+	}
+	run := func(pid uint32, path string) {
+		e := fork(pid, 1, uint64(pid))
+		h.Apply(e)
+		e.Kind, e.Process.Exe = Executed, []byte(path)
+		h.Apply(e)
+	}
+	long := fmt.Sprintf("/%0*d", maxPath, 0)
+	run(2, "/a")
+	run(3, "/b")
+	run(4, "/c")
+	run(5, long)
+	h.Apply(fork(6, 3, 6)) // as its parent
+	if got, want := []string{exe(2), exe(3), exe(4), exe(5), exe(6)}, []string{"/a", "/b", "", "", "/b"}; !slices.Equal(got, want) {
+		t.Errorf("paths are %q, not %q", got, want)
+	}
+	run(2, long[1:]) // the longest; it was fork's second, which changes nothing
+	h.Apply(exit(3, 3, 100))
+	h.Forget(200)
+	run(7, "/c")
+	h.Apply(exit(2, 2, 300))
+	h.Forget(400)
+	run(8, "/d")
+	if got, want := []string{exe(6), exe(7), exe(8)}, []string{"/b", "", "/d"}; !slices.Equal(got, want) {
+		t.Errorf("paths are %q, not %q", got, want)
+	}
+}

@@ -71,8 +71,8 @@ man:
 # Generated files, besides golden files of tests (go test ./... -update).
 generate: program recordings
 
-# The program that the kernel runs (internal/linux/bpf), by the compiler that made what is committed.
-GENERATED   := internal/linux/bpf/files_bpfel.go internal/linux/bpf/files_bpfel.o internal/linux/bpf/files_bpfeb.go internal/linux/bpf/files_bpfeb.o
+# The programs that the kernel runs (internal/linux/bpf), by the compiler that made what is committed.
+GENERATED   := $(foreach p,files recorder,$(foreach e,el eb,internal/linux/bpf/$(p)_bpf$(e).go internal/linux/bpf/$(p)_bpf$(e).o))
 COMPILER    := clang-14 llvm-14
 
 compiler:

@@ -201,12 +201,13 @@ func (h *History) open(n uint32, at uint64, e *Connection) {
 	h.connections.flows.insert(h.flowHash(e.Local, e.Remote, e.NetNS), n)
 }
 
-func (h *History) closed(at uint64, e *Connection) {
+func (h *History) closed(at uint64, id ID, e *Connection) {
 	n := h.findCookie(e.Cookie)
 	if n == 0 || h.connections.all[n].closed != 0 {
 		return // from before, or there was no place for it
 	}
 	s := &h.connections.all[n]
+	h.hold(n, id)
 	h.close(n, at)
 	if s.opened != 0 {
 		s.pending, s.received = e.Sent, e.Received

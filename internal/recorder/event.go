@@ -25,7 +25,7 @@ const (
 	Established
 	// Touched: Cookie, and the Process's ID that has used the connection or ended it.
 	Touched
-	// Closed: Cookie, and octets.
+	// Closed: Cookie, octets, and the Process's ID that did it; none where the other end did.
 	Closed
 	// ProcessMet and ConnectionMet say that one is there: what Forked, or Established and Touched, would have said.
 	// They are of a sweep; see [History.Sweep].

@@ -76,7 +76,7 @@ func (h *History) apply(e *Event) {
 	case Established:
 		h.established(e.At, &e.Connection)
 	case Closed:
-		h.closed(e.At, &e.Connection)
+		h.closed(e.At, e.Process.ID, &e.Connection)
 	case ProcessMet:
 		h.metProcess(e.At, &e.Process)
 	case ConnectionMet:

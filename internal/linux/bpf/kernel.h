@@ -13,10 +13,31 @@ typedef long long __s64;
 #define SEC(name) __attribute__((section(name), used))
 #define __inline static __attribute__((always_inline)) inline
 
+// Maps are described to the loader by the types of fields.
+#define __uint(name, value) int(*name)[value]
+#define BPF_MAP_TYPE_RINGBUF 27
+#define BPF_RB_NO_WAKEUP 1
+#define BPF_RB_FORCE_WAKEUP 2
+#define BPF_RB_AVAIL_DATA 0
+
+struct task_struct;
+struct sock;
+struct tcp_sock;
+struct file;
+struct socket;
+
 // Helper functions, by their numbers in linux/bpf.h.
 static long (*const bpf_get_current_task)(void) = (void *)35;
+static __u64 (*const bpf_get_socket_cookie)(void *sk) = (void *)46;
 static long (*const bpf_probe_read_kernel)(void *to, __u32 size, const void *from) = (void *)113;
+static long (*const bpf_probe_read_kernel_str)(void *to, __u32 size, const void *from) = (void *)115;
+static __u64 (*const bpf_ktime_get_boot_ns)(void) = (void *)125;
 static long (*const bpf_seq_write)(void *seq, const void *data, __u32 size) = (void *)127;
+static long (*const bpf_ringbuf_output)(void *ring, void *data, __u64 size, __u64 flags) = (void *)130;
+static __u64 (*const bpf_ringbuf_query)(void *ring, __u64 what) = (void *)134;
+static struct tcp_sock *(*const bpf_skc_to_tcp_sock)(void *sk) = (void *)137;
+static struct task_struct *(*const bpf_get_current_task_btf)(void) = (void *)158;
+static struct socket *(*const bpf_sock_from_file)(struct file *file) = (void *)162;
 
 // READ reads a field through a pointer that the kernel does not vouch for; 0 where that cannot be read.
 #define READ(pointer, field)                                                                      \
@@ -29,6 +50,16 @@ static long (*const bpf_seq_write)(void *seq, const void *data, __u32 size) = (v
 
 // HAS says whether the running kernel's type has a field (BPF_FIELD_EXISTS).
 #define HAS(expression) __builtin_preserve_field_info(expression, 2)
+
+#define AF_INET 2
+#define AF_INET6 10
+#define SOCK_STREAM 1
+#define IPPROTO_TCP 6
+#define PIDTYPE_SID 3
+#define PF_KTHREAD 0x00200000 // linux/sched.h
+
+// net/tcp_states.h
+enum { TCP_ESTABLISHED = 1, TCP_SYN_SENT, TCP_SYN_RECV, TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_TIME_WAIT, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_LAST_ACK, TCP_LISTEN };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -115,8 +146,55 @@ struct socket_wq {
 	struct wait_queue_head wait;
 };
 
+struct net {
+	struct ns_common {
+		__u32 inum;
+	} ns;
+};
+
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
+typedef struct {
+	__u32 val;
+} kuid_t;
+
+struct in6_addr {
+	__u8 octets[16];
+};
+
+struct sock_common {
+	__u32 skc_daddr, skc_rcv_saddr;
+	__u16 skc_dport, skc_family;
+	volatile __u8 skc_state;
+	possible_net_t skc_net;
+	struct in6_addr skc_v6_daddr, skc_v6_rcv_saddr;
+};
+
+typedef struct {
+	int owned;
+} socket_lock_t;
+
+struct sock {
+	struct sock_common __sk_common;
+	socket_lock_t sk_lock;
+	__u16 sk_type, sk_protocol;
+	kuid_t sk_uid;
+};
+
+struct inet_sock {
+	__u16 inet_sport;
+};
+
+struct tcp_sock {
+	__u64 bytes_received, bytes_acked, bytes_sent, bytes_retrans;
+	__u32 rcv_nxt, copied_seq, snd_una, snd_nxt, write_seq;
+};
+
 struct socket {
 	struct socket_wq wq;
+	struct sock *sk;
 };
 
 struct tty_struct {
@@ -143,11 +221,36 @@ struct files_struct {
 	atomic_t count;
 };
 
+struct cred {
+	kuid_t uid, euid;
+};
+
+struct signal_struct {
+	atomic_t live;
+	struct pid *pids[4];
+};
+
 struct task_struct {
+	__u32 flags;
 	int pid, tgid;
-	struct task_struct *group_leader;
+	struct task_struct *group_leader, *real_parent;
 	struct pid *thread_pid;
 	struct files_struct *files;
+	__u64 start_boottime;
+	struct signal_struct *signal;
+	const struct cred *cred;
+	kuid_t loginuid;
+	__u32 sessionid;
+	char comm[16];
+};
+
+struct linux_binprm {
+	const char *filename;
+};
+
+struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
 };
 
 struct bpf_iter__task_file {

@@ -1,0 +1,82 @@
+package bpf
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/stopd/stopd/internal/recorder"
+)
+
+// Where what is of each kind ends, in octets, as recorder.bpf.c has it.
+const (
+	headEnd    = 24 // struct event
+	touchEnd   = 40 // struct socket_event up to sent
+	closedEnd  = 56 // up to local
+	socketEnd  = 96 // all of it
+	processEnd = 72 // struct process_event up to its path
+)
+
+var errEvent = errors.New("not an event")
+
+// DecodeEvent reads one event, in the machine's order of octets, and returns what follows it. The event has slices of b.
+func DecodeEvent(b []byte, ev *recorder.Event) (rest []byte, err error) {
+	*ev = recorder.Event{}
+	if len(b) < headEnd {
+		return nil, fmt.Errorf("read event: %w: %d octets", errEvent, len(b))
+	}
+	e := binary.NativeEndian
+	ev.Kind, ev.At = recorder.Kind(b[0]), e.Uint64(b[16:])
+	id := recorder.ID{PID: e.Uint32(b[4:]), Start: e.Uint64(b[8:])}
+	if id.PID != 0 { // else it is nobody's of ours
+		ev.Process.ID = id
+	}
+	n, process := 0, false
+	switch ev.Kind {
+	case recorder.Forked, recorder.Executed, recorder.Exited, recorder.ProcessMet:
+		n, process = processEnd+int(e.Uint16(b[2:])), true
+	case recorder.Connecting, recorder.Touched:
+		n = touchEnd
+	case recorder.Closed:
+		n = closedEnd
+	case recorder.Established, recorder.ConnectionMet:
+		n = socketEnd
+	default:
+		return nil, fmt.Errorf("read event: %w: kind %d", errEvent, b[0])
+	}
+	if len(b) < n {
+		return nil, fmt.Errorf("read event of kind %d: %w: %d octets of %d", b[0], errEvent, len(b), n)
+	}
+	if process {
+		decodeProcess(b[:n], &ev.Process)
+		return b[n:], nil
+	}
+	c := &ev.Connection
+	c.Cookie, c.UID = e.Uint64(b[24:]), e.Uint32(b[32:])
+	if n >= closedEnd {
+		c.NetNS, c.Sent, c.Received = e.Uint32(b[36:]), e.Uint64(b[40:]), e.Uint64(b[48:])
+	}
+	if n == socketEnd {
+		c.Direction = recorder.Direction(min(b[1], byte(recorder.Inbound)))
+		c.Local, c.Remote = end(b[56:], b[88:]), end(b[72:], b[90:])
+	}
+	return b[n:], nil
+}
+
+// end is an address and port, in the network's order.
+func end(address, port []byte) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom16([16]byte(address[:16])).Unmap(), binary.BigEndian.Uint16(port))
+}
+
+func decodeProcess(b []byte, p *recorder.Process) {
+	e := binary.NativeEndian
+	if pid := e.Uint32(b[24:]); pid != 0 {
+		p.Parent = recorder.ID{PID: pid, Start: e.Uint64(b[32:])}
+	}
+	p.Session = e.Uint32(b[28:])
+	p.RUID, p.EUID, p.LoginUID, p.AuditSession = e.Uint32(b[40:]), e.Uint32(b[44:]), e.Uint32(b[48:]), e.Uint32(b[52:])
+	p.Name, _, _ = bytes.Cut(b[56:processEnd], []byte{0})
+	p.Exe = b[processEnd:]
+}

@@ -1,0 +1,109 @@
+package bpf
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/stopd/stopd/internal/recorder"
+)
+
+// encodeEvent is the inverse of DecodeEvent.
+func encodeEvent(ev recorder.Event) []byte {
+	e := binary.NativeEndian
+	p, c := ev.Process, ev.Connection
+	b := e.AppendUint16([]byte{byte(ev.Kind), byte(c.Direction)}, uint16(len(p.Exe)))
+	b = e.AppendUint32(b, p.PID)
+	b = e.AppendUint64(e.AppendUint64(b, p.Start), ev.At)
+	switch ev.Kind {
+	case recorder.Forked, recorder.Executed, recorder.Exited, recorder.ProcessMet:
+		b = e.AppendUint32(e.AppendUint32(b, p.Parent.PID), p.Session)
+		b = e.AppendUint64(b, p.Parent.Start)
+		for _, n := range []uint32{p.RUID, p.EUID, p.LoginUID, p.AuditSession} {
+			b = e.AppendUint32(b, n)
+		}
+		name := [16]byte{}
+		copy(name[:], p.Name)
+		return append(append(b, name[:]...), p.Exe...)
+	}
+	b = e.AppendUint32(e.AppendUint32(e.AppendUint64(b, c.Cookie), c.UID), c.NetNS)
+	if ev.Kind == recorder.Connecting || ev.Kind == recorder.Touched {
+		return b
+	}
+	b = e.AppendUint64(e.AppendUint64(b, c.Sent), c.Received)
+	if ev.Kind == recorder.Closed {
+		return b
+	}
+	l, r := c.Local.Addr().As16(), c.Remote.Addr().As16()
+	b = append(append(b, l[:]...), r[:]...)
+	b = binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(b, c.Local.Port()), c.Remote.Port())
+	return append(b, 0, 0, 0, 0)
+}
+
+var events = []recorder.Event{
+	{Kind: recorder.Forked, At: 1, Process: recorder.Process{ID: recorder.ID{PID: 2, Start: 3}, Parent: recorder.ID{PID: 4, Start: 5}, Session: 6,
+		RUID: 7, EUID: 8, LoginUID: 9, AuditSession: 10, Name: []byte("a name of 15 oc")}},
+	{Kind: recorder.Executed, At: 1, Process: recorder.Process{ID: recorder.ID{PID: 2, Start: 3}, Name: []byte("x"), Exe: []byte("/bin/x")}},
+	{Kind: recorder.Exited, Process: recorder.Process{ID: recorder.ID{PID: 2, Start: 3}}},
+	{Kind: recorder.ProcessMet, Process: recorder.Process{ID: recorder.ID{PID: 1<<32 - 1, Start: 1<<64 - 1}}},
+	{Kind: recorder.Connecting, At: 1, Process: recorder.Process{ID: recorder.ID{PID: 2, Start: 3}}, Connection: recorder.Connection{Cookie: 4, UID: 5}},
+	{Kind: recorder.Touched, At: 1, Connection: recorder.Connection{Cookie: 4, UID: 5}},
+	{Kind: recorder.Closed, At: 1, Connection: recorder.Connection{Cookie: 4, UID: 5, NetNS: 6, Sent: 7, Received: 8}},
+	{Kind: recorder.Established, At: 1, Connection: recorder.Connection{Cookie: 4, UID: 5, NetNS: 6, Direction: recorder.Inbound,
+		Local: netip.MustParseAddrPort("192.0.2.1:22"), Remote: netip.MustParseAddrPort("198.51.100.2:1025")}},
+	{Kind: recorder.ConnectionMet, At: 1, Process: recorder.Process{ID: recorder.ID{PID: 2, Start: 3}}, Connection: recorder.Connection{Cookie: 4,
+		Direction: recorder.Outbound, Sent: 1 << 63, Local: netip.MustParseAddrPort("[2001:db8::1]:1"), Remote: netip.MustParseAddrPort("[2001:db8::2]:65535")}},
+}
+
+var sameEvent = cmp.Options{cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.AddrPort{})}
+
+func TestDecodeEvent(t *testing.T) {
+	for _, want := range events {
+		b := encodeEvent(want)
+		var got recorder.Event
+		rest, err := DecodeEvent(append(b, "rest"...), &got)
+		if err != nil || string(rest) != "rest" {
+			t.Errorf("kind %d: %v, %q is left", want.Kind, err, rest)
+		}
+		if d := cmp.Diff(want, got, sameEvent); d != "" {
+			t.Errorf("kind %d (-want +got):\n%s", want.Kind, d)
+		}
+		for n := range b {
+			if _, err := DecodeEvent(b[:n], &got); !errors.Is(err, errEvent) {
+				t.Errorf("kind %d: %d octets of %d are an event: %v", want.Kind, n, len(b), err)
+			}
+		}
+	}
+	for _, kind := range []byte{0, byte(recorder.ConnectionMet) + 1, 255} {
+		var got recorder.Event
+		if _, err := DecodeEvent(append([]byte{kind}, make([]byte, 500)...), &got); !errors.Is(err, errEvent) {
+			t.Errorf("kind %d is an event: %+v, %v", kind, got, err)
+		}
+	}
+}
+
+func FuzzDecodeEvent(f *testing.F) {
+	for _, ev := range events {
+		f.Add(encodeEvent(ev))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var ev, again recorder.Event
+		rest, err := DecodeEvent(b, &ev)
+		if err != nil {
+			return
+		}
+		if len(rest) >= len(b) {
+			t.Fatal("an event takes nothing")
+		}
+		if _, err := DecodeEvent(encodeEvent(ev), &again); err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(ev, again, sameEvent); d != "" {
+			t.Errorf("read again (-want +got):\n%s", d)
+		}
+	})
+}

@@ -1,0 +1,346 @@
+//go:build ignore
+
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+// Writes an event of each TCP connection and process that comes, changes or goes, and lists those that are there.
+// Nothing is kept here: what belongs together is found by the cookie of a socket, and the number and start of a process.
+#include "kernel.h"
+
+char LICENSE[] SEC("license") = "GPL";
+
+// Kinds of events; see Kind in internal/recorder, which has the same order.
+enum { FORKED = 1, EXECUTED, EXITED, CONNECTING, ESTABLISHED, TOUCHED, CLOSED, PROCESS_MET, CONNECTION_MET };
+
+// Directions, likewise.
+enum { UNKNOWN, OUTBOUND, INBOUND };
+
+// What all events begin with; see DecodeEvent in decode_event.go, which reads them.
+struct event {
+	__u8 kind, direction;
+	__u16 length; // of the path at the end of a process's event
+	__u32 pid;    // as the daemon's PID namespace counts; 0 is a process that it does not have, or none
+	__u64 start;  // of the process
+	__u64 at;
+};
+
+// A socket's event ends where its kind needs no more: TOUCHED and CONNECTING at sent, CLOSED at local.
+struct socket_event {
+	struct event e;
+	__u64 cookie;
+	__u32 uid, netns;
+	__u64 sent, received;
+	__u8 local[16], remote[16]; // IPv4 mapped
+	__u16 local_port, remote_port;
+	__u32 pad;
+};
+
+#define MAX_PATH 256
+
+struct process_event {
+	struct event e;
+	__u32 parent, session;
+	__u64 parent_start;
+	__u32 ruid, euid, loginuid, audit_session;
+	char name[16];
+	char path[MAX_PATH];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 8 << 20);
+} events SEC(".maps");
+
+__u64 lost; // events for which the ring had no room
+
+// The daemon's PID namespace, as the iterator of processes found it.
+static __u64 namespace;
+static __u32 level;
+
+// Waking the reader for each event would cost more than all the rest; it looks by itself from time to time.
+#define WAKE_AT (64 << 10)
+
+__inline void emit(void *data, __u64 size)
+{
+	__u64 flags = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > WAKE_AT ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+	if (bpf_ringbuf_output(&events, data, size, flags))
+		__sync_fetch_and_add(&lost, 1);
+}
+
+// number is a pid as the daemon's PID namespace counts, 0 where it does not.
+__inline __u32 number(struct pid *pid)
+{
+	struct upid upid = {};
+	if (!pid || READ(pid, level) < level)
+		return 0;
+	bpf_probe_read_kernel(&upid, sizeof(upid), (void *)__builtin_preserve_access_index(&pid->numbers) + level * sizeof(struct upid));
+	return (__u64)upid.ns == namespace ? upid.nr : 0;
+}
+
+__inline __u32 number_of(struct task_struct *leader)
+{
+	return level ? number(leader->thread_pid) : leader->tgid;
+}
+
+__inline void who(struct event *e, struct task_struct *task)
+{
+	struct task_struct *leader = task->group_leader;
+	e->pid = number_of(leader);
+	e->start = leader->start_boottime;
+}
+
+__inline int is_tcp(struct sock *sk)
+{
+	return sk->sk_protocol == IPPROTO_TCP && sk->sk_type == SOCK_STREAM &&
+	       (sk->__sk_common.skc_family == AF_INET || sk->__sk_common.skc_family == AF_INET6);
+}
+
+__inline void about(struct socket_event *e, struct sock *sk, int kind)
+{
+	__builtin_memset(e, 0, sizeof(*e));
+	e->e.kind = kind;
+	e->e.at = bpf_ktime_get_boot_ns();
+	e->cookie = bpf_get_socket_cookie(sk);
+	e->uid = sk->sk_uid.val;
+}
+
+__inline void ends(struct socket_event *e, struct sock *sk, struct tcp_sock *tcp)
+{
+	struct inet_sock *inet = (void *)tcp;
+	e->netns = sk->__sk_common.skc_net.net->ns.inum;
+	e->local_port = inet->inet_sport; // skc_num is 0 when it is closed
+	e->remote_port = sk->__sk_common.skc_dport;
+	if (sk->__sk_common.skc_family == AF_INET6 && HAS(((struct sock_common *)0)->skc_v6_daddr)) {
+		bpf_probe_read_kernel(e->local, 16, __builtin_preserve_access_index(&sk->__sk_common.skc_v6_rcv_saddr));
+		bpf_probe_read_kernel(e->remote, 16, __builtin_preserve_access_index(&sk->__sk_common.skc_v6_daddr));
+		return;
+	}
+	*(__u16 *)(e->local + 10) = *(__u16 *)(e->remote + 10) = 0xffff;
+	*(__u32 *)(e->local + 12) = sk->__sk_common.skc_rcv_saddr;
+	*(__u32 *)(e->remote + 12) = sk->__sk_common.skc_daddr;
+}
+
+#define UPTO(field) __builtin_offsetof(struct socket_event, field)
+
+// Whoever has locked a socket has it (lock_sock in net/core/sock.c); what packets do to it they do where nobody has. The
+// kernel's own threads close what others left.
+__inline int has(struct sock *sk, struct task_struct *task)
+{
+	return sk->sk_lock.owned && !(task->flags & PF_KTHREAD);
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int state(__u64 *ctx)
+{
+	struct sock *sk = (void *)ctx[0];
+	int from = ctx[1], to = ctx[2];
+	struct task_struct *task;
+	struct socket_event e;
+	struct tcp_sock *tcp;
+
+	if (!is_tcp(sk))
+		return 0;
+	switch (to) {
+	case TCP_SYN_SENT:
+		task = bpf_get_current_task_btf();
+		if (task->flags & PF_KTHREAD)
+			return 0;
+		about(&e, sk, CONNECTING);
+		who(&e.e, task);
+		emit(&e, UPTO(sent));
+		return 0;
+	case TCP_ESTABLISHED:
+		tcp = bpf_skc_to_tcp_sock(sk);
+		if (!tcp)
+			return 0;
+		about(&e, sk, ESTABLISHED);
+		e.e.direction = from == TCP_SYN_SENT ? OUTBOUND : INBOUND;
+		ends(&e, sk, tcp);
+		emit(&e, sizeof(e));
+		return 0;
+	case TCP_FIN_WAIT1:
+	case TCP_LAST_ACK:
+		task = bpf_get_current_task_btf();
+		if (!has(sk, task))
+			return 0;
+		about(&e, sk, TOUCHED);
+		who(&e.e, task);
+		emit(&e, UPTO(sent));
+		return 0;
+	case TCP_CLOSE:
+		tcp = bpf_skc_to_tcp_sock(sk);
+		if (from == TCP_LISTEN || !tcp)
+			return 0;
+		task = bpf_get_current_task_btf();
+		about(&e, sk, CLOSED);
+		if (has(sk, task))
+			who(&e.e, task);
+		e.sent = tcp->bytes_acked;
+		e.received = tcp->bytes_received;
+		emit(&e, UPTO(local));
+	}
+	return 0;
+}
+
+__inline int touched(struct sock *sk)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct socket_event e;
+	if (task->flags & PF_KTHREAD)
+		return 0;
+	about(&e, sk, TOUCHED);
+	who(&e.e, task);
+	emit(&e, UPTO(sent));
+	return 0;
+}
+
+// The first octets that a process sends or takes tell who has a connection that was accepted. That they are the first is
+// told by the counters: a SYN or a FIN counts as one.
+SEC("tp_btf/sock_send_length")
+int sent(__u64 *ctx)
+{
+	struct sock *sk = (void *)ctx[0];
+	int n = ctx[1];
+	struct tcp_sock *tcp;
+	if (n <= 0 || !is_tcp(sk) || !(tcp = bpf_skc_to_tcp_sock(sk)))
+		return 0;
+	__u64 all = tcp->bytes_acked + (__u32)(tcp->write_seq - tcp->snd_una);
+	return all <= (__u64)n + 1 ? touched(sk) : 0;
+}
+
+SEC("tp_btf/sock_recv_length")
+int received(__u64 *ctx)
+{
+	struct sock *sk = (void *)ctx[0];
+	int n = ctx[1];
+	struct tcp_sock *tcp;
+	if (n < 0 || !is_tcp(sk) || !(tcp = bpf_skc_to_tcp_sock(sk)))
+		return 0;
+	__u64 all = tcp->bytes_received - (__u32)(tcp->rcv_nxt - tcp->copied_seq);
+	return all <= (__u64)n + 1 ? touched(sk) : 0;
+}
+
+// describe fills in what a process is; 0 where the daemon's PID namespace does not have it.
+__inline int describe(struct process_event *e, struct task_struct *task, struct task_struct *parent, int kind)
+{
+	__builtin_memset(e, 0, sizeof(*e));
+	e->e.kind = kind;
+	who(&e->e, task);
+	if (!e->e.pid)
+		return 0;
+	e->e.at = bpf_ktime_get_boot_ns();
+	parent = parent->group_leader;
+	e->parent = number_of(parent);
+	e->parent_start = parent->start_boottime;
+	struct signal_struct *signal = task->signal;
+	e->session = number(signal->pids[PIDTYPE_SID]);
+	const struct cred *cred = task->cred;
+	e->ruid = cred->uid.val;
+	e->euid = cred->euid.val;
+	e->loginuid = e->audit_session = -1;
+	if (HAS(task->loginuid)) {
+		e->loginuid = task->loginuid.val;
+		e->audit_session = task->sessionid;
+	}
+	bpf_probe_read_kernel(e->name, sizeof(e->name), __builtin_preserve_access_index(&task->group_leader->comm));
+	return 1;
+}
+
+#define WITHOUT_PATH __builtin_offsetof(struct process_event, path)
+
+SEC("tp_btf/sched_process_fork")
+int forked(__u64 *ctx)
+{
+	struct task_struct *parent = (void *)ctx[0], *child = (void *)ctx[1];
+	struct process_event e;
+	if (child->pid == child->tgid && describe(&e, child, parent, FORKED))
+		emit(&e, WITHOUT_PATH);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exec")
+int executed(__u64 *ctx)
+{
+	struct task_struct *task = (void *)ctx[0];
+	struct linux_binprm *program = (void *)ctx[2];
+	struct process_event e;
+	if (!describe(&e, task, task->real_parent, EXECUTED))
+		return 0;
+	long n = bpf_probe_read_kernel_str(e.path, MAX_PATH, program->filename);
+	if (n < 0 || n >= MAX_PATH) // a path that is cut is another
+		n = 0;
+	e.e.length = n ? n - 1 : 0;
+	emit(&e, WITHOUT_PATH + n);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int exited(__u64 *ctx)
+{
+	struct task_struct *task = (void *)ctx[0];
+	struct signal_struct *signal = task->signal;
+	struct process_event e;
+	// Of several threads that end at once each may be the last: one too many says the same.
+	if (signal->live.counter == 0 && describe(&e, task, task->real_parent, EXITED))
+		emit(&e, WITHOUT_PATH);
+	return 0;
+}
+
+// processes lists those of the reader's PID namespace, and finds that.
+SEC("iter/task")
+int processes(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct process_event e;
+	if (ctx->meta->seq_num == 0) {
+		struct task_struct *me = bpf_get_current_task_btf();
+		struct pid *pid = me->thread_pid;
+		struct upid upid = {};
+		level = pid->level;
+		bpf_probe_read_kernel(&upid, sizeof(upid), (void *)__builtin_preserve_access_index(&pid->numbers) + level * sizeof(struct upid));
+		namespace = (__u64)upid.ns;
+	}
+	if (!task || task->pid != task->tgid || !describe(&e, task, task->real_parent, PROCESS_MET))
+		return 0;
+	if (task->signal->live.counter == 0)
+		return 0;
+	bpf_seq_write(ctx->meta->seq, &e, WITHOUT_PATH);
+	return 0;
+}
+
+// direction is told by the counters: the SYN of whoever opened a connection was acknowledged, and is no octet that was sent. The rule
+// is that of decode_diag.go; here without those that have sent a FIN.
+__inline __u8 direction(struct tcp_sock *tcp, __u8 state)
+{
+	if (state != TCP_ESTABLISHED && state != TCP_CLOSE_WAIT)
+		return UNKNOWN;
+	__u64 more = tcp->bytes_acked + (__u32)(tcp->snd_nxt - tcp->snd_una) - (tcp->bytes_sent - tcp->bytes_retrans);
+	return more == 1 ? OUTBOUND : more == 0 ? INBOUND : UNKNOWN;
+}
+
+// connections lists those that a process has a descriptor of, once for each.
+SEC("iter/task_file")
+int connections(struct bpf_iter__task_file *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+	struct socket_event e;
+	if (!task || !file)
+		return 0;
+	struct socket *socket = bpf_sock_from_file(file);
+	if (!socket)
+		return 0;
+	struct sock *sk = socket->sk;
+	if (!sk || !is_tcp(sk))
+		return 0;
+	__u8 state = sk->__sk_common.skc_state;
+	if (state == TCP_LISTEN || state == TCP_CLOSE || state == TCP_SYN_SENT)
+		return 0;
+	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
+	if (!tcp)
+		return 0;
+	about(&e, sk, CONNECTION_MET);
+	e.e.direction = direction(tcp, state);
+	who(&e.e, task);
+	ends(&e, sk, tcp);
+	bpf_seq_write(ctx->meta->seq, &e, sizeof(e));
+	return 0;
+}

@@ -1,0 +1,194 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
+
+	"github.com/stopd/stopd/internal/recorder"
+)
+
+// Events reads what happens to connections and processes.
+type Events struct {
+	collection *ebpf.Collection
+	reader     *ringbuf.Reader
+	links      []link.Link
+	untold     error // why accepted connections have no holder before they end; nil where they have
+	record     ringbuf.Record
+}
+
+// attached are the programs that the kernel runs by itself.
+var attached = []string{recorderProgState, recorderProgForked, recorderProgExecuted, recorderProgExited}
+
+// touching are those of them that tell who has a connection that was accepted. Linux has them since 6.3.
+var touching = []string{recorderProgSent, recorderProgReceived}
+
+// OpenEvents has the kernel write events from now on. Whether it does is found by trying alone.
+func OpenEvents() (*Events, error) {
+	c, untold, err := loadEvents()
+	if err != nil {
+		return nil, err
+	}
+	e := &Events{collection: c, untold: untold}
+	if err := e.begin(); err != nil {
+		e.Close()
+		return nil, err
+	}
+	return e, nil
+}
+
+// loadEvents loads the programs, where it has to be without those that touch.
+func loadEvents() (c *ebpf.Collection, untold, err error) {
+	spec, err := loadRecorder()
+	if err != nil {
+		return nil, nil, fmt.Errorf("read programs: %w", err)
+	}
+	if c, err = ebpf.NewCollection(spec.Copy()); err == nil {
+		return c, nil, nil
+	}
+	untold = err
+	for _, name := range touching {
+		delete(spec.Programs, name)
+	}
+	c, err = ebpf.NewCollection(spec)
+	if errors.Is(err, unix.EPERM) {
+		return nil, nil, fmt.Errorf("load programs: %w: it takes CAP_BPF and CAP_PERFMON", unix.EPERM)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("load programs: %w", err)
+	}
+	return c, untold, nil
+}
+
+func (e *Events) begin() (err error) {
+	if e.reader, err = ringbuf.NewReader(e.collection.Maps[recorderMapEvents]); err != nil {
+		return fmt.Errorf("read events: %w", err)
+	}
+	// The first record of a list of processes finds the PID namespace that the others count in.
+	if err := e.list(recorderProgProcesses, func([]byte) ([]byte, error) { return nil, io.EOF }); err != nil {
+		return err
+	}
+	for _, name := range append(attached, touching...) {
+		p := e.collection.Programs[name]
+		if p == nil {
+			continue
+		}
+		l, err := link.AttachTracing(link.TracingOptions{Program: p, AttachType: ebpf.AttachTraceRawTp})
+		if err != nil {
+			return fmt.Errorf("attach program %s: %w", name, err)
+		}
+		e.links = append(e.links, l)
+	}
+	return nil
+}
+
+// Untold says why the kernel does not tell who has a connection that was accepted before it is ended; nil where it tells.
+func (e *Events) Untold() error { return e.untold }
+
+// Close ends it.
+func (e *Events) Close() {
+	for _, l := range e.links {
+		l.Close()
+	}
+	if e.reader != nil {
+		e.reader.Close()
+	}
+	e.collection.Close()
+}
+
+// Read calls each with what happens, until a time, or until Flush is called, or [os.ErrClosed] once Close was called. What was
+// written before is read then. The event is valid until each returns.
+func (e *Events) Read(until time.Time, each func(*recorder.Event)) error {
+	e.reader.SetDeadline(until)
+	var ev recorder.Event
+	for {
+		err := e.reader.ReadInto(&e.record)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, ringbuf.ErrFlushed):
+			return nil
+		case err != nil:
+			return fmt.Errorf("read events: %w", err)
+		}
+		if _, err := DecodeEvent(e.record.RawSample, &ev); err != nil {
+			return err
+		}
+		each(&ev)
+	}
+}
+
+// Flush ends a Read that goes on. It may be called from another goroutine.
+func (e *Events) Flush() error { return e.reader.Flush() }
+
+// Lost is how many events there was no room for so far.
+func (e *Events) Lost() (n uint64, err error) {
+	if err = e.collection.Variables[recorderVarLost].Get(&n); err != nil {
+		return 0, fmt.Errorf("read count of lost events: %w", err)
+	}
+	return n, nil
+}
+
+// Met calls each with the processes of the daemon's PID namespace, and with the connections that a process has a descriptor of, once for
+// each descriptor.
+func (e *Events) Met(each func(*recorder.Event)) error {
+	var ev recorder.Event
+	for _, name := range []string{recorderProgProcesses, recorderProgConnections} {
+		err := e.list(name, func(b []byte) (rest []byte, err error) {
+			for len(b) >= headEnd {
+				if rest, err = DecodeEvent(b, &ev); err != nil {
+					break // the rest of it comes later
+				}
+				each(&ev)
+				b = rest
+			}
+			return b, nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// list calls some with what an iterator has written so far and some has not taken, until it ends or some returns an error; [io.EOF] is none.
+func (e *Events) list(program string, some func([]byte) ([]byte, error)) error {
+	l, err := link.AttachIter(link.IterOptions{Program: e.collection.Programs[program]})
+	if err != nil {
+		return fmt.Errorf("link iterator %s: %w", program, err)
+	}
+	defer l.Close()
+	r, err := l.Open()
+	if err != nil {
+		return fmt.Errorf("open iterator %s: %w", program, err)
+	}
+	defer r.Close()
+	buf := make([]byte, 64<<10)
+	left := 0
+	for {
+		n, err := r.Read(buf[left:])
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) { // it has walked very many and found none
+			continue
+		}
+		if err != nil && err != io.EOF || n == 0 {
+			break
+		}
+		rest, err := some(buf[:left+n])
+		if err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+		left = copy(buf, rest)
+	}
+	if left != 0 {
+		return fmt.Errorf("list by %s: %w: %d octets are left", program, errEvent, left)
+	}
+	return nil
+}

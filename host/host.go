@@ -51,7 +51,7 @@ type Host interface {
 	Facts(ctx context.Context) (Facts, []Gap)
 
 	// Find returns the socket of a flow, at a cost that does not grow with the number of sockets. Both
-	// ends are compared; a listener is never an answer. An unspecified local address means any address of
+	// ends are compared; a listener is never an answer. A connection that is closed is, where the host remembers it and who held it. An unspecified local address means any address of
 	// this host. Where the host translates addresses, they are as others see them, and the socket has its own.
 	// The error is ErrNotFound where no such socket exists, a [HiddenError] where that cannot be told, and a
 	// [ForwardedError] where it is another machine's.
@@ -85,6 +85,9 @@ type Snapshot interface {
 	// have ended.
 	Accepted(ctx context.Context, ids []ID) ([]Login, error)
 
+	// Remembered returns what is remembered of a process, living or ended. The error is ErrNotFound where nothing is.
+	Remembered(ctx context.Context, id ID) (Remembered, error)
+
 	// Gaps returns what could not be read so far, beside the errors that the other methods returned.
 	Gaps() []Gap
 
@@ -108,6 +111,18 @@ type Flow struct {
 	Protocol Kind // TCP, UDP or Raw
 	Local    netip.AddrPort
 	Remote   netip.AddrPort
+}
+
+// Remembered is what a host has seen happen to a process.
+type Remembered struct {
+	// Process is the process as it was when it ended, or when it last became another program.
+	Process Process `json:"process"`
+	// Parent made the process, whoever has adopted it since. It is zero where that is not known.
+	Parent ID `json:"parent,omitzero"`
+	// Held are TCP connections that the process is known to have held, open or closed.
+	Held []Socket `json:"held,omitzero"`
+	// Gaps are what may be missing in that.
+	Gaps []Gap `json:"gaps,omitzero"`
 }
 
 // A Holder is a process that holds an object open.

@@ -125,6 +125,12 @@ type Socket struct {
 	NAT NAT `json:"nat,omitzero"`
 	// Bytes is zero where the system does not count.
 	Bytes Bytes `json:"bytes,omitzero"`
+	// Opened and Closed are zero where they are not remembered, and Closed while the connection is open.
+	Opened time.Time `json:"opened,omitzero"`
+	Closed time.Time `json:"closed,omitzero"`
+	// Recalled says that nobody holds the socket any more: what is known of it is remembered. Its Object is then one that
+	// [Snapshot.Holders] knows, and no process has a descriptor of it.
+	Recalled bool `json:"recalled,omitzero"`
 }
 
 // Bytes are the octets of a TCP connection, as one end counts them. Systems may count a SYN and a FIN as one each.

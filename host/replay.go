@@ -18,6 +18,8 @@ type Recording struct {
 	// Accepted is what [Snapshot.Accepted] returned of those who may have let somebody in.
 	Accepted []Login `json:"accepted,omitzero"`
 	Gaps     []Gap   `json:"gaps,omitzero"`
+	// Remembered is what [Snapshot.Remembered] returned of the processes, and of those that made them.
+	Remembered []Remembered `json:"remembered,omitzero"`
 }
 
 // ParseRecording reads a recording. On failure it is zero.
@@ -71,8 +73,41 @@ func Record(ctx context.Context, h Host, s Snapshot, pids []int) (Recording, err
 	if r.Accepted, err = s.Accepted(ctx, r.doors()); err != nil {
 		gaps = append(gaps, Gap{What: "sshd's records", Why: err.Error()})
 	}
+	if err := r.recall(ctx, s); err != nil {
+		gaps = append(gaps, Gap{What: "the past", Why: err.Error()})
+	}
 	r.Gaps = append(gaps, s.Gaps()...)
 	return r, nil
+}
+
+// recall records what is remembered of the recorded processes and of those that made them, and the connections that these held.
+func (r *Recording) recall(ctx context.Context, s Snapshot) error {
+	var todo []ID
+	for _, p := range r.Processes {
+		todo = append(todo, p.ID())
+	}
+	known := map[ID]bool{}
+	for ; len(todo) > 0; todo = todo[1:] {
+		if known[todo[0]] {
+			continue
+		}
+		known[todo[0]] = true
+		m, err := s.Remembered(ctx, todo[0])
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		r.Remembered = append(r.Remembered, m)
+		todo = append(todo, m.Parent)
+		for _, h := range m.Held {
+			if h.Recalled && !slices.ContainsFunc(r.Sockets, func(o Socket) bool { return o.Object == h.Object }) {
+				r.Sockets = append(r.Sockets, h)
+			}
+		}
+	}
+	return nil
 }
 
 // doors returns the processes that may have let somebody in: those of the logins, and root's with an inbound
@@ -101,14 +136,23 @@ func (r *Replay) Facts(context.Context) (Facts, []Gap) { return r.Recording.Fact
 
 // Find searches the recorded sockets.
 func (r *Replay) Find(_ context.Context, f Flow) (Socket, error) {
+	var found Socket
 	for _, s := range r.Sockets {
 		o := s.Outside()
 		if s.Protocol == f.Protocol && s.State != "LISTEN" && o.Remote == f.Remote && o.Local.Port() == f.Local.Port() &&
 			(o.Local.Addr() == f.Local.Addr() || f.Local.Addr().IsUnspecified()) {
-			return s, nil
+			if !s.Recalled {
+				return s, nil
+			}
+			if s.Opened.After(found.Opened) {
+				found = s // the latest of those that are closed
+			}
 		}
 	}
-	return Socket{}, ErrNotFound
+	if !found.Recalled {
+		return Socket{}, ErrNotFound
+	}
+	return found, nil
 }
 
 // Snapshot returns the recording itself.
@@ -150,7 +194,21 @@ func (s replaySnapshot) Holders(_ context.Context, o Object) ([]Holder, error) {
 			hs = append(hs, h)
 		}
 	}
+	for _, m := range s.r.Recording.Remembered {
+		if slices.ContainsFunc(m.Held, func(h Socket) bool { return h.Recalled && h.Object == o }) {
+			hs = append(hs, Holder{ID: m.Process.ID(), FDs: []int{}, Mode: ReadWrite})
+		}
+	}
 	return hs, nil
+}
+
+func (s replaySnapshot) Remembered(_ context.Context, id ID) (Remembered, error) {
+	for _, m := range s.r.Recording.Remembered {
+		if m.Process.ID() == id {
+			return m, nil
+		}
+	}
+	return Remembered{}, ErrNotFound
 }
 
 func (s replaySnapshot) Peers(_ context.Context, o Object) ([]Object, error) {

@@ -35,6 +35,7 @@ type Host struct {
 	// records is what processes logged as they let somebody in.
 	records records
 	files   atomic.Pointer[bpf.Files] // nil where descriptors are read by /proc alone
+	past    atomic.Pointer[past]      // nil where nothing is remembered
 
 	mu        sync.Mutex
 	facts     host.Facts // what does not change
@@ -77,6 +78,9 @@ func (h *Host) Close() error {
 	h.diag.close()
 	if f := h.files.Swap(nil); f != nil {
 		f.Close()
+	}
+	if p := h.past.Swap(nil); p != nil {
+		p.close()
 	}
 	h.conntrack.close()
 	h.rtnetlink.close()
@@ -194,8 +198,23 @@ func (h *Host) addresses() ([]netip.Addr, map[netip.Addr][]uint32, error) {
 }
 
 // Find looks a flow up in the host's own network namespace, and where it is not there, in the one that its
-// packets come to.
+// packets come to. What is closed there may be remembered.
 func (h *Host) Find(ctx context.Context, f host.Flow) (host.Socket, error) {
+	s, err := h.findOpen(ctx, f)
+	if errors.Is(err, host.ErrNotFound) || err == nil && s.Inode == 0 && s.Object == "" {
+		if past, e := h.recall(ctx, f); e == nil {
+			return past, nil
+		}
+	}
+	if p := h.past.Load(); p != nil && err == nil {
+		if c, ok := p.history.ByCookie(s.Cookie); ok && !c.Met {
+			s.Opened = p.time(c.Opened)
+		}
+	}
+	return s, err
+}
+
+func (h *Host) findOpen(ctx context.Context, f host.Flow) (host.Socket, error) {
 	if f.Local.Addr().IsUnspecified() {
 		return h.findAnywhere(ctx, f)
 	}

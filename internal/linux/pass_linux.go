@@ -49,10 +49,14 @@ func sameProcesses() error {
 
 // Sources says where reports come from.
 func (h *Host) Sources() []string {
+	from := []string{"netlink", "proc"}
 	if h.files.Load() != nil {
-		return []string{"netlink", "proc", "bpf"}
+		from = append(from, "bpf")
 	}
-	return []string{"netlink", "proc"}
+	if h.past.Load() != nil {
+		from = append(from, "recorder")
+	}
+	return from
 }
 
 // maxRefs is how many descriptors an index takes: a quarter of a gigabyte.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -41,6 +42,7 @@ type snapshot struct {
 	audited    map[uint32][]int    // processes of each audit session
 	holderless *holderless         // see parked
 	gaps       []host.Gap
+	past       *past // as it was when it was asked for first; see Remembered
 }
 
 type processRead struct {
@@ -148,6 +150,9 @@ func (s *snapshot) Process(ctx context.Context, pid int) (host.Process, error) {
 
 // Holders returns who holds an object, by ascending pid.
 func (s *snapshot) Holders(ctx context.Context, name host.Object) ([]host.Holder, error) {
+	if cookie, ok := strings.CutPrefix(string(name), recalled); ok {
+		return s.h.recalledHolders(ctx, cookie)
+	}
 	o, ok := parseObject(name)
 	if !ok {
 		return nil, fmt.Errorf("find holders of %q: %w", name, errSyntax)

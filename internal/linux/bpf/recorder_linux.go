@@ -92,7 +92,10 @@ func (e *Events) begin() (err error) {
 // Untold says why the kernel does not tell who has a connection that was accepted before it is ended; nil where it tells.
 func (e *Events) Untold() error { return e.untold }
 
-// Close ends it.
+// Stop ends a Read that goes on, and has all others fail. It may be called from another goroutine.
+func (e *Events) Stop() { e.reader.Close() }
+
+// Close frees what the kernel has for it. Nobody may use it meanwhile.
 func (e *Events) Close() {
 	for _, l := range e.links {
 		l.Close()
@@ -103,7 +106,7 @@ func (e *Events) Close() {
 	e.collection.Close()
 }
 
-// Read calls each with what happens, until a time, or until Flush is called, or [os.ErrClosed] once Close was called. What was
+// Read calls each with what happens, until a time, or until Flush is called; it returns an error once Stop was. What was
 // written before is read then. The event is valid until each returns.
 func (e *Events) Read(until time.Time, each func(*recorder.Event)) error {
 	e.reader.SetDeadline(until)

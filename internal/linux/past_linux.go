@@ -1,0 +1,367 @@
+package linux
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/linux/bpf"
+	"github.com/stopd/stopd/internal/recorder"
+)
+
+// A past is what is remembered of this machine, and what keeps it.
+type past struct {
+	h       *Host
+	events  *bpf.Events
+	history *recorder.History
+	keep    time.Duration
+	running sync.WaitGroup
+
+	mu      sync.Mutex
+	waiting []chan struct{} // who waits for what was written before
+	failed  error           // why nothing is remembered any more
+}
+
+const (
+	// lookAfter is after how long events are looked for whose number did not wake the reader.
+	lookAfter = 50 * time.Millisecond
+	// sweepAfter is how far apart sweeps are that find what lost events would have said.
+	sweepAfter = 10 * time.Second
+	// forgetAfter is how far apart it is looked for what is too old.
+	forgetAfter = time.Minute
+)
+
+// Remember lets the host remember connections and processes for so long from now on, in so many octets.
+func (h *Host) Remember(memory int, keep time.Duration) error {
+	if err := errors.Join(sameProcesses(), sameClock()); err != nil {
+		return err
+	}
+	if !h.uids.all { // the kernel has others
+		return errors.New("the daemon is in a user namespace, which has numbers of its own for users")
+	}
+	events, err := bpf.OpenEvents()
+	if err != nil {
+		return err
+	}
+	p := &past{h: h, events: events, keep: keep}
+	if p.history, err = recorder.New(memory, sinceBoot()); err == nil {
+		err = p.sweep()
+	}
+	if err != nil {
+		events.Close()
+		return err
+	}
+	if !h.past.CompareAndSwap(nil, p) {
+		events.Close()
+		return errors.New("the host remembers already")
+	}
+	p.running.Go(p.run)
+	return nil
+}
+
+// sameClock fails where the daemon's clock since the start of the host is another than the kernel's.
+func sameClock() error {
+	b, err := os.ReadFile("/proc/self/timens_offsets")
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // there are no time namespaces
+	}
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == "boottime" && (f[1] != "0" || f[2] != "0") {
+			return errors.New("the daemon is in a time namespace with a clock of its own")
+		}
+	}
+	return nil
+}
+
+// sinceBoot is the time as the kernel counts it for events, in nanoseconds.
+func sinceBoot() uint64 {
+	var ts unix.Timespec
+	unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) // it cannot fail
+	return uint64(ts.Nano())
+}
+
+// unset is a login uid or audit session that nobody has set.
+const unset = 1<<32 - 1
+
+// tick is the unit in which /proc has the start of a process, in nanoseconds.
+const tick = 1e9 / userHZ
+
+func (p *past) close() {
+	p.events.Stop()
+	p.running.Wait()
+	p.events.Close()
+}
+
+// run reads events until the past is closed.
+func (p *past) run() {
+	err := p.read()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.failed = err
+	for _, w := range p.waiting {
+		close(w)
+	}
+	p.waiting = nil
+}
+
+func (p *past) read() error {
+	var lost uint64
+	whole := sinceBoot() // until when nothing was lost
+	var swept, forgot time.Time
+	owed := false // a sweep
+	for {
+		p.mu.Lock()
+		waiting := p.waiting
+		p.waiting = nil
+		p.mu.Unlock()
+		until := time.Now()
+		if len(waiting) == 0 {
+			until = until.Add(lookAfter)
+		}
+		begun := sinceBoot()
+		err := p.events.Read(until, func(e *recorder.Event) { p.history.Apply(*e) })
+		if err == nil {
+			var n uint64
+			if n, err = p.events.Lost(); n != lost {
+				p.history.Lost(whole, sinceBoot())
+				lost, owed = n, true
+			} else {
+				whole = begun
+			}
+		}
+		for _, w := range waiting {
+			close(w)
+		}
+		now := time.Now()
+		if err == nil && owed && now.Sub(swept) >= sweepAfter {
+			err, swept, owed = p.sweep(), now, false
+		}
+		if err != nil {
+			return err
+		}
+		if since := sinceBoot(); now.Sub(forgot) >= forgetAfter && since > uint64(p.keep) {
+			p.history.Forget(since - uint64(p.keep))
+			forgot = now
+		}
+	}
+}
+
+// sweep compares the history with what there is. What is read then may be in the ring still, and says nothing new there.
+func (p *past) sweep() error {
+	root, err := openProcFS()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(root)
+	exe := make([]byte, unix.PathMax)
+	p.history.Sweep(sinceBoot())
+	err = p.events.Met(func(e *recorder.Event) {
+		if e.Kind == recorder.ProcessMet {
+			if n, err := unix.Readlinkat(root, strconv.Itoa(int(e.Process.PID))+"/exe", exe); err == nil {
+				e.Process.Exe = exe[:n]
+			}
+		}
+		p.history.Apply(*e)
+	})
+	if err != nil {
+		return err
+	}
+	p.history.Swept(sinceBoot())
+	return nil
+}
+
+// catchUp waits until all that has happened so far is in the history. The error is [host.ErrNotFound] where nothing is remembered.
+func (h *Host) catchUp(ctx context.Context) (*past, error) {
+	p := h.past.Load()
+	if p == nil {
+		return nil, host.ErrNotFound
+	}
+	done := make(chan struct{})
+	p.mu.Lock()
+	if p.failed != nil {
+		close(done)
+	} else {
+		p.waiting = append(p.waiting, done)
+	}
+	p.mu.Unlock()
+	p.events.Flush() // where it fails, all who wait are told
+	select {
+	case <-done:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.failed != nil {
+		return nil, fmt.Errorf("remember: %w", p.failed)
+	}
+	return p, nil
+}
+
+// recall returns what is remembered of a flow's latest connection in the host's own network namespace that somebody held.
+func (h *Host) recall(ctx context.Context, f host.Flow) (host.Socket, error) {
+	if f.Protocol != host.TCP {
+		return host.Socket{}, host.ErrNotFound
+	}
+	p, err := h.catchUp(ctx)
+	if err != nil {
+		return host.Socket{}, err
+	}
+	locals := []host.Flow{f}
+	if f.Local.Addr().IsUnspecified() {
+		addrs, _, err := h.addresses()
+		if err != nil {
+			return host.Socket{}, err
+		}
+		locals = nil
+		for _, a := range addrs {
+			f := f
+			f.Local = netip.AddrPortFrom(a, f.Local.Port())
+			locals = append(locals, f)
+		}
+	}
+	var latest recorder.Connection
+	for _, f := range locals {
+		f.Local, f.Remote = unzoned(f.Local), unzoned(f.Remote)
+		c, ok := p.history.Latest(f.Local, f.Remote, uint32(h.netns), sinceBoot())
+		if ok && len(c.Holders) > 0 && c.Opened >= latest.Opened {
+			latest = c
+		}
+	}
+	if latest.Opened == 0 {
+		return host.Socket{}, host.ErrNotFound
+	}
+	return p.socket(latest), nil
+}
+
+// recalled begins the names of connections that nobody holds any more.
+const recalled = "recalled:"
+
+func (p *past) socket(c recorder.Connection) host.Socket {
+	s := host.Socket{Protocol: host.TCP, Local: c.Local, Remote: c.Remote, State: "CLOSED", UID: c.UID, Cookie: c.Cookie, NetNS: uint64(c.NetNS),
+		Direction: host.UnknownDirection, Opened: p.time(c.Opened), Bytes: host.Bytes{Sent: c.Sent, Acknowledged: c.Sent, Received: c.Received},
+		Object: host.Object(recalled + strconv.FormatUint(c.Cookie, 10)), Recalled: true}
+	switch c.Direction {
+	case recorder.Outbound:
+		s.Direction, s.DirectionSource = host.Outbound, host.FromRecorder
+	case recorder.Inbound:
+		s.Direction, s.DirectionSource = host.Inbound, host.FromRecorder
+	}
+	if c.Closed != 0 {
+		s.Closed = p.time(c.Closed)
+	} else {
+		s.State = "" // it is on its way to be closed, or open
+	}
+	return s
+}
+
+// time is when something happened.
+func (p *past) time(at uint64) time.Time { return p.h.boot.Add(time.Duration(at)) }
+
+func idOf(id recorder.ID) host.ID {
+	if id.PID == 0 {
+		return host.ID{}
+	}
+	return host.ID{PID: int(id.PID), Start: id.Start / tick}
+}
+
+// recalledHolders returns who held a connection that nobody holds any more.
+func (h *Host) recalledHolders(ctx context.Context, cookie string) ([]host.Holder, error) {
+	n, err := strconv.ParseUint(cookie, 10, 64)
+	if err != nil {
+		return nil, fmt.Errorf("find holders of a closed connection: %w", errSyntax)
+	}
+	p, err := h.catchUp(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c, ok := p.history.ByCookie(n)
+	if !ok {
+		return nil, host.ErrNotFound
+	}
+	var hs []host.Holder
+	for _, id := range c.Holders {
+		hs = append(hs, host.Holder{ID: idOf(id), FDs: []int{}, Mode: host.ReadWrite})
+	}
+	return hs, nil
+}
+
+// maxHeld is how many connections of one process a trace is told of.
+const maxHeld = 64
+
+// Remembered returns what is remembered of a process.
+func (s *snapshot) Remembered(ctx context.Context, id host.ID) (host.Remembered, error) {
+	if s.past == nil {
+		var err error
+		if s.past, err = s.h.catchUp(ctx); err != nil {
+			return host.Remembered{}, err
+		}
+	}
+	p := s.past
+	found, ok := p.history.Process(uint32(id.PID), id.Start*tick, id.Start*tick+tick-1)
+	if !ok || id.PID == 0 || id.Start == 0 {
+		return host.Remembered{}, host.ErrNotFound
+	}
+	r := host.Remembered{Process: p.process(ctx, found), Parent: idOf(found.Parent)}
+	held, more := p.history.Held(found.ID, maxHeld)
+	for _, c := range held {
+		r.Held = append(r.Held, p.socket(c))
+	}
+	gap := func(format string, args ...any) {
+		r.Gaps = append(r.Gaps, host.Gap{PID: id.PID, What: "the past", Why: fmt.Sprintf(format, args...)})
+	}
+	if more {
+		gap("bound: it held more than %d connections", maxHeld)
+	}
+	if found.Unsure {
+		gap("its end was not noticed: it ended before %s", r.Process.Exited.Format(time.RFC3339Nano))
+	}
+	until := found.Exited
+	if until == 0 {
+		until = sinceBoot()
+	}
+	for _, l := range p.history.Losses(found.Start, until) {
+		from, to := p.time(l.From).Format(time.RFC3339), p.time(l.To).Format(time.RFC3339)
+		switch l.Kind {
+		case recorder.Start:
+			gap("it is older than what is remembered, which begins at %s", to)
+		case recorder.Ring:
+			gap("events were lost between %s and %s", from, to)
+		case recorder.Full:
+			gap("there was no room for all that happened between %s and %s", from, to)
+		case recorder.Forgotten:
+			gap("what ended before %s is not remembered any more", to)
+		}
+	}
+	return r, nil
+}
+
+// process is a process as the history has it.
+func (p *past) process(ctx context.Context, f recorder.Process) host.Process {
+	q := host.Process{PID: int(f.PID), PPID: new(int(f.Parent.PID)), StartTicks: f.Start / tick, Start: p.time(f.Start),
+		Name: string(f.Name), Exe: string(bytes.TrimSuffix(f.Exe, []byte(" (deleted)"))), RUID: new(f.RUID), EUID: new(f.EUID), Session: new(int(f.Session))}
+	q.RUser, q.EUser = p.h.UserName(ctx, f.RUID), p.h.UserName(ctx, f.EUID)
+	if f.LoginUID != unset {
+		q.LoginUID = new(f.LoginUID)
+	}
+	if f.AuditSession != unset {
+		q.AuditSession = new(f.AuditSession)
+	}
+	if f.Exited != 0 {
+		q.Exited = new(p.time(f.Exited))
+	}
+	return q
+}

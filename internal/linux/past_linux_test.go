@@ -1,0 +1,153 @@
+package linux
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sys/unix"
+
+	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/recorder"
+)
+
+// remembering is this machine, from now on remembered.
+func remembering(t *testing.T) *Host {
+	t.Helper()
+	h, err := Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.Close() })
+	if err := h.Remember(recorder.Smallest, time.Hour); err != nil {
+		if errors.Is(err, unix.EPERM) && os.Geteuid() != 0 {
+			t.Skip(err)
+		}
+		t.Fatal(err)
+	}
+	return h
+}
+
+func lookAt(t *testing.T, h host.Host) host.Snapshot {
+	t.Helper()
+	s, err := h.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// TestRemember: a closed connection is found with who held it, and an ended process with who made it; a replay answers alike.
+func TestRemember(t *testing.T) {
+	h := remembering(t)
+	me, err := lookAt(t, h).Process(t.Context(), os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := start(t, "hold", nil, nil)
+	was, err := lookAt(t, h).Process(t.Context(), child.pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	flow := host.Flow{Protocol: host.TCP, Local: c.LocalAddr().(*net.TCPAddr).AddrPort(), Remote: c.RemoteAddr().(*net.TCPAddr).AddrPort()}
+	open, err := h.Find(t.Context(), flow)
+	if err != nil || open.Recalled || open.Inode == 0 {
+		t.Fatalf("an open connection is %+v, %v", open, err)
+	}
+	io.WriteString(c, "octets")
+	c.Close()
+	io.Copy(io.Discard, a)
+	a.Close()
+	child.end()
+
+	closed, err := h.Find(t.Context(), flow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !closed.Recalled || closed.State != "CLOSED" || closed.Direction != host.Outbound || closed.DirectionSource != host.FromRecorder || closed.Cookie != open.Cookie ||
+		int(closed.UID) != os.Getuid() || !closed.Closed.After(closed.Opened) || time.Since(closed.Closed) > time.Minute {
+		t.Errorf("the closed connection is %+v", closed)
+	}
+	s := lookAt(t, h)
+	holders, err := s.Holders(t.Context(), closed.Object)
+	want := []host.Holder{{ID: me.ID(), FDs: []int{}, Mode: host.ReadWrite}}
+	if d := cmp.Diff(want, holders); d != "" || err != nil {
+		t.Errorf("holders of it: %v (-want +got):\n%s", err, d)
+	}
+	past, err := s.Remembered(t.Context(), was.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := past.Process
+	if past.Parent != me.ID() || p.Exited == nil || p.Exited.Before(p.Start) || p.ID() != was.ID() || p.Name != was.Name || p.RUID == nil || *p.RUID != *was.RUID ||
+		*p.Session != *was.Session || p.Start.Sub(was.Start).Abs() > 20*time.Millisecond {
+		t.Errorf("remembered is %+v, made by %v; it was %+v of %v", p, past.Parent, was, me.ID())
+	}
+	if _, err := s.Remembered(t.Context(), host.ID{PID: was.PID, Start: was.StartTicks + 1}); !errors.Is(err, host.ErrNotFound) {
+		t.Errorf("a process with its pid that started later: %v", err)
+	}
+	if _, err := h.Find(t.Context(), host.Flow{Protocol: host.TCP, Local: flow.Remote, Remote: flow.Local}); err != nil {
+		t.Errorf("the end that accepted: %v", err)
+	}
+
+	r, err := host.Record(t.Context(), h, s, []int{os.Getpid()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	replay := &host.Replay{Recording: r}
+	again, err := replay.Find(t.Context(), flow)
+	if d := cmp.Diff(closed, again, cmpopts.EquateComparable(closed.Local)); d != "" || err != nil {
+		t.Errorf("replayed: %v (-want +got):\n%s", err, d)
+	}
+	if hs, err := lookAt(t, replay).Holders(t.Context(), closed.Object); cmp.Diff(want, hs) != "" || err != nil {
+		t.Errorf("replayed, its holders are %+v, %v", hs, err)
+	}
+}
+
+// TestNothingRemembered: without a recorder nothing is remembered, and that is no error.
+func TestNothingRemembered(t *testing.T) {
+	h, err := Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	if _, err := lookAt(t, h).Remembered(t.Context(), host.ID{PID: os.Getpid(), Start: 1}); !errors.Is(err, host.ErrNotFound) {
+		t.Error(err)
+	}
+	if _, err := lookAt(t, h).Holders(t.Context(), recalled+"1"); !errors.Is(err, host.ErrNotFound) {
+		t.Error(err)
+	}
+}
+
+// TestForgottenAtClose: whoever asks while the host is closed is answered.
+func TestForgottenAtClose(t *testing.T) {
+	h := remembering(t)
+	p, err := h.catchUp(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.close()
+	if _, err := h.catchUp(t.Context()); err == nil {
+		t.Error("a past that is closed says nothing of it")
+	}
+}

@@ -281,6 +281,7 @@ func (x *Examiner) connection(ctx context.Context, s host.Socket) *report.Connec
 	c := &report.Connection{
 		Protocol: s.Protocol, State: s.State, Direction: s.Direction, DirectionSource: s.DirectionSource,
 		UID: s.UID, User: x.UserName(ctx, s.UID), Inode: s.Inode, Object: s.Object, Cookie: s.Cookie, NetNS: s.NetNS, Bytes: s.Bytes,
+		Opened: s.Opened, Closed: s.Closed,
 	}
 	if s.NAT != (host.NAT{}) {
 		c.NAT = &report.NAT{Original: new(s.NAT.Original), Translated: new(s.NAT.Translated)}

@@ -39,12 +39,13 @@ type Question struct {
 // Run traces a socket over a snapshot. It always returns a result: what could not be seen, or was left
 // out at a bound or at the context's deadline, is among its gaps.
 func Run(ctx context.Context, snap host.Snapshot, q Question, o Options) Result {
-	t := &tracer{ctx: ctx, snap: snap, q: q, opt: o, byPID: map[int]*node{}, byKey: map[string]*Channel{}, uses: map[use][]int{}}
+	t := &tracer{ctx: ctx, snap: snap, q: q, opt: o, byPID: map[int]*node{}, ended: map[host.ID]*node{}, past: map[host.ID]*host.Remembered{}, byKey: map[string]*Channel{}, uses: map[use][]int{}}
 	t.owners()
 	t.previous()
 	t.kept()
 	logins := t.logins()
 	t.login(logins)
+	t.recall()
 	t.users(logins)
 	t.unexplained()
 	t.gaps = append(t.gaps, snap.Gaps()...)
@@ -70,7 +71,9 @@ type tracer struct {
 	opt  Options
 
 	nodes    []*node
-	byPID    map[int]*node
+	byPID    map[int]*node     // those that are alive
+	ended    map[host.ID]*node // the others
+	past     map[host.ID]*host.Remembered
 	channels []*Channel
 	byKey    map[string]*Channel
 	found    []Previous
@@ -126,7 +129,7 @@ func (t *tracer) owners() {
 	}
 	var chain []*node
 	for _, h := range holders {
-		if n := t.byPID[h.PID]; n != nil { // an owner that is another owner's ancestor
+		if n := t.node(h.ID); n != nil { // an owner that is another owner's ancestor
 			n.owner, n.acceptor = true, false
 			continue
 		}
@@ -139,7 +142,10 @@ func (t *tracer) owners() {
 // section 4.3.2). It returns those added, the process first; none where it is not the process any more
 // that held the object.
 func (t *tracer) walk(h host.Holder, via Via, o host.Object) []*node {
-	n := t.add(h.PID, via)
+	n := t.addEnded(h.ID, via)
+	if n == nil {
+		n = t.add(h.PID, via)
+	}
 	if n == nil {
 		return nil
 	}
@@ -148,19 +154,31 @@ func (t *tracer) walk(h host.Holder, via Via, o host.Object) []*node {
 		t.gap(h.PID, "process", "it ended while the host was looked at, and its pid was used again")
 		return nil
 	}
-	if !n.holds(o) {
+	if !n.holds(o) && !(via.By == ByOwner && t.q.Socket.Recalled) {
 		t.gap(h.PID, "descriptors", "they changed while the process was looked at")
 		t.moved = t.moved || via.By == ByOwner
 	}
 	n.owner = via.By == ByOwner
 	chain := []*node{n}
-	for n.PPID != nil && !t.bound() {
-		p := t.byPID[*n.PPID]
+	for !t.bound() {
+		id, by, ok := t.parentOf(n)
+		if !ok {
+			break
+		}
+		p := t.node(id)
 		known := p != nil
 		if !known {
-			p = t.add(*n.PPID, Via{From: new(n.Index), By: ByParent})
+			p = t.addEnded(id, Via{From: new(n.Index), By: by})
 		}
 		if p == nil {
+			p = t.add(id.PID, Via{From: new(n.Index), By: by})
+		}
+		if p == nil {
+			break
+		}
+		if id.Start != 0 && p.StartTicks != 0 && id.Start != p.StartTicks {
+			t.drop(p)
+			t.gap(n.PID, "parent", fmt.Sprintf("process %d, which made it, has ended and is not remembered", id.PID))
 			break
 		}
 		if n.StartTicks != 0 && p.StartTicks > n.StartTicks {
@@ -203,13 +221,22 @@ func (t *tracer) add(pid int, via Via) *node {
 		}
 		return nil
 	}
+	return t.enter(p, via)
+}
+
+// enter enters a process into the closure.
+func (t *tracer) enter(p host.Process, via Via) *node {
 	role := Resolved
-	if via.By == ByOwner || via.By == ByParent && t.nodes[*via.From-1].Role == Primary {
+	if via.By == ByOwner || via.By != ByChannel && t.nodes[*via.From-1].Role == Primary {
 		role = Primary
 	}
 	n := &node{Process: Process{Index: len(t.nodes) + 1, Role: role, Via: via, Process: p}, entered: map[host.Object]bool{}}
 	t.nodes = append(t.nodes, n)
-	t.byPID[pid] = n
+	if p.Exited == nil {
+		t.byPID[p.PID] = n
+	} else {
+		t.ended[p.ID()] = n
+	}
 	t.descriptors += len(p.Descriptors)
 	t.bytes += size(p)
 	return n
@@ -218,7 +245,11 @@ func (t *tracer) add(pid int, via Via) *node {
 // drop takes back the last process added.
 func (t *tracer) drop(n *node) {
 	t.nodes = t.nodes[:len(t.nodes)-1]
-	delete(t.byPID, n.PID)
+	if n.Exited == nil {
+		delete(t.byPID, n.PID)
+	} else {
+		delete(t.ended, n.ID())
+	}
 	t.descriptors -= len(n.Descriptors)
 	t.bytes -= size(n.Process.Process)
 }
@@ -261,10 +292,10 @@ func (t *tracer) accepted(n *node) bool {
 		for child := t.nodes[*n.Via.From-1]; ; child = t.nodes[*child.Via.From-1] {
 			if slices.ContainsFunc(child.Descriptors, func(d host.Descriptor) bool {
 				return t.remote(d) && d.Direction == host.Inbound && d.Local.Port() == l.Local.Port()
-			}) {
+			}) || t.heldBy(child, l.Local.Port()) {
 				return true
 			}
-			if child.Via.By != ByParent {
+			if child.Via.By != ByParent && child.Via.By != ByRecordedParent {
 				break
 			}
 		}

@@ -133,8 +133,8 @@ func (t *tracer) candidate(p Previous, reason string) {
 		if f.Remote != p.Remote || f.Local != p.Local && (f.Local.IsValid() && p.Local.IsValid() || p.Remote.Port() == 0) {
 			continue
 		}
-		if p.Corroborated && !f.Corroborated {
-			// What it had of the user's word does not become the system's.
+		if p.Corroborated && (!f.Corroborated || p.Local.IsValid() && !f.Local.IsValid()) {
+			// What it had of the user's word does not become the system's, and the end that was not known is.
 			f.Local, f.PID, f.Direction, f.NetNS, f.Bytes, f.Corroborated = p.Local, p.PID, p.Direction, p.NetNS, p.Bytes, true
 		}
 		if !slices.Contains(f.Reasons, reason) {

@@ -29,6 +29,7 @@ const (
 	ReasonUtmp             = "utmp"
 	ReasonAuditSession     = "audit-session" // the login session that the system keeps a process in
 	ReasonUnknownDirection = "unknown-direction"
+	ReasonRecorded         = "recorded" // a connection that is closed, and remembered
 	// ReasonNAT is added where the host itself translates the addresses: the candidate has them as it sees them.
 	ReasonNAT = "nat"
 )

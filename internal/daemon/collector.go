@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,12 +40,33 @@ func (o *collectorPart) start(s started) (err error) {
 		if err := o.sys.accelerate(); err != nil {
 			o.log.Info("descriptors are read by /proc alone", "error", err)
 		}
+		if s.Config.Recorder.Mode == recorderAuto {
+			if err := o.remember(s.Config.Recorder); err != nil {
+				o.log.Info("what has ended is not remembered", "error", err)
+			}
+		}
 	})
+	if s.Config.Recorder.Mode == recorderRequire {
+		if err := o.remember(s.Config.Recorder); err != nil {
+			return fmt.Errorf("remember what has ended: %w", err)
+		}
+	}
 	var ctx context.Context
 	ctx, o.cancel = context.WithCancel(context.Background())
 	o.teller = &teller{account: o.sys.account, read: readBySupervisor(o.supervisor), names: &optin.Names{Resolve: resolveByTracer(o.tracer.link)}}
 	o.later.Go(func() { o.teller.names.Run(ctx) })
 	return o.reload(s)
+}
+
+// remember lets the past be remembered. Its tables have no pointers, and are made once: they must not count as memory that
+// may grow threefold before it is collected.
+func (o *collectorPart) remember(r Recorder) error {
+	if err := o.sys.remember(r.Memory, r.Keep.Duration); err != nil {
+		return err
+	}
+	const heap = 8 << 20 // of the collector without them, about
+	debug.SetGCPercent(max(1, 200*heap/(heap+r.Memory)))
+	return nil
 }
 
 func (o *collectorPart) reload(s started) error {

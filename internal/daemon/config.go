@@ -30,6 +30,7 @@ type Config struct {
 	Limits     Limits    `toml:"limits"`
 	Traceback  Traceback `toml:"traceback"`
 	Save       Save      `toml:"save"`
+	Recorder   Recorder  `toml:"recorder"`
 	Metrics    Metrics   `toml:"metrics"`
 	Syslog     Syslog    `toml:"syslog"`
 	Peers      []Peer    `toml:"peer"`
@@ -103,6 +104,20 @@ type Save struct {
 	Environment bool   `toml:"environment" says:"facts from the processes' environment"`
 }
 
+// Recorder says what is remembered of connections and processes.
+type Recorder struct {
+	Mode   string   `toml:"mode" at:"start" says:"auto, off or require: whether connections and processes are remembered that have ended"`
+	Keep   Duration `toml:"keep" at:"start" says:"for how long"`
+	Memory int      `toml:"memory" at:"start" says:"octets, which are taken at once"`
+}
+
+// Modes of the recorder.
+const (
+	recorderAuto    = "auto" // where it can be
+	recorderOff     = "off"
+	recorderRequire = "require" // or the daemon does not start
+)
+
 // Metrics says where what was counted can be read: at an address of the host's own and a port.
 type Metrics struct {
 	Listen string `toml:"listen" at:"start" says:"where Prometheus reads them, such as \"127.0.0.1:9113\"; empty is nowhere"`
@@ -147,7 +162,8 @@ func Defaults() Config {
 			To:         []Network{{netip.MustParsePrefix("0.0.0.0/0")}, {netip.MustParsePrefix("::/0")}},
 			OutboundTo: []Network{}, MaxPrevious: 8, Timeout: Duration{10 * time.Second}, Parallel: 64,
 		},
-		Save: Save(examine.AllGroups),
+		Save:     Save(examine.AllGroups),
+		Recorder: Recorder{Mode: recorderAuto, Keep: Duration{24 * time.Hour}, Memory: 64 << 20},
 	}
 }
 

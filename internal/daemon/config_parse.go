@@ -16,6 +16,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/stopd/stopd/examine"
+	"github.com/stopd/stopd/internal/recorder"
 	"github.com/stopd/stopd/server"
 )
 
@@ -83,10 +84,14 @@ func (c *Config) check() error {
 	errs = append(errs,
 		oneOf("reply.errors", c.Reply.Errors, server.ErrorsStandard, server.ErrorsUnknown, server.ErrorsToken),
 		oneOf("limits.over", c.Limits.Over, server.OverDecoy, server.OverError),
+		oneOf("recorder.mode", c.Recorder.Mode, recorderAuto, recorderOff, recorderRequire),
 		oneOf("save.arguments", c.Save.Arguments, examine.ArgumentsOff, examine.ArgumentsRedact, examine.ArgumentsFull))
 	errs = append(errs, c.checkNumbers()...)
 	if c.Traceback.Port < 1 || c.Traceback.Port > 65535 {
 		errs = append(errs, fmt.Errorf("traceback.port is %d: not a port", c.Traceback.Port))
+	}
+	if c.Recorder.Memory < recorder.Smallest || c.Recorder.Memory > maxRecorder {
+		errs = append(errs, fmt.Errorf("recorder.memory is %d: from %d to %d octets", c.Recorder.Memory, recorder.Smallest, maxRecorder))
 	}
 	if len(c.Listen) == 0 {
 		errs = append(errs, errors.New("listen is empty"))
@@ -128,6 +133,9 @@ func (c *Config) check() error {
 	_, err = c.witnesses()
 	return joined(append(errs, err))
 }
+
+// maxRecorder is the most memory of the recorder.
+const maxRecorder = 1 << 30
 
 // maxSlot is the longest slot of replies: those who ask do not wait for ever.
 const maxSlot = 5 * time.Second

@@ -75,5 +75,5 @@ func tracedAtStart(c Config) Config {
 // collected is what the collector has to know of a configuration.
 func collected(c Config) Config {
 	return Config{Limits: Limits{Deadline: c.Limits.Deadline, Processes: c.Limits.Processes, Descriptors: c.Limits.Descriptors,
-		Bytes: c.Limits.Bytes, Hub: c.Limits.Hub}, Save: c.Save}
+		Bytes: c.Limits.Bytes, Hub: c.Limits.Hub}, Save: c.Save, Recorder: c.Recorder}
 }

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"net/netip"
+	"time"
 
 	"github.com/stopd/stopd/host"
 )
@@ -15,7 +16,9 @@ type system struct {
 	sources  func() []string
 	// accelerate lets the kernel do what takes long otherwise; the error says why it does not.
 	accelerate func() error
-	close      func() error
+	// remember remembers connections and processes for so long, in so many octets; the error says why it does not.
+	remember func(memory int, keep time.Duration) error
+	close    func() error
 	// connections lists the TCP connections with these ports, and this local address where it is valid.
 	connections func(ctx context.Context, local netip.AddrPort, remotePort uint16) ([]host.Flow, error)
 }

@@ -81,6 +81,7 @@ var moshConnect = regexp.MustCompile(`MOSH CONNECT (\d+) (\S+)`)
 // word, on which nobody is asked.
 func TestMosh(t *testing.T) {
 	s := theWorld(t).stage(t)
+	s.unremembered()
 	out, err := s.a.Host.RunAs(s.ctx, "mallory", "ssh", "-4", "-tt", "b", "mosh-server new -l LC_ALL=C.UTF-8")
 	s.must(err)
 	m := moshConnect.FindStringSubmatch(string(out))

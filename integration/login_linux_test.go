@@ -304,6 +304,7 @@ func TestLoginLoggedOut(t *testing.T) {
 	for _, logind := range []bool{false, true} {
 		t.Run(fmt.Sprintf("logind %t", logind), func(t *testing.T) {
 			s := theWorld(t).stage(t)
+			s.unremembered()
 			s.journald()
 			s.audited()
 			session := s.auditedShell()

@@ -141,6 +141,7 @@ func TestLogindLoggedOut(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := theSystemdWorld(t).stage(t)
+			s.unremembered()
 			s.innocentsLeave()
 			if tt.linger {
 				s.onB("loginctl", "enable-linger", "mallory")
@@ -166,6 +167,7 @@ func TestLogindSameUser(t *testing.T) {
 	for _, stays := range []bool{true, false} {
 		t.Run(fmt.Sprintf("the other stays %t", stays), func(t *testing.T) {
 			s := theSystemdWorld(t).stage(t)
+			s.unremembered()
 			d := s.visit("mallory", s.d)
 			a := s.visit("mallory", s.a)
 			s.send(d.shell, s.leaves(s.g))
@@ -216,6 +218,7 @@ func TestLogindForged(t *testing.T) {
 
 	t.Run("in his own session", func(t *testing.T) {
 		s := theSystemdWorld(t).stage(t)
+		s.unremembered()
 		theirs(s)
 		v := s.visit("mallory", s.a)
 		s.send(v.shell, environment(s)+lines(s, v, "sshd"), s.leaves(s.c))
@@ -228,6 +231,7 @@ func TestLogindForged(t *testing.T) {
 	for _, whose := range []string{"an open session", "a closing session", "no session"} {
 		t.Run("in a group named as "+whose, func(t *testing.T) {
 			s := theSystemdWorld(t).stage(t)
+			s.unremembered()
 			other := "1"
 			switch whose {
 			case "an open session":

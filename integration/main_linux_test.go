@@ -199,6 +199,9 @@ func (w *world) addSite(ctx context.Context, i int) (*site.Site, error) {
 	if err := s.Configure("timeout", `timeout = "1s"`); err != nil {
 		return nil, err
 	}
+	if err := s.Configure("mode", `mode = "require"`); err != nil {
+		return nil, err
+	}
 	if h.Systemd() {
 		return s, startUnit(ctx, s)
 	}

@@ -97,7 +97,7 @@ func TestMultiplexerAttached(t *testing.T) {
 			{"from another host, still logged in on the first", true, false, true, false, true},
 			{"from two hosts", false, false, true, true, true},
 			{"from another host, unlinked", true, true, false, false, true},
-			{"from nowhere", true, true, true, false, false},
+			{"from nowhere any more", true, true, true, true, false},
 		} {
 			t.Run(m.name+" "+tt.name, func(t *testing.T) {
 				s := theWorld(t).stage(t)

@@ -111,6 +111,23 @@ func decimal(pids []int) []string {
 	return out
 }
 
+// unremembered lets b remember nothing until the stage ends: what is found is what there is.
+func (s *stage) unremembered() {
+	s.t.Helper()
+	remember := func(ctx context.Context, mode string) {
+		s.must(s.b.Configure("mode", fmt.Sprintf("mode = %q", mode)))
+		if s.b.Host.Systemd() {
+			_, err := s.b.Host.Run(ctx, "systemctl", "restart", "stopd")
+			s.must(err)
+			return
+		}
+		s.must(s.b.Daemon.Stop(ctx))
+		s.must(s.b.Run(ctx))
+	}
+	remember(s.ctx, "off")
+	s.t.Cleanup(func() { remember(context.Background(), "require") })
+}
+
 // of reports whether an address is a site's.
 func (w *world) of(s *site.Site, a netip.Addr) bool {
 	return slices.ContainsFunc(s.Host.Addrs, func(p netip.Prefix) bool { return p.Addr() == a })

@@ -12,7 +12,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 # into a test host's own root, never installed (internal/netlab).
 PACKAGES    := iproute2 util-linux mandoc sqlite3 openssh-client unzip zip openssl age
 
-.PHONY: build demo test unit integration soak lint fuzz compiler generate program generated recordings dictionary bench cross man packages clean
+.PHONY: build demo test unit integration soak lint fuzz compiler generate program generated kernels recordings dictionary bench cross man packages clean
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/stopd ./cmd/stopctl
@@ -89,6 +89,10 @@ generated: compiler
 	  $(GO) generate ./internal/linux/bpf >/dev/null && [ "$$was" = "$$(sha256sum $(GENERATED))" ] || \
 	    { echo "make program changes files that are committed" >&2; exit 1; }; \
 	else echo "no clang-14: whether $(GENERATED) are what their sources make is not checked" >&2; fi
+
+# What the programs need of Debian's kernels, for a test. As root; it downloads some 200 MB of packages.
+kernels:
+	internal/linux/bpf/testdata/kernels/make
 
 # Recordings of busy hosts, made as root. They download some 200 MB of packages and differ each time, so what comes of
 # them is read before it is committed.

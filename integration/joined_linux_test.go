@@ -50,6 +50,7 @@ func TestHop(t *testing.T) {
 // its way, but that something is, and which connections nobody has a descriptor of.
 func TestParked(t *testing.T) {
 	s := theWorld(t).stage(t)
+	s.unremembered() // else that its owner has held it is
 	s.busy = true
 	s.joinedBeside("park")
 	d := s.on(s.b, "mallory", "join", "park", fmt.Sprint(s.port), s.c.Host.Addr().String(), fmt.Sprint(victimPort))

@@ -39,8 +39,11 @@ func Explain(ctx context.Context, cfg Config, l, r netip.AddrPort) (string, erro
 		fmt.Fprintf(&b, "Processes over whose directory in /proc something is mounted are not seen: %v.\n", unhidden)
 	}
 	if len(flows) == 0 {
-		fmt.Fprintf(&b, "No connection from local port %d to remote port %d in this network namespace.\n"+
-			"A request about it is answered NO-USER, or with a decoy where it is on behalf of another host.\n", l.Port(), r.Port())
+		fmt.Fprintf(&b, "No connection from local port %d to remote port %d in this network namespace.\n", l.Port(), r.Port())
+		if cfg.Recorder.Mode != recorderOff {
+			b.WriteString("Where one is closed, only the daemon that runs can remember it, and answers for it as if it were open.\n")
+		}
+		b.WriteString("A request about any other is answered NO-USER, or with a decoy where it is on behalf of another host.\n")
 		return b.String(), nil
 	}
 	for _, f := range flows {

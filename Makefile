@@ -72,7 +72,7 @@ man:
 generate: program recordings
 
 # The programs that the kernel runs (internal/linux/bpf), by the compiler that made what is committed.
-GENERATED   := $(foreach p,files recorder,$(foreach e,el eb,internal/linux/bpf/$(p)_bpf$(e).go internal/linux/bpf/$(p)_bpf$(e).o))
+GENERATED   := $(foreach p,files recorder flow,$(foreach e,el eb,internal/linux/bpf/$(p)_bpf$(e).go internal/linux/bpf/$(p)_bpf$(e).o))
 COMPILER    := clang-14 llvm-14
 
 compiler:

@@ -74,7 +74,7 @@ func (f *Files) Read(ctx context.Context, t Tables, each func(*Record) bool) err
 	if err := errors.Join(f.first.Set(uint32(t.First)), f.most.Set(uint32(t.Most))); err != nil {
 		return fmt.Errorf("set variables of program: %w", err)
 	}
-	fd, err := f.iterator(t)
+	fd, err := iterator(f.program, t)
 	if err != nil {
 		return err
 	}
@@ -100,9 +100,9 @@ func (f *Files) Read(ctx context.Context, t Tables, each func(*Record) bool) err
 	return nil
 }
 
-// iterator opens an iterator over tables. The library's links do not take a process (its IterOptions has a
+// iterator opens an iterator over tables, or over processes. The library's links do not take a process (its IterOptions has a
 // map only), so this is bpf(2) itself.
-func (f *Files) iterator(t Tables) (int, error) {
+func iterator(p *ebpf.Program, t Tables) (int, error) {
 	info := struct{ tid, pid, pidfd uint32 }{tid: uint32(t.TID)} // union bpf_iter_link_info
 	if t.TID == 0 {
 		info.pid = uint32(t.PID)
@@ -112,13 +112,13 @@ func (f *Files) iterator(t Tables) (int, error) {
 		info                           uint64
 		length                         uint32
 		_                              uint32
-	}{program: uint32(f.program.FD()), attach: uint32(ebpf.AttachTraceIter)}
+	}{program: uint32(p.FD()), attach: uint32(ebpf.AttachTraceIter)}
 	if t.PID != 0 || t.TID != 0 {
 		create.info, create.length = uint64(uintptr(unsafe.Pointer(&info))), uint32(unsafe.Sizeof(info))
 	}
 	link, _, e := unix.Syscall(unix.SYS_BPF, unix.BPF_LINK_CREATE, uintptr(unsafe.Pointer(&create)), unsafe.Sizeof(create))
 	runtime.KeepAlive(&info)
-	runtime.KeepAlive(f)
+	runtime.KeepAlive(p)
 	if e != 0 {
 		return -1, fmt.Errorf("link iterator: %w", e)
 	}

@@ -57,6 +57,10 @@ func TestDebianKernels(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	flow, err := loadFlow()
+	if err != nil {
+		t.Fatal(err)
+	}
 	paths, err := filepath.Glob("testdata/kernels/*.btf")
 	if err != nil || len(paths) != 2 {
 		t.Fatal(paths, err)
@@ -66,7 +70,9 @@ func TestDebianKernels(t *testing.T) {
 		`descriptors: CORERelocation(field_exists, Struct:"file___ref"[0:0], local_id=47)`}
 	known := map[string]map[string][]string{
 		// Without these who has a connection that was accepted is known from its end alone.
-		"6.1":  {"files": old, "recorder": {"received: btf_trace_sock_recv_length", "sent: btf_trace_sock_send_length"}},
+		"6.1":  {"files": old, "recorder": {"received: btf_trace_sock_recv_length", "sent: btf_trace_sock_send_length"},
+			// No process is watched.
+			"flow": {"sent: btf_trace_sock_send_length", "took: btf_trace_sock_recv_length"}},
 		"6.12": {"files": old},
 	}
 	for _, path := range paths {
@@ -87,7 +93,7 @@ func TestDebianKernels(t *testing.T) {
 			}
 			version := strings.Join(strings.SplitN(filepath.Base(kernel), ".", 3)[:2], ".")
 			got := map[string][]string{}
-			for name, spec := range map[string]*ebpf.CollectionSpec{"files": files, "recorder": events} {
+			for name, spec := range map[string]*ebpf.CollectionSpec{"files": files, "recorder": events, "flow": flow} {
 				if lacks := lacking(t, spec, types, strings.Fields(string(has))); len(lacks) > 0 {
 					got[name] = lacks
 				}

@@ -44,6 +44,7 @@ var roles = map[string]func() (string, error){
 	"server":     serverRole,
 	"named":      namedRole,
 	"looker":     lookerRole,
+	"relay":      relayRole,
 }
 
 func init() {

@@ -70,7 +70,7 @@ func TestDebianKernels(t *testing.T) {
 		`descriptors: CORERelocation(field_exists, Struct:"file___ref"[0:0], local_id=47)`}
 	known := map[string]map[string][]string{
 		// Without these who has a connection that was accepted is known from its end alone.
-		"6.1":  {"files": old, "recorder": {"received: btf_trace_sock_recv_length", "sent: btf_trace_sock_send_length"},
+		"6.1": {"files": old, "recorder": {"received: btf_trace_sock_recv_length", "sent: btf_trace_sock_send_length"},
 			// No process is watched.
 			"flow": {"sent: btf_trace_sock_send_length", "took: btf_trace_sock_recv_length"}},
 		"6.12": {"files": old},

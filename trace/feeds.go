@@ -1,0 +1,156 @@
+package trace
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/stopd/stopd/host"
+)
+
+// A Grade says how well it is told that one of a process's connections feeds another one.
+type Grade string
+
+// Grades.
+const (
+	Certain   Grade = "certain"   // the asked connection passes on what comes by this one, and nothing tells of another
+	Supported Grade = "supported" // something passed from one to the other, and that is not enough
+	Unknown   Grade = "unknown"
+)
+
+// A Feed is what is told of one candidate.
+type Feed struct {
+	Grade
+	// There is how often something passed from the candidate to the asked connection, and Back how often from that to
+	// the candidate.
+	There, Back int
+}
+
+// A Watched is a process that was watched for a while.
+type Watched struct {
+	Transfers []host.Transfer
+	// Asked is the connection that was asked about, and Candidates those one of which may feed it, as they were after
+	// that.
+	Asked      host.Descriptor
+	Candidates []host.Descriptor
+	// Hears is true where others can tell the process something in ways that are no transfers.
+	Hears bool
+}
+
+// Of what the asked connection sent, so often and one in so many times it must be told where it came from.
+const enough, oneIn = 3, 4
+
+// Feeds grades the candidates. At most one is [Certain].
+//
+// A thread passes something on where it takes from one socket alone, and then sends by one other alone without having waited in
+// between. Where it takes from several, or sends by several, it tells nothing: what it sends then is as often another's.
+func (w Watched) Feeds() []Feed {
+	p := passages{asked: w.Asked.Inode, threads: map[uint32]*phase{}, passed: map[[2]uint64]int{}}
+	for _, t := range w.Transfers {
+		p.add(t)
+	}
+	for _, ph := range p.threads {
+		p.end(ph)
+	}
+	feeds := make([]Feed, len(w.Candidates))
+	for i, c := range w.Candidates {
+		f := &feeds[i]
+		f.There, f.Back = p.passed[[2]uint64{c.Inode, w.Asked.Inode}], p.passed[[2]uint64{w.Asked.Inode, c.Inode}]
+		switch {
+		case f.There >= enough && oneIn*f.There >= f.There+p.other && p.alone(c.Inode) && !w.Hears && alike(c.Bytes, w.Asked.Bytes):
+			f.Grade = Certain
+		case f.There+f.Back > 0:
+			f.Grade = Supported
+		default:
+			f.Grade = Unknown
+		}
+	}
+	return feeds
+}
+
+// passages are what passed from one socket to another.
+type passages struct {
+	asked   uint64
+	threads map[uint32]*phase // as each is at the moment
+	// passed counts phases in which something passed from the first to the second.
+	passed map[[2]uint64]int
+	// other counts phases in which something was sent by the asked connection, and nothing tells where it came from.
+	other int
+}
+
+// A phase of a thread is what it takes until it sends, and what it sends until it takes again.
+type phase struct {
+	from, to uint64 // the first socket that was taken from, and the first other that was sent by
+	several  bool   // it took from another as well, or sent by another, or what it took is not known
+	waits    uint32 // of the thread, when it took last
+	waited   bool   // between that and the first sending
+	sent     bool
+	toAsked  bool // something was sent by the asked connection
+}
+
+func (p *passages) add(t host.Transfer) {
+	ph := p.threads[t.Thread]
+	if ph == nil {
+		ph = &phase{several: t.Sent}
+		p.threads[t.Thread] = ph
+	}
+	if !t.Sent {
+		if ph.sent {
+			p.end(ph)
+			*ph = phase{}
+		}
+		ph.several = ph.several || ph.from != 0 && ph.from != t.Socket
+		ph.from, ph.waits = t.Socket, t.Waits
+		return
+	}
+	ph.toAsked = ph.toAsked || t.Socket == p.asked
+	if !ph.sent {
+		ph.sent, ph.waited = true, ph.waits != t.Waits
+	}
+	if t.Socket != ph.from {
+		ph.several = ph.several || ph.to != 0 && ph.to != t.Socket
+		ph.to = t.Socket
+	}
+}
+
+// end counts what a phase tells.
+func (p *passages) end(ph *phase) {
+	switch {
+	case !ph.several && !ph.waited && ph.to != 0:
+		p.passed[[2]uint64{ph.from, ph.to}]++
+	case ph.toAsked:
+		p.other++
+	}
+}
+
+// alone reports whether the asked connection exchanges with a candidate alone, and that with it alone. Where a
+// process sends later what it took, its threads take from one and send what came by another: some of these are met with more than one
+// then.
+func (p *passages) alone(candidate uint64) bool {
+	for ends := range p.passed {
+		if slices.Contains(ends[:], p.asked) != slices.Contains(ends[:], candidate) {
+			return false
+		}
+	}
+	return true
+}
+
+// alike reports whether, all their life, as much was sent by one connection as came by the other, both ways. Where a
+// connection is used for one client after the other it was not. A SYN and a FIN may count.
+func alike(a, b host.Bytes) bool {
+	near := func(x, y uint64) bool { return max(x, y)-min(x, y) <= 2 }
+	return a != (host.Bytes{}) && near(a.Received, b.Sent) && near(a.Sent, b.Received)
+}
+
+// Order sorts the indexes of feeds, those first of which more is told.
+func Order(feeds []Feed) []int {
+	rank := map[Grade]int{Certain: 2, Supported: 1}
+	order := make([]int, len(feeds))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(i, j int) int {
+		a, b := feeds[i], feeds[j]
+		return cmp.Or(cmp.Compare(rank[b.Grade], rank[a.Grade]), cmp.Compare(b.There+b.Back, a.There+a.Back))
+	})
+	return order
+}

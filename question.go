@@ -88,6 +88,8 @@ type Finding struct {
 	Connection Connection
 	// Previous are the candidates for the previous host.
 	Previous []Previous
+	// Watchable is set where which of them is meant may be told by watching a process.
+	Watchable bool
 }
 
 // An Examined is what an examined question came to, for whoever sends the reply.
@@ -138,4 +140,36 @@ type Traceback struct {
 	Error string `json:"error"`
 	// SameAs is the token under which the question was asked, where it was not asked again.
 	SameAs string `json:"same_as"`
+	// Flow is nil where nobody was watched.
+	Flow *Flow `json:"flow"`
+}
+
+// A Flow is what is told of a candidate by having watched the process by which it may have come. The JSON names are a contract.
+type Flow struct {
+	// Grade says how well it is told that the candidate's connection feeds the asked one: "certain", "supported" or "unknown".
+	Grade string `json:"grade"`
+	// There is how often something was seen to pass from the candidate's connection to the asked one, and Back how often the other way.
+	There int `json:"there"`
+	Back  int `json:"back"`
+}
+
+// Grades of a [Flow].
+const (
+	FlowCertain   = "certain"
+	FlowSupported = "supported"
+	FlowUnknown   = "unknown"
+)
+
+// A Fed is a candidate with what is told of it.
+type Fed struct {
+	Previous Ends
+	Flow
+}
+
+// Rank orders by how much is told: 0 is nothing.
+func (f *Flow) Rank() int {
+	if f == nil || f.Grade == FlowUnknown {
+		return 0
+	}
+	return f.There + f.Back
 }

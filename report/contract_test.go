@@ -66,7 +66,7 @@ func TestContract(t *testing.T) {
 	if d := cmp.Diff(reportKeys, "\n"+keyPaths(t, report.Encode(r))); d != "" {
 		t.Errorf("report (-contract +written):\n%s", d)
 	}
-	if d := cmp.Diff(redeemedKeys, "\n"+keyPaths(t, report.EncodeRedeemed("x", []byte("{}"), []stop.Traceback{{}}))); d != "" {
+	if d := cmp.Diff(redeemedKeys, "\n"+keyPaths(t, report.EncodeRedeemed("x", []byte("{}"), []stop.Traceback{{Flow: &stop.Flow{}}}))); d != "" {
 		t.Errorf("redeemed (-contract +written):\n%s", d)
 	}
 }
@@ -115,6 +115,7 @@ gaps[]: pid what why
 const redeemedKeys = `
 : token report traceback
 report:
-traceback[]: previous selected_by asked request sent answered reply kind token error same_as
+traceback[]: previous selected_by asked request sent answered reply kind token error same_as flow
 traceback[].previous: remote local
+traceback[].flow: grade there back
 `

@@ -60,8 +60,10 @@ type Config struct {
 	// Certificate is this host's, for those that speak TLS; nil refuses them.
 	Certificate *tls.Certificate `json:"-"`
 	// Shown gives what hosts that are asked by TLS are shown of this one; nil, and a nil certificate, are nothing.
-	Shown  func(context.Context) (*tls.Certificate, error) `json:"-"`
-	Logger *slog.Logger                                    `json:"-"`
+	Shown func(context.Context) (*tls.Certificate, error) `json:"-"`
+	// Flow has it told which candidates of a token's question feed the asked connection, by watching; nil where nobody can.
+	Flow   func(context.Context, stop.Token) ([]stop.Fed, error) `json:"-"`
+	Logger *slog.Logger                                          `json:"-"`
 }
 
 // Limits bound the work. All are positive.

@@ -22,16 +22,18 @@ import (
 // A fake answers as it is told to, and remembers what it was asked. Connections that nobody told it of do
 // not exist.
 type fake struct {
-	uid      uint64                       // the owner of all connections
-	local    netip.AddrPort               // the local end of what is found; not valid is that of the question
-	find     func(stop.Question) error    // nil: every connection exists
-	examine  func(stop.Question) error    // called before the answer
-	previous func() []stop.Previous       // the candidates
-	name     func(stop.Question) string   // the user's name that the answer comes with
-	unread   bool                         // what it says of the user's files
-	keepErr  func([]stop.Traceback) error // of what is kept of trace-backs
-	tracer   *Tracebacks                  // is told what was found
-	decline  func(q stop.Question, why string) error
+	uid      uint64                    // the owner of all connections
+	local    netip.AddrPort            // the local end of what is found; not valid is that of the question
+	find     func(stop.Question) error // nil: every connection exists
+	examine  func(stop.Question) error // called before the answer
+	previous func() []stop.Previous    // the candidates
+	// watchable says whether watching may tell which is meant.
+	watchable bool
+	name      func(stop.Question) string   // the user's name that the answer comes with
+	unread    bool                         // what it says of the user's files
+	keepErr   func([]stop.Traceback) error // of what is kept of trace-backs
+	tracer    *Tracebacks                  // is told what was found
+	decline   func(q stop.Question, why string) error
 
 	mu       sync.Mutex
 	finds    int
@@ -95,7 +97,7 @@ func (f *fake) Examine(ctx context.Context, q stop.Question) (stop.Examined, err
 		}
 	}
 	c, _ := f.connection(q)
-	found := stop.Finding{Connection: c}
+	found := stop.Finding{Connection: c, Watchable: f.watchable}
 	f.mu.Lock()
 	if f.previous != nil {
 		found.Previous = f.previous()

@@ -59,7 +59,7 @@ func (p *promise) notAsked(why string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, i := range p.plan {
-		p.records[i] = stop.Traceback{Previous: p.records[i].Previous, SelectedBy: "bound", Kind: "none", Error: "not asked: " + why}
+		p.records[i] = stop.Traceback{Previous: p.records[i].Previous, SelectedBy: selectedByBound, Kind: "none", Error: "not asked: " + why}
 	}
 }
 

@@ -42,7 +42,7 @@ func (tb *Tracebacks) follow(p *promise, room bool) {
 	switch {
 	case first != g:
 		p.refer(first.of)
-	case !tb.ask(cfg, p, room):
+	case !tb.ask(cfg, p, room, now):
 		tb.followed.drop(key) // nobody was asked, so the next may be
 	}
 }
@@ -61,6 +61,14 @@ func signature(p *promise) string {
 // maxNotAsked bounds the records of candidates that are not asked. The report names them all.
 const maxNotAsked = 256
 
+// What chose who is asked, where it was none of the candidate's own reasons.
+const (
+	selectedByBound = "bound"
+	selectedByFlow  = "flow"
+)
+
+const tooMany = "too many candidates"
+
 // plan chooses whom to ask. It returns a record for every candidate, and the indexes of those to be asked.
 // Of those not asked beyond the bound, the last record has the number.
 func (tb *Tracebacks) plan(cfg *Config, f stop.Finding) ([]stop.Traceback, []int) {
@@ -74,7 +82,7 @@ func (tb *Tracebacks) plan(cfg *Config, f stop.Finding) ([]stop.Traceback, []int
 		}
 		why := whyNot(cfg, p)
 		if why == "" && len(ask) >= cfg.Traceback.MaxPrevious {
-			r.SelectedBy, why = "bound", "too many candidates"
+			r.SelectedBy, why = selectedByBound, tooMany
 			tb.previous.Add(1)
 		}
 		switch {
@@ -125,9 +133,8 @@ func requestTo(f stop.Finding, e stop.Ends) stop.Request {
 }
 
 // ask asks the chosen hosts, all at once, and fills in their records. It returns false where there was no room
-// to ask. All of it takes no longer than the time for one host.
-func (tb *Tracebacks) ask(cfg *Config, p *promise, room bool) bool {
-	began := time.Now()
+// to ask. All of it takes no longer than the time for one host since it began.
+func (tb *Tracebacks) ask(cfg *Config, p *promise, room bool, began time.Time) bool {
 	if room {
 		if room = tb.asking.wait(p.by, cfg.Traceback.Timeout/2); room {
 			defer tb.asking.giveBack(p.by)
@@ -138,6 +145,7 @@ func (tb *Tracebacks) ask(cfg *Config, p *promise, room bool) bool {
 		p.notAsked("too many trace-backs are under way")
 		return false
 	}
+	tb.watch(cfg, p, (cfg.Traceback.Timeout-time.Since(began))/2)
 	left := cfg.Traceback.Timeout - time.Since(began)
 	var wg sync.WaitGroup
 	for _, i := range p.plan {
@@ -163,7 +171,7 @@ func (tb *Tracebacks) askOne(cfg *Config, f stop.Finding, r stop.Traceback, left
 	}
 	r.Answered = time.Now().UTC()
 	if errors.Is(err, syscall.EADDRNOTAVAIL) {
-		return stop.Traceback{Previous: r.Previous, SelectedBy: r.SelectedBy, Kind: "none", Error: "not asked: " + stop.Printable(err.Error())}
+		return stop.Traceback{Previous: r.Previous, SelectedBy: r.SelectedBy, Kind: "none", Error: "not asked: " + stop.Printable(err.Error()), Flow: r.Flow}
 	}
 	tb.Counters.Asked.Add(1)
 	if err != nil {

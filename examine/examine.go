@@ -60,6 +60,10 @@ type Examiner struct {
 	// where the user's files were to be read for that and were not. The socket is zero where there is none of a user of
 	// this host. Nil tells no names.
 	Tell func(ctx context.Context, q stop.Question, s host.Socket) (name string, unread bool)
+	// Watch watches a process for a window of time, or until the context ends; nil where nobody can.
+	Watch func(ctx context.Context, id host.ID, window time.Duration) ([]host.Transfer, error)
+
+	watchable watchables
 }
 
 // Find looks the asked connection up, and nothing else. The error is [stop.ErrNoUser] where nobody answers
@@ -144,7 +148,8 @@ func (x *Examiner) Examine(ctx context.Context, q stop.Question) (stop.Examined,
 	if c := r.Connection; c != nil { // none was found where translation hides it
 		p.UID, p.Owned = c.UID, true
 	}
-	t, err := x.keep(ctx, q, bounded(&r), p, stop.Finding{Connection: l.connection, Previous: candidates(r.Previous, l.home)})
+	f := stop.Finding{Connection: l.connection, Previous: candidates(r.Previous, l.home), Watchable: l.watchable != nil}
+	t, err := x.keep(ctx, q, bounded(&r), p, f, l.watchable)
 	if err != nil {
 		return stop.Examined{}, err
 	}
@@ -159,14 +164,17 @@ func (x *Examiner) Examine(ctx context.Context, q stop.Question) (stop.Examined,
 	return e, nil
 }
 
-// keep keeps a report, and hands on what its token leads back to.
-func (x *Examiner) keep(ctx context.Context, q stop.Question, b []byte, p stop.Payer, f stop.Finding) (stop.Token, error) {
+// keep keeps a report, and hands on what its token leads back to. What could be watched is nil where nothing is.
+func (x *Examiner) keep(ctx context.Context, q stop.Question, b []byte, p stop.Payer, f stop.Finding, w *trace.Watchable) (stop.Token, error) {
 	t, err := x.Keeper.Keep(ctx, b, p)
 	if err != nil {
 		return stop.Token{}, fmt.Errorf("keep report: %w", err)
 	}
 	if q.Type.Recursive() {
 		f.Token, f.Type, f.SID, f.Requester = t, q.Type, q.SID, q.Requester
+		if w != nil {
+			x.watchable.add(t, *w)
+		}
 		if err := x.Tracer.Found(ctx, f); err != nil {
 			return stop.Token{}, fmt.Errorf("hand on previous hosts: %w", err)
 		}
@@ -188,6 +196,8 @@ type looked struct {
 	connection stop.Connection
 	socket     host.Socket // zero where none was found
 	home       uint64      // the daemon's own network namespace
+	// watchable is nil where watching a process would tell nothing.
+	watchable *trace.Watchable
 }
 
 func (x *Examiner) look(ctx context.Context, q stop.Question) (report.Report, looked, error) {
@@ -196,7 +206,7 @@ func (x *Examiner) look(ctx context.Context, q stop.Question) (report.Report, lo
 		return report.Report{}, looked{}, err
 	}
 	r := x.blank(ctx, q)
-	l := looked{x.connectionOf(q, s, err), s, r.Host.NetNS}
+	l := looked{connection: x.connectionOf(q, s, err), socket: s, home: r.Host.NetNS}
 	r.Kind = report.KindID
 	switch {
 	case err != nil:
@@ -205,8 +215,12 @@ func (x *Examiner) look(ctx context.Context, q stop.Question) (report.Report, lo
 		r.Connection = x.connection(ctx, s)
 	default:
 		r.Connection = x.connection(ctx, s)
-		if err := x.trace(ctx, q, s, &r); err != nil {
+		t, err := x.trace(ctx, q, s, &r)
+		if err != nil {
 			return report.Report{}, looked{}, err
+		}
+		if w, ok := t.Watchable(s); ok && x.Watch != nil {
+			l.watchable = &w
 		}
 	}
 	if q.Type.Full() {
@@ -248,7 +262,7 @@ func (x *Examiner) Decline(ctx context.Context, q stop.Question, why string, sam
 		r.Kind, r.SameAs = report.KindDuplicate, sameAs.String()
 	}
 	x.Save.apply(&r)
-	return x.keep(ctx, q, report.Encode(r), payer(q), stop.Finding{})
+	return x.keep(ctx, q, report.Encode(r), payer(q), stop.Finding{}, nil)
 }
 
 // payer is who asks. Every recursive question has a trace-back, be it of nobody.
@@ -292,10 +306,9 @@ func (x *Examiner) connection(ctx context.Context, s host.Socket) *report.Connec
 // maxLooks is how often the host is looked at for one question, where processes hand the connection to each other meanwhile.
 const maxLooks = 5
 
-func (x *Examiner) trace(ctx context.Context, q stop.Question, s host.Socket, r *report.Report) error {
+func (x *Examiner) trace(ctx context.Context, q stop.Question, s host.Socket, r *report.Report) (t trace.Result, err error) {
 	ctx, cancel := context.WithTimeout(ctx, x.Deadline)
 	defer cancel()
-	var t trace.Result
 	began := time.Now()
 	// A later look may find nobody, or less before the deadline: what an earlier one found is kept then.
 	less := func(now trace.Result) bool {
@@ -304,7 +317,7 @@ func (x *Examiner) trace(ctx context.Context, q stop.Question, s host.Socket, r 
 	for looks := 1; ; looks++ {
 		snap, err := x.Host.Snapshot(ctx)
 		if err != nil {
-			return fmt.Errorf("look at the host: %w", err)
+			return t, fmt.Errorf("look at the host: %w", err)
 		}
 		now := trace.Run(ctx, snap, trace.Question{Socket: s, Host: r.Host, OnBehalf: q.OnBehalf(), Daemon: x.PIDs}, x.Trace)
 		snap.Close()
@@ -321,7 +334,7 @@ func (x *Examiner) trace(ctx context.Context, q stop.Question, s host.Socket, r 
 	}
 	r.Processes, r.Channels, r.Previous, r.Users = t.Processes, t.Channels, t.Previous, t.Users
 	r.Gaps = append(r.Gaps, t.Gaps...)
-	return nil
+	return t, nil
 }
 
 // maxReport is the largest report that is kept. The bounds of a trace keep below it, but for what one

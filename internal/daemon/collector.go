@@ -28,6 +28,7 @@ type collectorPart struct {
 	teller     *teller
 	cancel     context.CancelFunc
 	later      sync.WaitGroup // what the start does not wait for
+	watching   chan struct{}  // one process at a time
 	now        atomic.Pointer[examine.Examiner]
 }
 
@@ -36,6 +37,7 @@ func (o *collectorPart) start(s started) (err error) {
 		return err
 	}
 	rand.Read(o.secret[:]) // never fails
+	o.watching = make(chan struct{}, 1)
 	o.later.Go(func() {
 		if err := o.sys.accelerate(); err != nil {
 			o.log.Info("descriptors are read by /proc alone", "error", err)
@@ -72,7 +74,7 @@ func (o *collectorPart) remember(r Recorder) error {
 func (o *collectorPart) reload(s started) error {
 	x := examiner(s.Config, o.sys, s.PIDs)
 	x.Keeper, x.Checkpoint, x.Tracer, x.Secret = o.keeper, o.keeper.checkpoint, o.tracer, o.secret[:]
-	x.Tell = o.teller.tell
+	x.Tell, x.Watch = o.teller.tell, o.sys.watch
 	o.now.Store(x)
 	return nil
 }
@@ -84,7 +86,23 @@ func (o *collectorPart) stop() {
 }
 
 func (o *collectorPart) serves(ctx context.Context, c call, b []byte) ([]byte, error) {
+	if c == callFlow {
+		return serve(ctx, c, b, o.flow)
+	}
 	return serveAnswerer(ctx, o.now.Load(), o.log, c, b)
+}
+
+// flow has one process watched at a time. Who waits too long goes without.
+func (o *collectorPart) flow(ctx context.Context, order watchOrder) ([]stop.Fed, error) {
+	ctx, cancel := context.WithTimeout(ctx, order.Within)
+	defer cancel()
+	select {
+	case o.watching <- struct{}{}:
+		defer func() { <-o.watching }()
+		return o.now.Load().Flow(ctx, order.Token)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // A farKeeper is the keeper as the collector sees it. It does not wait for it for ever.

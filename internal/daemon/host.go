@@ -18,7 +18,9 @@ type system struct {
 	accelerate func() error
 	// remember remembers connections and processes for so long, in so many octets; the error says why it does not.
 	remember func(memory int, keep time.Duration) error
-	close    func() error
+	// watch watches what a process takes from sockets and sends by them.
+	watch func(ctx context.Context, id host.ID, window time.Duration) ([]host.Transfer, error)
+	close func() error
 	// connections lists the TCP connections with these ports, and this local address where it is valid.
 	connections func(ctx context.Context, local netip.AddrPort, remotePort uint16) ([]host.Flow, error)
 }

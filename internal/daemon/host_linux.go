@@ -16,7 +16,7 @@ func openSystem() (system, error) {
 		a := h.Account(ctx, uid)
 		return account{a.Name, a.Home, a.GID}
 	}
-	return system{Host: h, userName: h.UserName, account: account, sources: h.Sources, accelerate: h.Accelerate, remember: h.Remember, close: h.Close, connections: h.Connections}, nil
+	return system{Host: h, userName: h.UserName, account: account, sources: h.Sources, accelerate: h.Accelerate, remember: h.Remember, watch: h.Watch, close: h.Close, connections: h.Connections}, nil
 }
 
 // keepProcesses keeps a view of all processes that nobody can mount anything over.

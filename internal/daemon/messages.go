@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/examine"
@@ -103,6 +104,18 @@ func (t tracing) Begin(ctx context.Context, of stop.Token) error {
 // Counted implements server.Tracer.
 func (t tracing) Counted(ctx context.Context) (server.Counted, error) {
 	return ask[server.Counted](ctx, t.link, callCounted, none{})
+}
+
+// A watchOrder has a token's process watched, in so long.
+type watchOrder struct {
+	Token  stop.Token
+	Within time.Duration
+}
+
+// until is for how long a context goes on; where it has no end, not at all.
+func until(ctx context.Context) time.Duration {
+	end, _ := ctx.Deadline()
+	return time.Until(end)
 }
 
 // A keptReport is what the keeper is given. The report follows the JSON of the payer after a line feed.

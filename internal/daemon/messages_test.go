@@ -8,11 +8,13 @@ import (
 	"net/http"
 	"net/netip"
 	"testing"
+	"time"
 
 	"filippo.io/age"
 
 	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/evidence"
+	"github.com/stopd/stopd/examine"
 	"github.com/stopd/stopd/server"
 )
 
@@ -27,6 +29,7 @@ func FuzzMessages(f *testing.F) {
 		callFound:         stop.Finding{Token: stop.Token{2}, Type: stop.SVRec, Previous: []stop.Previous{{Ends: stop.Ends{Remote: end}}}},
 		callBegin:         stop.Token{2},
 		callResolve:       "host.example",
+		callFlow:          watchOrder{stop.Token{2}, time.Second},
 		callForward:       forwardedLine{[]byte("l"), 1},
 		callKeepTraceback: keptTraceback{stop.Token{3}, []byte("{}")},
 		callRecordConfig:  [32]byte{1},
@@ -55,9 +58,17 @@ func FuzzMessages(f *testing.F) {
 	store.Close() // what comes to it is refused, once it was understood
 	ended, cancel := context.WithCancel(context.Background())
 	cancel() // nobody is connected to
+	watching := &collectorPart{watching: make(chan struct{}, 1)}
+	watching.now.Store(&examine.Examiner{})
 	serves := map[role]func(context.Context, call, []byte) ([]byte, error){
-		keeper:       (&keeperPart{process: &process{log: quiet}, store: store}).serves,
-		tracer:       (&tracerPart{tracebacks: asksNobody(10), witnesses: []Witness{{URL: "https://witness.example", Key: "k"}}, client: http.DefaultClient}).serves,
+		keeper: (&keeperPart{process: &process{log: quiet}, store: store}).serves,
+		tracer: (&tracerPart{tracebacks: asksNobody(10), witnesses: []Witness{{URL: "https://witness.example", Key: "k"}}, client: http.DefaultClient}).serves,
+		collector: func(ctx context.Context, c call, b []byte) ([]byte, error) {
+			if c != callFlow { // the tracer's
+				return nil, errCall(c)
+			}
+			return watching.serves(ctx, c, b)
+		},
 		"supervisor": (&supervisor{log: quiet}).said(front),
 	}
 	f.Fuzz(func(t *testing.T, n byte, body []byte) {
@@ -78,7 +89,7 @@ func FuzzMessages(f *testing.F) {
 			}
 		}
 		for _, err := range []error{understand[stop.Connection](body), understand[stop.Finding](body), understand[stop.Token](body), understand[stop.Examined](body),
-			understand[answered](body), understand[[]string](body), understand[server.Counted](body), understand[[]netip.Addr](body)} {
+			understand[answered](body), understand[[]string](body), understand[server.Counted](body), understand[[]netip.Addr](body), understand[[]stop.Fed](body)} {
 			if err != nil && errors.Is(err, errLink) {
 				t.Error(err)
 			}

@@ -50,6 +50,7 @@ var joins = []join{
 	{front, collector, []call{callFind, callExamine, callDecline}},
 	{front, tracer, []call{callBegin, callCounted}},
 	{collector, tracer, []call{callFound, callResolve}},
+	{tracer, collector, []call{callFlow}},
 	{front, keeper, []call{callCertificate, callSignServer}},
 	{collector, keeper, []call{callKeep, callCheckpoint}},
 	{tracer, keeper, []call{callKeepTraceback, callCertificate, callSignClient}},

@@ -48,8 +48,13 @@ func (t *tracerPart) reload(s started) error {
 
 func (t *tracerPart) config(s started) *server.Config {
 	c := s.Server
-	c.Logger, c.Shown = t.process.log, t.certificate
+	c.Logger, c.Shown, c.Flow = t.process.log, t.certificate, t.flow
 	return c
+}
+
+// flow has the collector tell which candidates of a token's question feed the asked connection.
+func (t *tracerPart) flow(ctx context.Context, of stop.Token) ([]stop.Fed, error) {
+	return ask[[]stop.Fed](ctx, t.process.joints[collector], callFlow, watchOrder{of, until(ctx)})
 }
 
 // keep has the keeper keep what became of previous hosts.

@@ -22,7 +22,7 @@ func TestOnlyWhatIsJoined(t *testing.T) {
 	want := map[ask][]call{
 		{front, collector}: {callFind, callExamine, callDecline}, {front, tracer}: {callCounted, callBegin},
 		{front, keeper}:     {callCertificate, callSignServer},
-		{collector, tracer}: {callFound, callResolve}, {collector, keeper}: {callKeep, callCheckpoint},
+		{collector, tracer}: {callFound, callResolve}, {tracer, collector}: {callFlow}, {collector, keeper}: {callKeep, callCheckpoint},
 		{tracer, keeper}: {callKeepTraceback, callCertificate, callSignClient}, {keeper, tracer}: {callPost, callForward},
 	}
 	got := map[ask][]call{}

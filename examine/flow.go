@@ -1,0 +1,124 @@
+package examine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/stopd/stopd"
+	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/trace"
+)
+
+const (
+	// watchWindow is for how long a process is watched.
+	watchWindow = 500 * time.Millisecond
+	// maxWatchable is of how many questions it is known which process would be watched. Older ones give way.
+	maxWatchable = 256
+	// What a process took it may not have sent yet when it is looked at: so often and so far apart it is looked at again.
+	maxSettling, settling = 5, 20 * time.Millisecond
+)
+
+// errUnwatched says that nobody is to be watched for a token.
+var errUnwatched = errors.New("no process is to be watched for it")
+
+// watchables are what processes could be watched, by the tokens of the questions. The zero value has none.
+type watchables struct {
+	mu     sync.Mutex
+	tokens [maxWatchable]stop.Token
+	of     [maxWatchable]trace.Watchable
+	next   int
+}
+
+func (w *watchables) add(t stop.Token, of trace.Watchable) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.tokens[w.next], w.of[w.next] = t, of
+	w.next = (w.next + 1) % maxWatchable
+}
+
+// take returns what is known for a token, once.
+func (w *watchables) take(t stop.Token) (of trace.Watchable, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	i := slices.Index(w.tokens[:], t)
+	if i < 0 || t == (stop.Token{}) {
+		return of, false
+	}
+	of = w.of[i]
+	w.tokens[i], w.of[i] = stop.Token{}, trace.Watchable{}
+	return of, true
+}
+
+// Flow watches the process that holds the connection of a question's token, and tells of its candidates what passed. It is told
+// once for a token.
+func (x *Examiner) Flow(ctx context.Context, t stop.Token) ([]stop.Fed, error) {
+	w, ok := x.watchable.take(t)
+	if !ok {
+		return nil, errUnwatched
+	}
+	transfers, err := x.Watch(ctx, w.Process, watchWindow)
+	if err != nil {
+		return nil, fmt.Errorf("watch process %d: %w", w.Process.PID, err)
+	}
+	for looks := 1; ; looks++ {
+		feeds, err := x.feeds(ctx, w, transfers)
+		if err != nil {
+			return nil, fmt.Errorf("look at process %d: %w", w.Process.PID, err)
+		}
+		if looks == maxSettling || slices.ContainsFunc(feeds, func(f stop.Fed) bool { return f.Grade == stop.FlowCertain }) {
+			return feeds, nil
+		}
+		time.Sleep(settling)
+	}
+}
+
+// feeds grades the candidates by what the process has now. Those that it has no more are left out.
+func (x *Examiner) feeds(ctx context.Context, w trace.Watchable, transfers []host.Transfer) ([]stop.Fed, error) {
+	snap, err := x.Host.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer snap.Close()
+	p, err := snap.Process(ctx, w.Process.PID)
+	if err != nil {
+		return nil, err
+	}
+	now := trace.Watched{Transfers: transfers}
+	var ok bool
+	if now.Asked, ok = held(p, w.Asked); !ok || p.ID() != w.Process {
+		return nil, host.ErrNotFound
+	}
+	var of []trace.WatchableCandidate
+	for _, c := range w.Candidates {
+		if d, ok := held(p, c.Inode); ok {
+			now.Candidates, of = append(now.Candidates, d), append(of, c)
+		}
+	}
+	// Who holds the asked connection as well may send by it.
+	for _, o := range append(trace.Heard(p), now.Asked.Object) {
+		holders, err := snap.Holders(ctx, o)
+		now.Hears = now.Hears || err != nil || slices.ContainsFunc(holders, func(h host.Holder) bool { return h.PID != p.PID && h.Mode.Writes() })
+	}
+	var fed []stop.Fed
+	for i, f := range now.Feeds() {
+		if f.Grade == trace.Certain && !w.Service {
+			f.Grade = trace.Supported
+		}
+		fed = append(fed, stop.Fed{Previous: stop.Ends{Remote: of[i].Remote, Local: of[i].Local},
+			Flow: stop.Flow{Grade: string(f.Grade), There: f.There, Back: f.Back}})
+	}
+	return fed, nil
+}
+
+// held returns the TCP connection with a number of an inode that a process holds.
+func held(p host.Process, inode uint64) (host.Descriptor, bool) {
+	i := slices.IndexFunc(p.Descriptors, func(d host.Descriptor) bool { return d.Kind == host.TCP && d.Inode == inode })
+	if i < 0 {
+		return host.Descriptor{}, false
+	}
+	return p.Descriptors[i], true
+}

@@ -1,0 +1,75 @@
+package trace
+
+import (
+	"slices"
+
+	"github.com/stopd/stopd/host"
+)
+
+// A Watchable is a process that holds the asked connection and several connections that may feed it. Watching it may tell
+// which does.
+type Watchable struct {
+	Process host.ID
+	// Asked and Candidates are numbers of inodes.
+	Asked      uint64
+	Candidates []WatchableCandidate
+	// Service is true where the system has started the process, for nobody in particular. What anybody has started for himself may
+	// show what he likes.
+	Service bool
+}
+
+// A WatchableCandidate is a candidate for the previous host by one connection.
+type WatchableCandidate struct {
+	Previous
+	Inode uint64
+}
+
+// Watchable returns the process that watching may tell something of; false where there is none.
+func (r Result) Watchable(asked host.Socket) (w Watchable, ok bool) {
+	if len(r.Owners) != 1 || asked.Inode == 0 || asked.Direction == host.Inbound {
+		return Watchable{}, false
+	}
+	i := slices.IndexFunc(r.Processes, func(p Process) bool { return p.PID == r.Owners[0] })
+	if i < 0 {
+		return Watchable{}, false
+	}
+	p := r.Processes[i]
+	w = Watchable{Process: p.ID(), Asked: asked.Inode, Service: r.service(p.Process)}
+	for _, c := range r.Previous {
+		if c.PID != p.PID || c.Direction == host.Outbound {
+			continue
+		}
+		for _, d := range p.Descriptors {
+			o := outside(d)
+			if d.Kind == host.TCP && d.Inode != 0 && d.Inode != asked.Inode && o.Remote == c.Remote && o.Local == c.Local {
+				w.Candidates = append(w.Candidates, WatchableCandidate{c, d.Inode})
+				break
+			}
+		}
+	}
+	return w, len(w.Candidates) > 1
+}
+
+// service reports whether nobody who logged in has started a process, as far as the system tells: it is of no login, and its user is
+// root or nobody who logs in.
+func (r Result) service(p host.Process) bool {
+	if p.LoginUID != nil || p.RUID == nil {
+		return false
+	}
+	return *p.RUID == 0 || !slices.ContainsFunc(r.Users, func(u User) bool { return u.UID == *p.RUID && len(u.Logins) > 0 })
+}
+
+// Heard are the objects that others who hold them, and may write, can tell a process something by in a way that is no [host.Transfer].
+func Heard(p host.Process) (objects []host.Object) {
+	for _, d := range p.Descriptors {
+		if d.Kind.Inet() || d.Kind == host.Unix || !d.Mode.Reads() {
+			continue
+		}
+		for _, o := range []host.Object{d.Object, d.Peer} {
+			if o != "" && !slices.Contains(objects, o) {
+				objects = append(objects, o)
+			}
+		}
+	}
+	return objects
+}

@@ -60,7 +60,11 @@ func (x *Examiner) Flow(ctx context.Context, t stop.Token) ([]stop.Fed, error) {
 	if !ok {
 		return nil, errUnwatched
 	}
-	transfers, err := x.Watch(ctx, w.Process, watchWindow)
+	window := watchWindow
+	if end, bounded := ctx.Deadline(); bounded {
+		window = min(window, time.Until(end)/2) // it has to begin and end as well
+	}
+	transfers, err := x.Watch(ctx, w.Process, window)
 	if err != nil {
 		return nil, fmt.Errorf("watch process %d: %w", w.Process.PID, err)
 	}

@@ -21,7 +21,7 @@ import (
 const victimPort = 7000
 
 // packages are what the hosts of the lab run, besides what every Debian system has.
-var packages = append([]string{"at", "cron", "inetutils-telnet", "mosh", "nmap", "netcat-openbsd", "netcat-traditional", "nftables", "oidentd",
+var packages = append([]string{"at", "cron", "haproxy", "inetutils-telnet", "mosh", "nmap", "netcat-openbsd", "netcat-traditional", "nftables", "oidentd",
 	"openbsd-inetd", "procps", "python3", "rsyslog", "screen", "socat", "sudo", "tmux"}, netlab.SSHPackages...)
 
 //go:embed testdata/*.py

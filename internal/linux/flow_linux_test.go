@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -49,7 +50,7 @@ func relayRole() (string, error) {
 type doubler struct{ io.Writer }
 
 func (d doubler) Write(b []byte) (int, error) {
-	_, err := d.Writer.Write(append(b, b...))
+	_, err := d.Writer.Write(bytes.Repeat(b, 2))
 	return len(b), err
 }
 

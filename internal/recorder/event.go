@@ -19,7 +19,7 @@ const (
 	Executed
 	// Exited: the same, as they were at its end, but for Exe.
 	Exited
-	// Connecting: Cookie, UID, and the Process's ID whose call it is.
+	// Connecting: Cookie, and the Process's ID whose call it is.
 	Connecting
 	// Established: the Connection without holders. Direction is Outbound or Inbound.
 	Established

@@ -30,18 +30,22 @@ func encodeEvent(ev recorder.Event) []byte {
 		copy(name[:], p.Name)
 		return append(append(b, name[:]...), p.Exe...)
 	}
-	b = e.AppendUint32(e.AppendUint32(e.AppendUint64(b, c.Cookie), c.UID), c.NetNS)
-	if ev.Kind == recorder.Connecting || ev.Kind == recorder.Touched {
+	b = e.AppendUint64(b, c.Cookie)
+	switch ev.Kind {
+	case recorder.Connecting, recorder.Touched:
 		return b
+	case recorder.Closed:
+		return e.AppendUint64(e.AppendUint64(b, c.Sent), c.Received)
 	}
-	b = e.AppendUint64(e.AppendUint64(b, c.Sent), c.Received)
-	if ev.Kind == recorder.Closed {
-		return b
+	l, r := c.Local.Addr().AsSlice(), c.Remote.Addr().AsSlice()
+	if len(l) != len(r) { // one is mapped
+		long := func(a netip.Addr) []byte { b := a.As16(); return b[:] }
+		l, r = long(c.Local.Addr()), long(c.Remote.Addr())
 	}
-	l, r := c.Local.Addr().As16(), c.Remote.Addr().As16()
-	b = append(append(b, l[:]...), r[:]...)
+	e.PutUint16(b[2:], uint16(len(l)))
+	b = e.AppendUint32(e.AppendUint32(b, c.UID), c.NetNS)
 	b = binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(b, c.Local.Port()), c.Remote.Port())
-	return append(b, 0, 0, 0, 0)
+	return append(append(b, l...), r...)
 }
 
 var events = []recorder.Event{
@@ -50,13 +54,13 @@ var events = []recorder.Event{
 	{Kind: recorder.Executed, At: 1, Process: recorder.Process{ID: recorder.ID{PID: 2, Start: 3}, Name: []byte("x"), Exe: []byte("/bin/x")}},
 	{Kind: recorder.Exited, Process: recorder.Process{ID: recorder.ID{PID: 2, Start: 3}}},
 	{Kind: recorder.ProcessMet, Process: recorder.Process{ID: recorder.ID{PID: 1<<32 - 1, Start: 1<<64 - 1}}},
-	{Kind: recorder.Connecting, At: 1, Process: recorder.Process{ID: recorder.ID{PID: 2, Start: 3}}, Connection: recorder.Connection{Cookie: 4, UID: 5}},
-	{Kind: recorder.Touched, At: 1, Connection: recorder.Connection{Cookie: 4, UID: 5}},
-	{Kind: recorder.Closed, At: 1, Connection: recorder.Connection{Cookie: 4, UID: 5, NetNS: 6, Sent: 7, Received: 8}},
+	{Kind: recorder.Connecting, At: 1, Process: recorder.Process{ID: recorder.ID{PID: 2, Start: 3}}, Connection: recorder.Connection{Cookie: 4}},
+	{Kind: recorder.Touched, At: 1, Connection: recorder.Connection{Cookie: 4}},
+	{Kind: recorder.Closed, At: 1, Connection: recorder.Connection{Cookie: 4, Sent: 7, Received: 8}},
 	{Kind: recorder.Established, At: 1, Connection: recorder.Connection{Cookie: 4, UID: 5, NetNS: 6, Direction: recorder.Inbound,
 		Local: netip.MustParseAddrPort("192.0.2.1:22"), Remote: netip.MustParseAddrPort("198.51.100.2:1025")}},
 	{Kind: recorder.ConnectionMet, At: 1, Process: recorder.Process{ID: recorder.ID{PID: 2, Start: 3}}, Connection: recorder.Connection{Cookie: 4,
-		Direction: recorder.Outbound, Sent: 1 << 63, Local: netip.MustParseAddrPort("[2001:db8::1]:1"), Remote: netip.MustParseAddrPort("[2001:db8::2]:65535")}},
+		Direction: recorder.Outbound, UID: 1<<32 - 1, Local: netip.MustParseAddrPort("[2001:db8::1]:1"), Remote: netip.MustParseAddrPort("[2001:db8::2]:65535")}},
 }
 
 var sameEvent = cmp.Options{cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.AddrPort{})}
@@ -76,6 +80,21 @@ func TestDecodeEvent(t *testing.T) {
 			if _, err := DecodeEvent(b[:n], &got); !errors.Is(err, errEvent) {
 				t.Errorf("kind %d: %d octets of %d are an event: %v", want.Kind, n, len(b), err)
 			}
+		}
+	}
+	for _, ends := range []string{"192.0.2.1", "::ffff:192.0.2.1"} { // as a socket of IPv6 has them
+		var got recorder.Event
+		b := encodeEvent(recorder.Event{Kind: recorder.Established, Connection: recorder.Connection{
+			Local: netip.AddrPortFrom(netip.MustParseAddr("::1"), 1), Remote: netip.AddrPortFrom(netip.MustParseAddr(ends), 2)}})
+		if _, err := DecodeEvent(b, &got); err != nil || got.Connection.Remote != netip.MustParseAddrPort("192.0.2.1:2") {
+			t.Errorf("an end at %s is %v, %v", ends, got.Connection.Remote, err)
+		}
+	}
+	for length := range byte(255) {
+		var got recorder.Event
+		b := append([]byte{byte(recorder.Established), 0}, binary.NativeEndian.AppendUint16(nil, uint16(length))...)
+		if _, err := DecodeEvent(append(b, make([]byte, 600)...), &got); (err == nil) != (length == 4 || length == 16) {
+			t.Errorf("addresses of %d octets: %v", length, err)
 		}
 	}
 	for _, kind := range []byte{0, byte(recorder.ConnectionMet) + 1, 255} {

@@ -18,7 +18,7 @@ typedef long long __s64;
 #define BPF_MAP_TYPE_RINGBUF 27
 #define BPF_RB_NO_WAKEUP 1
 #define BPF_RB_FORCE_WAKEUP 2
-#define BPF_RB_AVAIL_DATA 0
+#define BPF_RB_PROD_POS 3
 
 struct task_struct;
 struct sock;

@@ -75,6 +75,10 @@ func (e *Events) begin() (err error) {
 	if err := e.list(recorderProgProcesses, func([]byte) ([]byte, error) { return nil, io.EOF }); err != nil {
 		return err
 	}
+	return e.attach()
+}
+
+func (e *Events) attach() error {
 	for _, name := range append(attached, touching...) {
 		p := e.collection.Programs[name]
 		if p == nil {
@@ -89,6 +93,13 @@ func (e *Events) begin() (err error) {
 	return nil
 }
 
+func (e *Events) detach() {
+	for _, l := range e.links {
+		l.Close()
+	}
+	e.links = nil
+}
+
 // Untold says why the kernel does not tell who has a connection that was accepted before it is ended; nil where it tells.
 func (e *Events) Untold() error { return e.untold }
 
@@ -97,9 +108,7 @@ func (e *Events) Stop() { e.reader.Close() }
 
 // Close frees what the kernel has for it. Nobody may use it meanwhile.
 func (e *Events) Close() {
-	for _, l := range e.links {
-		l.Close()
-	}
+	e.detach()
 	if e.reader != nil {
 		e.reader.Close()
 	}

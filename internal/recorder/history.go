@@ -201,9 +201,12 @@ func (h *History) Swept(at uint64) {
 
 func (h *History) idHash(id ID) uint64 { return maphash.Comparable(h.seed, id) }
 
-func (h *History) pidHash(pid uint32) uint64 { return maphash.Comparable(h.seed, pid) }
+// Pids and cookies are given one after the other. As they are they spread evenly, and what comes together lies together: a
+// hash would have the processor wait for memory at each event.
 
-func (h *History) cookieHash(cookie uint64) uint64 { return maphash.Comparable(h.seed, cookie) }
+func (h *History) pidHash(pid uint32) uint64 { return uint64(pid) }
+
+func (h *History) cookieHash(cookie uint64) uint64 { return cookie }
 
 func (h *History) flowHash(local, remote netip.AddrPort, netns uint32) uint64 {
 	var b [40]byte

@@ -27,14 +27,16 @@ type past struct {
 	keep    time.Duration
 	running sync.WaitGroup
 
-	mu      sync.Mutex
-	waiting []chan struct{} // who waits for what was written before
-	failed  error           // why nothing is remembered any more
+	mu     sync.Mutex // of whoever reads events
+	lost   uint64     // how many were so far
+	whole  uint64     // until when none was
+	owed   bool       // a sweep
+	failed error      // why nothing is remembered any more
 }
 
 const (
-	// lookAfter is after how long events are looked for whose number did not wake the reader.
-	lookAfter = 50 * time.Millisecond
+	// lookAfter is after how long events are looked for that were too few to wake the reader, if nobody asks.
+	lookAfter = 200 * time.Millisecond
 	// sweepAfter is how far apart sweeps are that find what lost events would have said.
 	sweepAfter = 10 * time.Second
 	// forgetAfter is how far apart it is looked for what is too old.
@@ -53,7 +55,7 @@ func (h *Host) Remember(memory int, keep time.Duration) error {
 	if err != nil {
 		return err
 	}
-	p := &past{h: h, events: events, keep: keep}
+	p := &past{h: h, events: events, keep: keep, whole: sinceBoot()}
 	if p.history, err = recorder.New(memory, sinceBoot()); err == nil {
 		err = p.sweep()
 	}
@@ -107,56 +109,49 @@ func (p *past) close() {
 
 // run reads events until the past is closed.
 func (p *past) run() {
-	err := p.read()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.failed = err
-	for _, w := range p.waiting {
-		close(w)
-	}
-	p.waiting = nil
-}
-
-func (p *past) read() error {
-	var lost uint64
-	whole := sinceBoot() // until when nothing was lost
 	var swept, forgot time.Time
-	owed := false // a sweep
 	for {
-		p.mu.Lock()
-		waiting := p.waiting
-		p.waiting = nil
-		p.mu.Unlock()
-		until := time.Now()
-		if len(waiting) == 0 {
-			until = until.Add(lookAfter)
-		}
-		begun := sinceBoot()
-		err := p.events.Read(until, func(e *recorder.Event) { p.history.Apply(*e) })
-		if err == nil {
-			var n uint64
-			if n, err = p.events.Lost(); n != lost {
-				p.history.Lost(whole, sinceBoot())
-				lost, owed = n, true
-			} else {
-				whole = begun
-			}
-		}
-		for _, w := range waiting {
-			close(w)
-		}
+		err := p.events.Wait(time.Now().Add(lookAfter))
 		now := time.Now()
-		if err == nil && owed && now.Sub(swept) >= sweepAfter {
-			err, swept, owed = p.sweep(), now, false
+		p.mu.Lock()
+		if err == nil {
+			err = p.read()
 		}
+		if err == nil && p.owed && now.Sub(swept) >= sweepAfter {
+			err, swept, p.owed = p.sweep(), now, false
+		}
+		p.failed = err
+		p.mu.Unlock()
 		if err != nil {
-			return err
+			return
 		}
 		if since := sinceBoot(); now.Sub(forgot) >= forgetAfter && since > uint64(p.keep) {
 			p.history.Forget(since - uint64(p.keep))
 			forgot = now
 		}
 	}
+}
+
+// read brings the history up to what has happened so far. The caller has the lock.
+func (p *past) read() error {
+	if p.failed != nil {
+		return p.failed
+	}
+	begun := sinceBoot()
+	if err := p.events.Read(func(events []recorder.Event) { p.history.Apply(events...) }); err != nil {
+		return err
+	}
+	lost, err := p.events.Lost()
+	if err != nil {
+		return err
+	}
+	if lost != p.lost {
+		p.history.Lost(p.whole, sinceBoot())
+		p.lost, p.owed = lost, true
+	} else {
+		p.whole = begun
+	}
+	return nil
 }
 
 // sweep compares the history with what there is. What is read then may be in the ring still, and says nothing new there.
@@ -183,40 +178,38 @@ func (p *past) sweep() error {
 	return nil
 }
 
-// catchUp waits until all that has happened so far is in the history. The error is [host.ErrNotFound] where nothing is remembered.
-func (h *Host) catchUp(ctx context.Context) (*past, error) {
+// catchUp returns the past with all that has happened so far. The error is [host.ErrNotFound] where nothing is remembered.
+func (h *Host) catchUp() (*past, error) {
 	p := h.past.Load()
 	if p == nil {
 		return nil, host.ErrNotFound
 	}
-	done := make(chan struct{})
-	p.mu.Lock()
-	if p.failed != nil {
-		close(done)
-	} else {
-		p.waiting = append(p.waiting, done)
-	}
-	p.mu.Unlock()
-	p.events.Flush() // where it fails, all who wait are told
-	select {
-	case <-done:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.failed != nil {
+	if p.failed = p.read(); p.failed != nil {
 		return nil, fmt.Errorf("remember: %w", p.failed)
 	}
 	return p, nil
 }
 
+// opened returns when a connection that is open was established; zero where that is not known.
+func (h *Host) opened(cookie uint64) time.Time {
+	p, err := h.catchUp()
+	if err != nil {
+		return time.Time{}
+	}
+	if c, ok := p.history.ByCookie(cookie); ok && !c.Met {
+		return p.time(c.Opened)
+	}
+	return time.Time{}
+}
+
 // recall returns what is remembered of a flow's latest connection in the host's own network namespace that somebody held.
-func (h *Host) recall(ctx context.Context, f host.Flow) (host.Socket, error) {
+func (h *Host) recall(f host.Flow) (host.Socket, error) {
 	if f.Protocol != host.TCP {
 		return host.Socket{}, host.ErrNotFound
 	}
-	p, err := h.catchUp(ctx)
+	p, err := h.catchUp()
 	if err != nil {
 		return host.Socket{}, err
 	}
@@ -279,12 +272,12 @@ func idOf(id recorder.ID) host.ID {
 }
 
 // recalledHolders returns who held a connection that nobody holds any more.
-func (h *Host) recalledHolders(ctx context.Context, cookie string) ([]host.Holder, error) {
+func (h *Host) recalledHolders(cookie string) ([]host.Holder, error) {
 	n, err := strconv.ParseUint(cookie, 10, 64)
 	if err != nil {
 		return nil, fmt.Errorf("find holders of a closed connection: %w", errSyntax)
 	}
-	p, err := h.catchUp(ctx)
+	p, err := h.catchUp()
 	if err != nil {
 		return nil, err
 	}
@@ -306,7 +299,7 @@ const maxHeld = 64
 func (s *snapshot) Remembered(ctx context.Context, id host.ID) (host.Remembered, error) {
 	if s.past == nil {
 		var err error
-		if s.past, err = s.h.catchUp(ctx); err != nil {
+		if s.past, err = s.h.catchUp(); err != nil {
 			return host.Remembered{}, err
 		}
 	}

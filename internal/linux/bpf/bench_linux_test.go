@@ -1,7 +1,12 @@
 package bpf
 
 import (
+	"bufio"
 	"cmp"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
 	"slices"
 	"sync"
 	"syscall"
@@ -16,82 +21,179 @@ import (
 
 // spent is the processor time of this program and of the children that it has waited for: it tells more than the time on a
 // machine that does other things as well.
-func spent(b *testing.B) time.Duration {
+func spent() time.Duration {
 	var sum int64
 	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
 		var u unix.Rusage
-		if err := unix.Getrusage(who, &u); err != nil {
-			b.Fatal(err)
-		}
+		unix.Getrusage(who, &u) // it cannot fail
 		sum += u.Utime.Nano() + u.Stime.Nano()
 	}
 	return time.Duration(sum)
 }
 
-func median[T cmp.Ordered](s []T) T {
-	slices.Sort(s)
-	return s[len(s)/2]
+// loadEnv is what loadRole does.
+const loadEnv = "STOPD_TEST_LOAD"
+
+// loadRole does something as often as each line that it reads says, and says how long that took, by the clock and of the processor.
+func loadRole() error {
+	var once func() error
+	switch os.Getenv(loadEnv) {
+	case "connection":
+		l, to, err := listen()
+		if err != nil {
+			return err
+		}
+		once = func() error { return connection(l, to) }
+	case "process":
+		once = process
+	}
+	in := bufio.NewReader(os.Stdin)
+	for {
+		var n int
+		if _, err := fmt.Fscanln(in, &n); err != nil {
+			return nil
+		}
+		cpu, begun := spent(), time.Now()
+		for range n {
+			if err := once(); err != nil {
+				return err
+			}
+		}
+		fmt.Println(int64(time.Since(begun)), int64(spent()-cpu))
+	}
 }
 
-// offAndOn runs short turns of a load without the recorder and with it, its reader included, one after the other and in
-// changing order. It reports medians: what an operation takes, by the clock and of the processor, and of each two turns
-// the rate that is left. What the programs in the kernel take is measured after that, since measuring it takes longer.
-func offAndOn(b *testing.B, turn int, load func(n int)) {
+func listen() (l int, to unix.Sockaddr, err error) {
+	if l, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0); err != nil {
+		return
+	}
+	if err = unix.Bind(l, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		return
+	}
+	if err = unix.Listen(l, 128); err != nil {
+		return
+	}
+	to, err = unix.Getsockname(l)
+	return
+}
+
+var octet [1]byte
+
+// connection makes a connection within the host, of which both ends are remembered, sends an octet each way, and closes it.
+func connection(l int, to unix.Sockaddr) error {
+	c, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(c) // last: so TIME_WAIT has the listener's port, and ports do not run out
+	if err := unix.Connect(c, to); err != nil {
+		return err
+	}
+	a, _, err := unix.Accept(l)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(a)
+	for _, way := range [][2]int{{c, a}, {a, c}} {
+		if _, err := unix.Write(way[0], octet[:]); err != nil {
+			return err
+		}
+		if _, err := unix.Read(way[1], octet[:]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// process makes a process that runs a program, and waits for its end.
+func process() error {
+	pid, err := syscall.ForkExec("/bin/true", []string{"true"}, &syscall.ProcAttr{})
+	if err != nil {
+		return err
+	}
+	_, err = syscall.Wait4(pid, nil, 0, nil)
+	return err
+}
+
+// turns has a load do short turns without the recorder and with it, one after the other and in changing order. It reports
+// medians: what one operation takes of the processor, and the reader for it; of each two turns the rate that is left, by the clock and
+// by the processor's time. What the programs in the kernel take is
+// measured after that, since to measure it takes time as well.
+func turns(b *testing.B, load string, turn int) {
+	alone(b)
 	r := remember(b)
 	r.detach()
-	var reading sync.WaitGroup
-	ended := make(chan struct{})
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), roleEnv+"=load", loadEnv+"="+load)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { in.Close(); cmd.Wait() })
+
+	var mu sync.Mutex
 	events := 0
 	read := func() {
-		if err := r.Read(time.Now().Add(50*time.Millisecond), func(ev *recorder.Event) { events++; r.Apply(*ev) }); err != nil {
+		mu.Lock()
+		defer mu.Unlock()
+		if err := r.Read(func(evs []recorder.Event) { events += len(evs); r.Apply(evs...) }); err != nil {
 			b.Error(err)
 		}
 	}
+	var reading sync.WaitGroup
 	reading.Go(func() {
-		for {
+		for r.Wait(time.Now().Add(50*time.Millisecond)) == nil {
 			read()
-			select {
-			case <-ended:
-				return
-			default:
-			}
 		}
 	})
-	run := func(on bool) (wall, cpu float64) {
+	// run does one turn, and returns what an operation takes in nanoseconds: by the clock, of the processor, and the reader's of the processor.
+	run := func(on bool) (took [3]float64) {
 		if on {
 			if err := r.attach(); err != nil {
 				b.Fatal(err)
 			}
 			defer r.detach()
 		}
-		cpu0, begun := spent(b), time.Now()
-		load(turn)
-		wall = float64(time.Since(begun)) / float64(turn)
-		for r.reader.AvailableBytes() > 0 {
-			r.Flush()
-			time.Sleep(time.Millisecond)
+		before := spent()
+		io.WriteString(in, fmt.Sprintln(turn))
+		if _, err := fmt.Fscanln(out, &took[0], &took[1]); err != nil {
+			b.Fatal(err)
 		}
-		return wall, float64(spent(b)-cpu0) / float64(turn)
+		if on {
+			read()
+			took[2] = float64(spent() - before)
+		}
+		for i := range took {
+			took[i] /= float64(turn)
+		}
+		return took
 	}
-	var walls, cpus [2][]float64
-	var wallRates, cpuRates []float64
+	run(false)
+	var all [6][]float64
 	first := 0
 	for b.Loop() {
-		var wall, cpu [2]float64
+		var took [2][3]float64
 		for _, on := range []int{first, 1 - first} {
-			wall[on], cpu[on] = run(on == 1)
-			walls[on], cpus[on] = append(walls[on], wall[on]), append(cpus[on], cpu[on])
+			took[on] = run(on == 1)
 		}
-		wallRates, cpuRates = append(wallRates, wall[0]/wall[1]), append(cpuRates, cpu[0]/cpu[1])
 		first = 1 - first
+		off, on := took[0], took[1]
+		for i, x := range []float64{off[1], on[1], on[2], off[0] / on[0], off[1] / on[1], off[1] / (on[1] + on[2])} {
+			all[i] = append(all[i], x)
+		}
 	}
 	b.ReportMetric(0, "ns/op")
-	for on, name := range []string{"off", "on"} {
-		b.ReportMetric(median(walls[on]), name+"-ns")
-		b.ReportMetric(median(cpus[on]), name+"-cpu-ns")
+	for i, name := range []string{"off-ns", "on-ns", "reader-ns", "clock-rate", "rate", "rate-with-reader"} {
+		b.ReportMetric(median(all[i]), name)
 	}
-	b.ReportMetric(median(wallRates), "rate")
-	b.ReportMetric(median(cpuRates), "cpu-rate")
 
 	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
 	if err != nil {
@@ -99,7 +201,7 @@ func offAndOn(b *testing.B, turn int, load func(n int)) {
 	}
 	defer stats.Close()
 	run(true)
-	close(ended)
+	r.Stop()
 	reading.Wait()
 	for name, p := range r.collection.Programs {
 		s, err := p.Stats()
@@ -116,56 +218,11 @@ func offAndOn(b *testing.B, turn int, load func(n int)) {
 	}
 }
 
-// BenchmarkConnection: a connection within the host, of which both ends are remembered; an octet each way.
-func BenchmarkConnection(b *testing.B) {
-	alone(b)
-	must := func(err error) {
-		if err != nil {
-			b.Fatal(err)
-		}
-	}
-	l, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
-	must(err)
-	defer unix.Close(l)
-	must(unix.Bind(l, &unix.SockaddrInet4{}))
-	must(unix.Listen(l, 128))
-	name, err := unix.Getsockname(l)
-	must(err)
-	to := &unix.SockaddrInet4{Port: name.(*unix.SockaddrInet4).Port, Addr: [4]byte{127, 1, 0, 1}}
-	var octet [1]byte
-	pass := func(from, to int) {
-		_, err := unix.Write(from, octet[:])
-		must(err)
-		_, err = unix.Read(to, octet[:])
-		must(err)
-	}
-	offAndOn(b, 200, func(n int) {
-		for range n {
-			c, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
-			must(err)
-			must(unix.Connect(c, to))
-			a, _, err := unix.Accept(l)
-			must(err)
-			pass(c, a)
-			pass(a, c)
-			must(unix.Close(c))
-			must(unix.Close(a))
-		}
-		to.Addr[2]++ // ports do not run out, though each is waited for
-	})
+func median[T cmp.Ordered](s []T) T {
+	slices.Sort(s)
+	return s[len(s)/2]
 }
 
-func BenchmarkProcess(b *testing.B) {
-	offAndOn(b, 20, func(n int) {
-		for range n {
-			pid, err := syscall.ForkExec("/bin/true", []string{"true"}, &syscall.ProcAttr{})
-			if err != nil {
-				b.Fatal(err)
-			}
-			var status syscall.WaitStatus
-			if _, err := syscall.Wait4(pid, &status, 0, nil); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-}
+func BenchmarkConnection(b *testing.B) { turns(b, "connection", 1000) }
+
+func BenchmarkProcess(b *testing.B) { turns(b, "process", 20) }

@@ -170,6 +170,7 @@ struct sock_common {
 	volatile __u8 skc_state;
 	possible_net_t skc_net;
 	struct in6_addr skc_v6_daddr, skc_v6_rcv_saddr;
+	atomic64_t skc_cookie;
 };
 
 typedef struct {

@@ -65,7 +65,7 @@ static __u64 namespace;
 static __u32 level;
 
 // Waking the reader costs more than all the rest, so that is done once for so many octets; it looks by itself from time to time.
-#define WAKE_EACH (64 << 10)
+#define WAKE_EACH (256 << 10)
 
 __inline int emit(void *data, __u64 size)
 {
@@ -105,11 +105,17 @@ __inline int is_tcp(struct sock *sk)
 	       (sk->__sk_common.skc_family == AF_INET || sk->__sk_common.skc_family == AF_INET6);
 }
 
+__inline __u64 cookie(struct sock *sk)
+{
+	__u64 n = sk->__sk_common.skc_cookie.counter;
+	return n ? n : bpf_get_socket_cookie(sk); // which gives it one
+}
+
 // ends fills in the ends of a connection, and returns how long that is.
 __inline __u64 ends(struct open_event *e, struct sock *sk, struct tcp_sock *tcp)
 {
 	struct inet_sock *inet = (void *)tcp;
-	e->cookie = bpf_get_socket_cookie(sk);
+	e->cookie = cookie(sk);
 	e->uid = sk->sk_uid.val;
 	e->netns = sk->__sk_common.skc_net.net->ns.inum;
 	e->local_port = inet->inet_sport;
@@ -131,14 +137,15 @@ __inline __u64 ends(struct open_event *e, struct sock *sk, struct tcp_sock *tcp)
 #define TOLD 4096
 static __u64 told[TOLD];
 
-// held tells that a process has a connection.
-__inline int held(struct sock *sk, struct task_struct *task, int kind)
+// held tells that the running process has a connection. The kernel's own threads close what others left.
+__inline int held(struct sock *sk, int kind)
 {
-	struct held_event e = {.e.kind = kind, .cookie = bpf_get_socket_cookie(sk)};
+	struct task_struct *task = bpf_get_current_task_btf();
 	if (task->flags & PF_KTHREAD)
 		return 0;
+	struct held_event e = {.e.kind = kind, .cookie = cookie(sk)};
 	who(&e.e, task);
-	if (!e.e.pid && kind == TOUCHED)
+	if (!e.e.pid && kind == TOUCHED) // nobody's of ours
 		return 0;
 	// Both in one word: it may be written on another processor.
 	__u64 *last = &told[e.cookie % TOLD], both = (e.cookie * 0x9e3779b97f4a7c15 ^ e.e.start) + e.e.pid;
@@ -150,11 +157,10 @@ __inline int held(struct sock *sk, struct task_struct *task, int kind)
 	return 0;
 }
 
-// Whoever has locked a socket has it (lock_sock in net/core/sock.c); what packets do to it they do where nobody has. The
-// kernel's own threads close what others left.
-__inline int has(struct sock *sk, struct task_struct *task)
+// Whoever has locked a socket has it (lock_sock in net/core/sock.c); what packets do to it they do where nobody has.
+__inline int locked(struct sock *sk)
 {
-	return sk->sk_lock.owned && !(task->flags & PF_KTHREAD);
+	return sk->sk_lock.owned;
 }
 
 SEC("tp_btf/inet_sock_set_state")
@@ -162,15 +168,14 @@ int state(__u64 *ctx)
 {
 	struct sock *sk = (void *)ctx[0];
 	int from = ctx[1], to = ctx[2];
-	struct task_struct *task = bpf_get_current_task_btf();
 	struct tcp_sock *tcp;
 
 	if (!is_tcp(sk))
 		return 0;
 	if (to == TCP_SYN_SENT)
-		return held(sk, task, CONNECTING);
+		return held(sk, CONNECTING);
 	if (to == TCP_FIN_WAIT1 || to == TCP_LAST_ACK)
-		return has(sk, task) ? held(sk, task, TOUCHED) : 0;
+		return locked(sk) ? held(sk, TOUCHED) : 0;
 	if (to == TCP_ESTABLISHED) {
 		struct open_event e = {.e.kind = ESTABLISHED, .e.direction = from == TCP_SYN_SENT ? OUTBOUND : INBOUND};
 		if (!(tcp = bpf_skc_to_tcp_sock(sk)))
@@ -179,10 +184,11 @@ int state(__u64 *ctx)
 		emit(&e, ends(&e, sk, tcp));
 	}
 	if (to == TCP_CLOSE && from != TCP_CLOSE && from != TCP_LISTEN) {
-		struct closed_event e = {.e.kind = CLOSED, .cookie = bpf_get_socket_cookie(sk)};
+		struct closed_event e = {.e.kind = CLOSED, .cookie = cookie(sk)};
 		if (!(tcp = bpf_skc_to_tcp_sock(sk)))
 			return 0;
-		if (has(sk, task))
+		struct task_struct *task = bpf_get_current_task_btf();
+		if (locked(sk) && !(task->flags & PF_KTHREAD))
 			who(&e.e, task);
 		e.e.at = bpf_ktime_get_boot_ns();
 		e.sent = tcp->bytes_acked;
@@ -203,7 +209,7 @@ int sent(__u64 *ctx)
 	if (n <= 0 || !is_tcp(sk) || !(tcp = bpf_skc_to_tcp_sock(sk)))
 		return 0;
 	__u64 all = tcp->bytes_acked + (__u32)(tcp->write_seq - tcp->snd_una);
-	return all <= (__u64)n + 1 ? held(sk, bpf_get_current_task_btf(), TOUCHED) : 0;
+	return all <= (__u64)n + 1 ? held(sk, TOUCHED) : 0;
 }
 
 SEC("tp_btf/sock_recv_length")
@@ -215,7 +221,7 @@ int received(__u64 *ctx)
 	if (n < 0 || !is_tcp(sk) || !(tcp = bpf_skc_to_tcp_sock(sk)))
 		return 0;
 	__u64 all = tcp->bytes_received - (__u32)(tcp->rcv_nxt - tcp->copied_seq);
-	return all <= (__u64)n + 1 ? held(sk, bpf_get_current_task_btf(), TOUCHED) : 0;
+	return all <= (__u64)n + 1 ? held(sk, TOUCHED) : 0;
 }
 
 // describe fills in what a process is; 0 where the daemon's PID namespace does not have it.

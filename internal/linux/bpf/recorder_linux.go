@@ -19,10 +19,15 @@ import (
 type Events struct {
 	collection *ebpf.Collection
 	reader     *ringbuf.Reader
+	wakes      *os.File // the ring as something to wait for
 	links      []link.Link
 	untold     error // why accepted connections have no holder before they end; nil where they have
-	record     ringbuf.Record
+	records    [batch]ringbuf.Record
+	events     [batch]recorder.Event // of these
 }
+
+// batch is how many events are read at once.
+const batch = 64
 
 // attached are the programs that the kernel runs by itself.
 var attached = []string{recorderProgState, recorderProgForked, recorderProgExecuted, recorderProgExited}
@@ -71,6 +76,15 @@ func (e *Events) begin() (err error) {
 	if e.reader, err = ringbuf.NewReader(e.collection.Maps[recorderMapEvents]); err != nil {
 		return fmt.Errorf("read events: %w", err)
 	}
+	e.reader.SetDeadline(time.Unix(0, 1)) // what is there, and no more
+	fd, err := unix.FcntlInt(uintptr(e.collection.Maps[recorderMapEvents].FD()), unix.F_DUPFD_CLOEXEC, 0)
+	if err == nil {
+		err = unix.SetNonblock(fd, true) // has Go wait for it without a thread
+	}
+	if err != nil {
+		return fmt.Errorf("wait for events: %w", err)
+	}
+	e.wakes = os.NewFile(uintptr(fd), "events")
 	// The first record of a list of processes finds the PID namespace that the others count in.
 	if err := e.list(recorderProgProcesses, func([]byte) ([]byte, error) { return nil, io.EOF }); err != nil {
 		return err
@@ -103,40 +117,59 @@ func (e *Events) detach() {
 // Untold says why the kernel does not tell who has a connection that was accepted before it is ended; nil where it tells.
 func (e *Events) Untold() error { return e.untold }
 
-// Stop ends a Read that goes on, and has all others fail. It may be called from another goroutine.
-func (e *Events) Stop() { e.reader.Close() }
+// Stop ends a Wait that goes on, and has all others fail. It may be called from another goroutine.
+func (e *Events) Stop() { e.wakes.Close() }
 
 // Close frees what the kernel has for it. Nobody may use it meanwhile.
 func (e *Events) Close() {
 	e.detach()
+	if e.wakes != nil {
+		e.wakes.Close()
+	}
 	if e.reader != nil {
 		e.reader.Close()
 	}
 	e.collection.Close()
 }
 
-// Read calls each with what happens, until a time, or until Flush is called; it returns an error once Stop was. What was
-// written before is read then. The event is valid until each returns.
-func (e *Events) Read(until time.Time, each func(*recorder.Event)) error {
-	e.reader.SetDeadline(until)
-	var ev recorder.Event
-	for {
-		err := e.reader.ReadInto(&e.record)
-		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, ringbuf.ErrFlushed):
-			return nil
-		case err != nil:
-			return fmt.Errorf("read events: %w", err)
-		}
-		if _, err := DecodeEvent(e.record.RawSample, &ev); err != nil {
-			return err
-		}
-		each(&ev)
+// Wait waits until many events have been written, or until a time; it returns an error once Stop was called.
+func (e *Events) Wait(until time.Time) error {
+	ring, err := e.wakes.SyscallConn()
+	if err == nil {
+		err = e.wakes.SetReadDeadline(until)
 	}
+	if err == nil {
+		waited := false
+		err = ring.Read(func(uintptr) bool { // is called before it waits, and after
+			defer func() { waited = true }()
+			return waited
+		})
+	}
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("wait for events: %w", err)
+	}
+	return nil
 }
 
-// Flush ends a Read that goes on. It may be called from another goroutine.
-func (e *Events) Flush() error { return e.reader.Flush() }
+// Read calls each with all that has been written so far, some at a time. Events are valid until each returns.
+func (e *Events) Read(each func([]recorder.Event)) error {
+	left := e.reader.AvailableBytes()
+	for left > 0 {
+		n := 0
+		for ; n < batch && left > 0; n++ {
+			r := &e.records[n]
+			if err := e.reader.ReadInto(r); err != nil {
+				return fmt.Errorf("read events: %w", err)
+			}
+			if _, err := DecodeEvent(r.RawSample, &e.events[n]); err != nil {
+				return err
+			}
+			left -= unix.BPF_RINGBUF_HDR_SZ + (len(r.RawSample)+7)&^7
+		}
+		each(e.events[:n])
+	}
+	return nil
+}
 
 // Lost is how many events there was no room for so far.
 func (e *Events) Lost() (n uint64, err error) {

@@ -150,7 +150,7 @@ func turns(b *testing.B, load string, turn int) {
 	}
 	var reading sync.WaitGroup
 	reading.Go(func() {
-		for r.Wait(time.Now().Add(50*time.Millisecond)) == nil {
+		for r.Wait(time.Now().Add(200*time.Millisecond)) == nil {
 			read()
 		}
 	})
@@ -223,6 +223,6 @@ func median[T cmp.Ordered](s []T) T {
 	return s[len(s)/2]
 }
 
-func BenchmarkConnection(b *testing.B) { turns(b, "connection", 1000) }
+func BenchmarkConnection(b *testing.B) { turns(b, "connection", 4000) }
 
-func BenchmarkProcess(b *testing.B) { turns(b, "process", 20) }
+func BenchmarkProcess(b *testing.B) { turns(b, "process", 150) }

@@ -126,7 +126,7 @@ func TestStorm(t *testing.T) {
 	}
 	var reading sync.WaitGroup
 	reading.Go(func() {
-		for r.Wait(time.Now().Add(50*time.Millisecond)) == nil {
+		for r.Wait(time.Now().Add(200*time.Millisecond)) == nil {
 			read()
 		}
 	})

@@ -28,8 +28,8 @@ type past struct {
 	running sync.WaitGroup
 
 	mu     sync.Mutex // of whoever reads events
-	lost   uint64     // how many were so far
-	whole  uint64     // until when none was
+	lost   uint64     // how many events were so far
+	whole  uint64     // until when all that were are known
 	owed   bool       // a sweep
 	failed error      // why nothing is remembered any more
 }
@@ -114,8 +114,15 @@ func (p *past) run() {
 		err := p.events.Wait(time.Now().Add(lookAfter))
 		now := time.Now()
 		p.mu.Lock()
+		begun, lost := sinceBoot(), p.lost
+		if err == nil {
+			err = p.events.CountSkipped()
+		}
 		if err == nil {
 			err = p.read()
+		}
+		if lost == p.lost {
+			p.whole = begun
 		}
 		if err == nil && p.owed && now.Sub(swept) >= sweepAfter {
 			err, swept, p.owed = p.sweep(), now, false
@@ -137,21 +144,15 @@ func (p *past) read() error {
 	if p.failed != nil {
 		return p.failed
 	}
-	begun := sinceBoot()
 	if err := p.events.Read(func(events []recorder.Event) { p.history.Apply(events...) }); err != nil {
 		return err
 	}
 	lost, err := p.events.Lost()
-	if err != nil {
-		return err
-	}
-	if lost != p.lost {
+	if err == nil && lost != p.lost {
 		p.history.Lost(p.whole, sinceBoot())
 		p.lost, p.owed = lost, true
-	} else {
-		p.whole = begun
 	}
-	return nil
+	return err
 }
 
 // sweep compares the history with what there is. What is read then may be in the ring still, and says nothing new there.

@@ -344,6 +344,8 @@ func (s *snapshot) Remembered(ctx context.Context, id host.ID) (host.Remembered,
 			gap("there was no room for all that happened between %s and %s", from, to)
 		case recorder.Forgotten:
 			gap("what ended before %s is not remembered any more", to)
+		case recorder.Off:
+			gap("nobody looked between %s and %s, because the daemon or its recorder was started anew", from, to)
 		}
 	}
 	return r, nil

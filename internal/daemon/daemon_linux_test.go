@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"filippo.io/age"
+	"golang.org/x/sys/unix"
 
 	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/evidence"
@@ -39,13 +40,19 @@ func newSite(t testing.TB) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	store := filepath.Join(dir, "store")
+	t.Cleanup(func() {
+		if err := losePastKey(store); err != nil && !errors.Is(err, unix.ENOKEY) {
+			t.Error(err)
+		}
+		os.RemoveAll(dir)
+	})
 	id, err := age.GenerateX25519Identity()
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &site{dir: dir, config: filepath.Join(dir, "stopd.toml"), cfg: Defaults(), id: id}
-	s.cfg.Store, s.cfg.Listen, s.cfg.Recipients = filepath.Join(dir, "store"), []string{"127.0.0.1:0"}, []string{id.Recipient().String()}
+	s.cfg.Store, s.cfg.Listen, s.cfg.Recipients = store, []string{"127.0.0.1:0"}, []string{id.Recipient().String()}
 	s.write(t)
 	key, err := translog.GenerateKey("host.example")
 	if err == nil {
@@ -55,6 +62,17 @@ func newSite(t testing.TB) *site {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// losePastKey takes away the key of what a daemon remembered.
+func losePastKey(store string) error {
+	return inKeyring(func() error {
+		id, err := unix.KeyctlSearch(unix.KEY_SPEC_USER_KEYRING, "user", pastKeyName(store), 0)
+		if err != nil {
+			return err
+		}
+		return dropKey(id)
+	})
 }
 
 func (s *site) write(t testing.TB) {

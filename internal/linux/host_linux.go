@@ -206,7 +206,7 @@ func (h *Host) Find(ctx context.Context, f host.Flow) (host.Socket, error) {
 			return past, nil
 		}
 	}
-	if p := h.past.Load(); p != nil && err == nil {
+	if p := h.past.Load(); p != nil && p.isOff() == nil && err == nil {
 		if c, ok := p.history.ByCookie(s.Cookie); ok && !c.Met {
 			s.Opened = p.time(c.Opened)
 		}

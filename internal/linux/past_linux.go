@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,15 +22,21 @@ import (
 
 // A past is what is remembered of this machine, and what keeps it.
 type past struct {
+	Recorder
 	h       *Host
-	events  *bpf.Events
 	history *recorder.History
-	keep    time.Duration
 	running sync.WaitGroup
+	closing context.Context
+	cancel  context.CancelFunc
+	first   chan error    // what became of the first beginning
+	lost    atomic.Uint64 // events
+	told    bool          // that it failed; of run alone
 
 	mu      sync.Mutex
+	events  *bpf.Events     // nil while there are none
 	waiting []chan struct{} // who waits for what was written before
-	failed  error           // why nothing is remembered any more
+	off     error           // why nothing is remembered now; nil while it is
+	whole   uint64          // until when it was, and nothing was lost since it began
 }
 
 const (
@@ -40,34 +47,6 @@ const (
 	// forgetAfter is how far apart it is looked for what is too old.
 	forgetAfter = time.Minute
 )
-
-// Remember lets the host remember connections and processes for so long from now on, in so many octets.
-func (h *Host) Remember(memory int, keep time.Duration) error {
-	if err := errors.Join(sameProcesses(), sameClock()); err != nil {
-		return err
-	}
-	if !h.uids.all { // the kernel has others
-		return errors.New("the daemon is in a user namespace, which has numbers of its own for users")
-	}
-	events, err := bpf.OpenEvents()
-	if err != nil {
-		return err
-	}
-	p := &past{h: h, events: events, keep: keep}
-	if p.history, err = recorder.New(memory, sinceBoot()); err == nil {
-		err = p.sweep()
-	}
-	if err != nil {
-		events.Close()
-		return err
-	}
-	if !h.past.CompareAndSwap(nil, p) {
-		events.Close()
-		return errors.New("the host remembers already")
-	}
-	p.running.Go(p.run)
-	return nil
-}
 
 // sameClock fails where the daemon's clock since the start of the host is another than the kernel's.
 func sameClock() error {
@@ -99,27 +78,9 @@ const unset = 1<<32 - 1
 // tick is the unit in which /proc has the start of a process, in nanoseconds.
 const tick = 1e9 / userHZ
 
-func (p *past) close() {
-	p.events.Stop()
-	p.running.Wait()
-	p.events.Close()
-}
-
-// run reads events until the past is closed.
-func (p *past) run() {
-	err := p.read()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.failed = err
-	for _, w := range p.waiting {
-		close(w)
-	}
-	p.waiting = nil
-}
-
-func (p *past) read() error {
+// read reads events until it fails, or is stopped.
+func (p *past) read(events *bpf.Events) error {
 	var lost uint64
-	whole := sinceBoot() // until when nothing was lost
 	var swept, forgot time.Time
 	owed := false // a sweep
 	for {
@@ -132,35 +93,39 @@ func (p *past) read() error {
 			until = until.Add(lookAfter)
 		}
 		begun := sinceBoot()
-		err := p.events.Read(until, func(e *recorder.Event) { p.history.Apply(*e) })
+		err := events.Read(until, func(e *recorder.Event) { p.history.Apply(*e) })
+		n := lost
 		if err == nil {
-			var n uint64
-			if n, err = p.events.Lost(); n != lost {
-				p.history.Lost(whole, sinceBoot())
-				lost, owed = n, true
-			} else {
-				whole = begun
-			}
+			n, err = events.Lost()
+		}
+		switch {
+		case err != nil:
+		case n != lost:
+			p.history.Lost(p.until(), sinceBoot())
+			p.lost.Add(n - lost)
+			lost, owed = n, true
+		default:
+			p.wasWhole(begun)
 		}
 		for _, w := range waiting {
 			close(w)
 		}
 		now := time.Now()
 		if err == nil && owed && now.Sub(swept) >= sweepAfter {
-			err, swept, owed = p.sweep(), now, false
+			err, swept, owed = p.sweep(events), now, false
 		}
 		if err != nil {
 			return err
 		}
-		if since := sinceBoot(); now.Sub(forgot) >= forgetAfter && since > uint64(p.keep) {
-			p.history.Forget(since - uint64(p.keep))
+		if since := sinceBoot(); now.Sub(forgot) >= forgetAfter && since > uint64(p.Keep) {
+			p.history.Forget(since - uint64(p.Keep))
 			forgot = now
 		}
 	}
 }
 
 // sweep compares the history with what there is. What is read then may be in the ring still, and says nothing new there.
-func (p *past) sweep() error {
+func (p *past) sweep(events *bpf.Events) error {
 	root, err := openProcFS()
 	if err != nil {
 		return err
@@ -168,7 +133,7 @@ func (p *past) sweep() error {
 	defer unix.Close(root)
 	exe := make([]byte, unix.PathMax)
 	p.history.Sweep(sinceBoot())
-	err = p.events.Met(func(e *recorder.Event) {
+	err = events.Met(func(e *recorder.Event) {
 		if e.Kind == recorder.ProcessMet {
 			if n, err := unix.Readlinkat(root, strconv.Itoa(int(e.Process.PID))+"/exe", exe); err == nil {
 				e.Process.Exe = exe[:n]
@@ -181,34 +146,6 @@ func (p *past) sweep() error {
 	}
 	p.history.Swept(sinceBoot())
 	return nil
-}
-
-// catchUp waits until all that has happened so far is in the history. The error is [host.ErrNotFound] where nothing is remembered.
-func (h *Host) catchUp(ctx context.Context) (*past, error) {
-	p := h.past.Load()
-	if p == nil {
-		return nil, host.ErrNotFound
-	}
-	done := make(chan struct{})
-	p.mu.Lock()
-	if p.failed != nil {
-		close(done)
-	} else {
-		p.waiting = append(p.waiting, done)
-	}
-	p.mu.Unlock()
-	p.events.Flush() // where it fails, all who wait are told
-	select {
-	case <-done:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.failed != nil {
-		return nil, fmt.Errorf("remember: %w", p.failed)
-	}
-	return p, nil
 }
 
 // recall returns what is remembered of a flow's latest connection in the host's own network namespace that somebody held.
@@ -279,24 +216,24 @@ func idOf(id recorder.ID) host.ID {
 }
 
 // recalledHolders returns who held a connection that nobody holds any more.
-func (h *Host) recalledHolders(ctx context.Context, cookie string) ([]host.Holder, error) {
+func (h *Host) recalledHolders(ctx context.Context, cookie string) ([]host.Holder, []host.Gap, error) {
 	n, err := strconv.ParseUint(cookie, 10, 64)
 	if err != nil {
-		return nil, fmt.Errorf("find holders of a closed connection: %w", errSyntax)
+		return nil, nil, fmt.Errorf("find holders of a closed connection: %w", errSyntax)
 	}
 	p, err := h.catchUp(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	c, ok := p.history.ByCookie(n)
 	if !ok {
-		return nil, host.ErrNotFound
+		return nil, nil, host.ErrNotFound
 	}
 	var hs []host.Holder
 	for _, id := range c.Holders {
 		hs = append(hs, host.Holder{ID: idOf(id), FDs: []int{}, Mode: host.ReadWrite})
 	}
-	return hs, nil
+	return hs, p.connectionGaps(c), nil
 }
 
 // maxHeld is how many connections of one process a trace is told of.
@@ -334,19 +271,7 @@ func (s *snapshot) Remembered(ctx context.Context, id host.ID) (host.Remembered,
 		until = sinceBoot()
 	}
 	for _, l := range p.history.Losses(found.Start, until) {
-		from, to := p.time(l.From).Format(time.RFC3339), p.time(l.To).Format(time.RFC3339)
-		switch l.Kind {
-		case recorder.Start:
-			gap("it is older than what is remembered, which begins at %s", to)
-		case recorder.Ring:
-			gap("events were lost between %s and %s", from, to)
-		case recorder.Full:
-			gap("there was no room for all that happened between %s and %s", from, to)
-		case recorder.Forgotten:
-			gap("what ended before %s is not remembered any more", to)
-		case recorder.Off:
-			gap("nobody looked between %s and %s, because the daemon or its recorder was started anew", from, to)
-		}
+		gap("%s", p.why(l))
 	}
 	return r, nil
 }

@@ -48,6 +48,13 @@ func TestUnit(t *testing.T) {
 
 	i.run("systemctl", "restart", "stopd")
 	i.asks(out, 113)
+	again := "what was remembered before is remembered again"
+	before := strings.Count(i.run("journalctl", "-o", "cat", "-u", "stopd"), again)
+	i.run("systemctl", "restart", "stopd")
+	i.asks(out, 113)
+	i.wait("what was remembered before the restart", func() (bool, error) {
+		return strings.Count(i.run("journalctl", "-o", "cat", "-u", "stopd"), again) > before, nil
+	})
 	i.run("systemctl", "stop", "stopd.socket", "stopd.service")
 	i.run("sh", "-e", "-c", i.steps[1])
 	if state := i.shows("ActiveState"); state != "active" {

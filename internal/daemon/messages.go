@@ -43,6 +43,11 @@ func (a answerer) Decline(ctx context.Context, q stop.Question, why string, same
 	return ask[stop.Token](ctx, a.link, callDecline, declined{q, why, sameAs})
 }
 
+// recorded returns how the recorder goes; nil where there is none.
+func (a answerer) recorded(ctx context.Context) (*recorded, error) {
+	return ask[*recorded](ctx, a.link, callRecorded, none{})
+}
+
 // serveAnswerer serves what the front calls. What it is told are tokens, names that may be sent, a connection's numbers, and words.
 func serveAnswerer(ctx context.Context, x *examine.Examiner, log *slog.Logger, c call, b []byte) ([]byte, error) {
 	switch c {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/stopd/stopd/host"
@@ -24,7 +25,8 @@ type keptPast struct {
 	keeping chan struct{} // closed once the keeper has started
 	begun   func()        // closes it
 
-	failed bool // the last time
+	restored atomic.Bool // what was kept before is remembered, or cannot be: it may be replaced
+	failed   bool        // to save it, the last time
 }
 
 // How often what is remembered is kept, and how long that may take at the end. With 100,000 connections and as many processes it costs a tenth of
@@ -49,12 +51,16 @@ func (k *keptPast) restore(ctx context.Context, h *recorder.History, since uint6
 	}
 	r := &pastReader{ctx: ctx, keeper: k.keeper}
 	err := h.Restore(bufio.NewReader(r), k.seal, since)
+	if err != nil && (ctx.Err() != nil || errors.Is(err, errLink)) {
+		return
+	}
+	k.restored.Store(true)
 	if err == nil {
 		f := h.Fill()
 		k.log.Info("what was remembered before is remembered again", "connections", f.Connections, "processes", f.Processes)
 		return
 	}
-	if ctx.Err() != nil || r.at == 0 && r.err == io.EOF {
+	if r.at == 0 && r.err == io.EOF {
 		return // there is none
 	}
 	k.log.Warn("what was remembered before is lost", "error", err)
@@ -79,6 +85,9 @@ func (k *keptPast) run(ctx context.Context) {
 
 // save keeps what is remembered, in the place of what was kept before. That it cannot is said once.
 func (k *keptPast) save(ctx context.Context) {
+	if !k.restored.Load() {
+		return
+	}
 	err := k.keep(ctx, func(h *recorder.History, at uint64) error {
 		w := &pastWriter{ctx: ctx, keeper: k.keeper, how: pastBegins}
 		b := bufio.NewWriterSize(w, pastChunk)

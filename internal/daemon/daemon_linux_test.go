@@ -64,16 +64,19 @@ func newSite(t testing.TB) *site {
 	return s
 }
 
-// losePastKey takes away the key of what a daemon remembered.
-func losePastKey(store string) error {
+// withPastKey calls f with the key of what a daemon remembers, where there is one.
+func withPastKey(store string, f func(id int) error) error {
 	return inKeyring(func() error {
 		id, err := unix.KeyctlSearch(unix.KEY_SPEC_USER_KEYRING, "user", pastKeyName(store), 0)
 		if err != nil {
 			return err
 		}
-		return dropKey(id)
+		return f(id)
 	})
 }
+
+// losePastKey takes that key away.
+func losePastKey(store string) error { return withPastKey(store, dropKey) }
 
 func (s *site) write(t testing.TB) {
 	t.Helper()

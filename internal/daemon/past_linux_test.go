@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/evidence"
 	"github.com/stopd/stopd/evidence/translog"
@@ -285,6 +287,38 @@ func TestNotRestored(t *testing.T) {
 				t.Errorf("what is remembered now is not kept: %v", err)
 			}
 		})
+	}
+}
+
+// TestPastKey: a store has one key, for as long as it was asked for, and another one then.
+func TestPastKey(t *testing.T) {
+	store, other := filepath.Join(t.TempDir(), "store"), filepath.Join(t.TempDir(), "store")
+	t.Cleanup(func() {
+		for _, s := range []string{store, other} {
+			if err := losePastKey(s); err != nil && !errors.Is(err, unix.ENOKEY) && !errors.Is(err, unix.EKEYEXPIRED) {
+				t.Error(err)
+			}
+		}
+	})
+	key := func(store string, lasts time.Duration) string {
+		t.Helper()
+		k, err := pastKey(store, lasts)
+		if err != nil || len(k) != recorder.KeySize {
+			t.Fatalf("%d octets, %v", len(k), err)
+		}
+		return string(k)
+	}
+	first := key(store, time.Hour)
+	if key(store, time.Hour) != first {
+		t.Error("it has another one at once")
+	}
+	if key(other, time.Hour) == first {
+		t.Error("two stores have one key")
+	}
+	key(store, time.Second)
+	eventually(t, stateTime, func() bool { return withPastKey(store, func(int) error { return nil }) != nil }, func() string { return "it does not end" })
+	if second := key(store, time.Hour); second == first || key(store, time.Hour) != second {
+		t.Error("it is the same after its end, or is not kept then")
 	}
 }
 

@@ -5,27 +5,30 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/stopd/stopd/internal/recorder"
 )
 
-// pastKey returns the key that seals what is remembered, over a restart. It is in the user's keyring (user-keyring(7)), made at the first call after
-// the host's start, and ends with it.
-func pastKey(store string) (key []byte, err error) {
+// pastKey returns the key that seals what is remembered, over a restart. It is in the user's keyring (user-keyring(7)), made where there is none, ends with the
+// host's boot, and so long after the last call.
+func pastKey(store string, lasts time.Duration) (key []byte, err error) {
 	err = inKeyring(func() error {
 		id, err := unix.KeyctlSearch(unix.KEY_SPEC_USER_KEYRING, "user", pastKeyName(store), 0)
-		if errors.Is(err, unix.ENOKEY) {
+		switch {
+		case err == nil:
+			key, err = readKey(id)
+		case errors.Is(err, unix.ENOKEY), errors.Is(err, unix.EKEYEXPIRED), errors.Is(err, unix.EKEYREVOKED):
 			key = make([]byte, recorder.KeySize)
 			rand.Read(key) // never fails
-			_, err = unix.AddKey("user", pastKeyName(store), key, unix.KEY_SPEC_USER_KEYRING)
-			return err
+			id, err = unix.AddKey("user", pastKeyName(store), key, unix.KEY_SPEC_USER_KEYRING)
 		}
 		if err != nil {
 			return err
 		}
-		key, err = readKey(id)
+		_, err = unix.KeyctlInt(unix.KEYCTL_SET_TIMEOUT, id, int(lasts/time.Second), 0, 0)
 		return err
 	})
 	if err != nil {

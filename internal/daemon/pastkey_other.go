@@ -2,6 +2,8 @@
 
 package daemon
 
-func pastKey(string) ([]byte, error) { return nil, errSystem }
+import "time"
+
+func pastKey(string, time.Duration) ([]byte, error) { return nil, errSystem }
 
 func tryKeyring() error { return errSystem }

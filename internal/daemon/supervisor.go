@@ -143,12 +143,15 @@ func (s *supervisor) beginAll(g *group) error {
 	return s.begin(g, front, started{Server: fronted(s.now), Listeners: len(s.listeners), Metrics: s.metrics != nil})
 }
 
-// pastKey is the key of what is remembered over a restart; nil where nothing is.
+// renewEvery is how often the key of what is remembered is told to last.
+const renewEvery = time.Hour
+
+// pastKey is the key of what is remembered over a restart; nil where nothing is. It lasts as long as what is remembered does from now on.
 func (s *supervisor) pastKey() []byte {
 	if s.cfg.Recorder.Mode == recorderOff {
 		return nil
 	}
-	key, err := pastKey(s.cfg.Store)
+	key, err := pastKey(s.cfg.Store, s.cfg.Recorder.Keep.Duration+2*renewEvery)
 	if err != nil && !s.warned {
 		s.log.Warn("what is remembered will be lost with a restart", "error", err)
 	}
@@ -241,8 +244,12 @@ func (s *supervisor) said(r role) func(ctx context.Context, c call, b []byte) ([
 // supervise waits for what is to be done.
 func (s *supervisor) supervise(ctx context.Context, hup <-chan os.Signal) error {
 	var restarts []time.Time
+	renew := time.NewTicker(renewEvery)
+	defer renew.Stop()
 	for {
 		select {
+		case <-renew.C:
+			s.pastKey()
 		case <-ctx.Done():
 			s.stop()
 			return nil

@@ -101,19 +101,24 @@ func (p *past) remember() error {
 			return err
 		}
 	}
-	err := p.sweep(events)
-	select {
-	case p.first <- err:
-	default:
-	}
-	if err != nil {
+	if err := p.sweep(events); err != nil {
+		p.began(err)
 		return err
 	}
 	p.mu.Lock()
 	p.off = nil
 	p.mu.Unlock()
+	p.began(nil)
 	p.tell(nil)
 	return p.read(events)
+}
+
+// began says what became of the first beginning.
+func (p *past) began(err error) {
+	select {
+	case p.first <- err:
+	default:
+	}
 }
 
 // goOn begins again with events that are new.

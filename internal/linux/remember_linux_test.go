@@ -182,13 +182,6 @@ func TestRestored(t *testing.T) {
 	if err := <-h.past.Load().first; err != nil {
 		t.Fatal(err)
 	}
-	for {
-		if _, err := h.catchUp(t.Context()); err == nil {
-			break
-		} else if !errors.Is(err, host.ErrNotFound) {
-			t.Fatal(err)
-		}
-	}
 	for _, f := range []host.Flow{over, meanwhile} {
 		if gaps := gapsAbout(t, h, f); gaps != "" {
 			t.Errorf("gaps are %s", gaps)

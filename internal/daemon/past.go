@@ -29,8 +29,8 @@ type keptPast struct {
 	failed   bool        // to save it, the last time
 }
 
-// How often what is remembered is kept, and how long that may take at the end; where another process has ended, endTime is less. With 100,000 connections and as many processes it costs a tenth of
-// a second and 5 MB (BenchmarkKeep).
+// How often what is remembered is kept, and how long that may take at the end; where another process has ended, endTime is less. With
+// 100,000 connections and as many processes it costs a tenth of a second and 5 MB (BenchmarkKeep).
 const (
 	keepEvery    = 5 * time.Minute
 	lastKeepTime = 10 * time.Second

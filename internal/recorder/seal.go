@@ -46,7 +46,7 @@ const (
 // pieceLabel is the context of HKDF, before the piece's number.
 const pieceLabel = "stopd past v1 piece\x00"
 
-// Errors of [Restore] for what is sound, but not for here.
+// Errors of [History.Restore] for what cannot be used.
 var (
 	ErrVersion = errors.New("another version")
 	ErrScope   = errors.New("of another boot, or of other namespaces")

@@ -138,6 +138,7 @@ func TestConfinedWithoutRoot(t *testing.T) {
 // dies again and again ends the daemon.
 func TestStartedAnew(t *testing.T) {
 	s := newSite(t)
+	s.cfg.Recorder.Mode = recorderOff // it begins after the start, and says so
 	d := s.start(t)
 	ended := make(chan error, 1)
 	go func() { ended <- d.supervise(t.Context(), nil) }()

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"filippo.io/age"
+	"golang.org/x/sys/unix"
 
 	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/evidence"
@@ -39,13 +40,19 @@ func newSite(t testing.TB) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	store := filepath.Join(dir, "store")
+	t.Cleanup(func() {
+		if err := losePastKey(store); err != nil && !errors.Is(err, unix.ENOKEY) {
+			t.Error(err)
+		}
+		os.RemoveAll(dir)
+	})
 	id, err := age.GenerateX25519Identity()
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &site{dir: dir, config: filepath.Join(dir, "stopd.toml"), cfg: Defaults(), id: id}
-	s.cfg.Store, s.cfg.Listen, s.cfg.Recipients = filepath.Join(dir, "store"), []string{"127.0.0.1:0"}, []string{id.Recipient().String()}
+	s.cfg.Store, s.cfg.Listen, s.cfg.Recipients = store, []string{"127.0.0.1:0"}, []string{id.Recipient().String()}
 	s.write(t)
 	key, err := translog.GenerateKey("host.example")
 	if err == nil {
@@ -56,6 +63,20 @@ func newSite(t testing.TB) *site {
 	}
 	return s
 }
+
+// withPastKey calls f with the key of what a daemon remembers, where there is one.
+func withPastKey(store string, f func(id int) error) error {
+	return inKeyring(func() error {
+		id, err := unix.KeyctlSearch(unix.KEY_SPEC_USER_KEYRING, "user", pastKeyName(store), 0)
+		if err != nil {
+			return err
+		}
+		return f(id)
+	})
+}
+
+// losePastKey takes that key away.
+func losePastKey(store string) error { return withPastKey(store, dropKey) }
 
 func (s *site) write(t testing.TB) {
 	t.Helper()

@@ -43,6 +43,10 @@ const (
 	callRead
 	callResolve
 	callForward
+	callKeeping
+	callKeepPast
+	callPast
+	callRecorded
 	calls
 )
 
@@ -57,6 +61,7 @@ var largest = [calls]struct{ asked, answered int }{
 	callCheckpoint: {0, 8 << 10}, callPost: {64 << 10, 64 << 10}, callCertificate: {0, 4 << 10},
 	callSignServer: {256, 128}, callSignClient: {256, 128},
 	callRead: {8 << 10, 32 << 10}, callResolve: {1 << 10, 8 << 10}, callForward: {8 << 10, 0},
+	callKeeping: {0, 0}, callKeepPast: {1 + pastChunk, 0}, callPast: {8, pastChunk}, callRecorded: {0, 1 << 10},
 }
 
 const (

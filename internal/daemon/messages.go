@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/examine"
@@ -40,6 +41,11 @@ func (a answerer) Examine(ctx context.Context, q stop.Question) (stop.Examined, 
 
 func (a answerer) Decline(ctx context.Context, q stop.Question, why string, sameAs stop.Token) (stop.Token, error) {
 	return ask[stop.Token](ctx, a.link, callDecline, declined{q, why, sameAs})
+}
+
+// recorded returns how the recorder goes; nil where there is none.
+func (a answerer) recorded(ctx context.Context) (*recorded, error) {
+	return ask[*recorded](ctx, a.link, callRecorded, none{})
 }
 
 // serveAnswerer serves what the front calls. What it is told are tokens, names that may be sent, a connection's numbers, and words.
@@ -103,6 +109,15 @@ func (t tracing) Begin(ctx context.Context, of stop.Token) error {
 // Counted implements server.Tracer.
 func (t tracing) Counted(ctx context.Context) (server.Counted, error) {
 	return ask[server.Counted](ctx, t.link, callCounted, none{})
+}
+
+// A recorded is what the front is told of the recorder, for metrics: since when it remembers, how many events it lost, and how many connections
+// and processes it has, of so many of each.
+type recorded struct {
+	Running                      bool
+	Since                        time.Time
+	Lost                         uint64
+	Connections, Processes, Room int
 }
 
 // A keptReport is what the keeper is given. The report follows the JSON of the payer after a line feed.

@@ -41,6 +41,8 @@ func FuzzMessages(f *testing.F) {
 		f.Add(byte(c), b)
 	}
 	f.Add(byte(callKeep), []byte("{}\nreport"))
+	f.Add(byte(callKeepPast), []byte("\x00octets"))
+	f.Add(byte(callPast), make([]byte, 8))
 	f.Add(byte(callFind), []byte(`{"Local":"fe80::1%x","UID":4294967296}`))
 	dir := f.TempDir()
 	id, err := age.GenerateX25519Identity()
@@ -56,7 +58,7 @@ func FuzzMessages(f *testing.F) {
 	ended, cancel := context.WithCancel(context.Background())
 	cancel() // nobody is connected to
 	serves := map[role]func(context.Context, call, []byte) ([]byte, error){
-		keeper:       (&keeperPart{process: &process{log: quiet}, store: store}).serves,
+		keeper:       (&keeperPart{process: &process{log: quiet}, store: store, past: pastFile{dir: dir, most: 1000}}).serves,
 		tracer:       (&tracerPart{tracebacks: asksNobody(10), witnesses: []Witness{{URL: "https://witness.example", Key: "k"}}, client: http.DefaultClient}).serves,
 		"supervisor": (&supervisor{log: quiet}).said(front),
 	}

@@ -114,7 +114,7 @@ func BenchmarkFind(b *testing.B) {
 // gone, as the asker's own does.
 func BenchmarkMiss(b *testing.B) {
 	h := openHost(b)
-	if err := h.Remember(64<<20, time.Hour); err != nil {
+	if err := h.Remember(Recorder{Memory: 64 << 20, Keep: time.Hour}); err != nil {
 		b.Skip(err)
 	}
 	p := h.past.Load()

@@ -24,7 +24,7 @@ func remembering(t *testing.T) *Host {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { h.Close() })
-	if err := h.Remember(64<<20, time.Hour); err != nil { // room for what else happens meanwhile
+	if err := h.Remember(Recorder{Memory: 64 << 20, Keep: time.Hour}); err != nil { // room for what else happens meanwhile
 		if errors.Is(err, unix.EPERM) && os.Geteuid() != 0 {
 			t.Skip(err)
 		}

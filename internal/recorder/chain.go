@@ -44,6 +44,7 @@ func (c *chain) remove(hash uint64, n uint32) {
 type slots struct {
 	next        []uint32
 	used        uint32 // that were ever given out
+	taken       int    // that somebody has
 	free        uint32
 	first, last uint32 // of those that ended
 }
@@ -52,18 +53,24 @@ func newSlots(n int) slots { return slots{next: make([]uint32, n+1)} }
 
 // take returns a number that nobody has; 0 where there is none.
 func (s *slots) take() uint32 {
-	if n := s.free; n != 0 {
+	n := s.free
+	switch {
+	case n != 0:
 		s.free = s.next[n]
-		return n
-	}
-	if int(s.used) == len(s.next)-1 {
+	case int(s.used) == len(s.next)-1:
 		return 0
+	default:
+		s.used++
+		n = s.used
 	}
-	s.used++
-	return s.used
+	s.taken++
+	return n
 }
 
-func (s *slots) give(n uint32) { s.next[n], s.free = s.free, n }
+func (s *slots) give(n uint32) {
+	s.next[n], s.free = s.free, n
+	s.taken--
+}
 
 // end puts a number behind those that ended before.
 func (s *slots) end(n uint32) {

@@ -29,13 +29,17 @@ func New(memory int, begun uint64) (*History, error) {
 	if memory < Smallest {
 		return nil, fmt.Errorf("make history: %d octets are less than %d", memory, Smallest)
 	}
-	n := room(memory)
 	h := &History{seed: maphash.MakeSeed()}
+	h.make(room(memory), begun)
+	return h, nil
+}
+
+// make makes the tables, with room for so many connections and as many processes.
+func (h *History) make(n int, begun uint64) {
 	h.connections.make(n)
 	h.processes.make(n)
 	h.paths = newPaths(pathsFor(n), h.seed)
 	h.losses = losses{begun: begun}
-	return h, nil
 }
 
 // pathsFor is how many paths are kept of so many processes.
@@ -51,8 +55,20 @@ func room(memory int) int {
 	return n
 }
 
-// Room returns how many connections, and how many processes, can be remembered at once.
-func (h *History) Room() int { return len(h.connections.all) - 1 }
+// A Fill is how many connections and processes are remembered, how many of each there is room for, and since when.
+type Fill struct {
+	Connections, Processes, Room int
+	Begun                        uint64
+}
+
+// Fill returns how full the history is.
+func (h *History) Fill() Fill {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return Fill{h.connections.slots.taken, h.processes.slots.taken, h.room(), h.losses.begun}
+}
+
+func (h *History) room() int { return len(h.connections.all) - 1 }
 
 // Apply enters what happened.
 func (h *History) Apply(events ...Event) {
@@ -85,10 +101,15 @@ func (h *History) apply(e *Event) {
 }
 
 // Lost says that events may be missing that happened between two times.
-func (h *History) Lost(from, to uint64) {
+func (h *History) Lost(from, to uint64) { h.lose(Loss{Ring, from, to}) }
+
+// Off says that nobody looked between two times.
+func (h *History) Off(from, to uint64) { h.lose(Loss{Off, from, to}) }
+
+func (h *History) lose(l Loss) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.losses.add(Loss{Ring, from, to})
+	h.losses.add(l)
 }
 
 // Forget forgets what ended before a time, but for processes that made others that are still remembered.

@@ -129,6 +129,11 @@ func (h *History) metProcess(at uint64, e *Process) {
 	}
 	if s := &h.processes.all[n]; s.exited == 0 {
 		s.describe(e)
+		if len(e.Exe) > 0 { // it may run another since
+			old := s.path
+			s.path = h.paths.add(e.Exe)
+			h.paths.drop(old)
+		}
 		s.flags = s.flags&^swept | h.sweep
 	}
 }

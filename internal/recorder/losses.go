@@ -13,6 +13,8 @@ const (
 	Full
 	// Forgotten: it ended so long ago that it gave way, or might have.
 	Forgotten
+	// Unjoined: what the processes had, by which they can be joined, that ended so long ago gave way.
+	Unjoined
 )
 
 // A Loss is between when something may be missing.
@@ -30,8 +32,10 @@ const near = 1e9
 type losses struct {
 	begun uint64
 	reach uint64 // everything that ended later is remembered, but for the lists
-	ring  []Loss
-	full  []Loss
+	// unjoined is reach for what processes had.
+	unjoined uint64
+	ring     []Loss
+	full     []Loss
 }
 
 // forgot notes that something is forgotten that ended at a time.
@@ -62,6 +66,9 @@ func (l *losses) touching(from, to uint64) []Loss {
 	}
 	if l.reach > 0 && from <= l.reach {
 		found = append(found, Loss{Forgotten, 0, l.reach})
+	}
+	if l.unjoined > 0 && from <= l.unjoined {
+		found = append(found, Loss{Unjoined, 0, l.unjoined})
 	}
 	for _, list := range [][]Loss{l.ring, l.full} {
 		for _, x := range list {

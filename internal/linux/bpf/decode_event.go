@@ -17,13 +17,14 @@ const (
 	closedEnd  = 56 // up to local
 	socketEnd  = 96 // all of it
 	processEnd = 72 // struct process_event up to its path
+	jointSize  = 24 // struct joint
 )
 
 var errEvent = errors.New("not an event")
 
 // DecodeEvent reads one event, in the machine's order of octets, and returns what follows it. The event has slices of b.
 func DecodeEvent(b []byte, ev *recorder.Event) (rest []byte, err error) {
-	*ev = recorder.Event{}
+	*ev = recorder.Event{Joints: ev.Joints[:0]}
 	if len(b) < headEnd {
 		return nil, fmt.Errorf("read event: %w: %d octets", errEvent, len(b))
 	}
@@ -43,11 +44,16 @@ func DecodeEvent(b []byte, ev *recorder.Event) (rest []byte, err error) {
 		n = closedEnd
 	case recorder.Established, recorder.ConnectionMet:
 		n = socketEnd
+	case recorder.Held:
+		n = headEnd + jointSize*int(e.Uint16(b[2:]))
 	default:
 		return nil, fmt.Errorf("read event: %w: kind %d", errEvent, b[0])
 	}
 	if len(b) < n {
 		return nil, fmt.Errorf("read event of kind %d: %w: %d octets of %d", b[0], errEvent, len(b), n)
+	}
+	if ev.Kind == recorder.Held {
+		return b[n:], decodeJoints(b[:n], ev)
 	}
 	if process {
 		decodeProcess(b[:n], &ev.Process)
@@ -79,4 +85,28 @@ func decodeProcess(b []byte, p *recorder.Process) {
 	p.RUID, p.EUID, p.LoginUID, p.AuditSession = e.Uint32(b[40:]), e.Uint32(b[44:]), e.Uint32(b[48:]), e.Uint32(b[52:])
 	p.Name, _, _ = bytes.Cut(b[56:processEnd], []byte{0})
 	p.Exe = b[processEnd:]
+}
+
+func decodeJoints(b []byte, ev *recorder.Event) error {
+	e := binary.NativeEndian
+	ev.More = b[1] != 0
+	for b = b[headEnd:]; len(b) > 0; b = b[jointSize:] {
+		o := recorder.Object{Class: recorder.Class(b[20]), Device: e.Uint32(b[16:]), Number: e.Uint64(b)}
+		j := recorder.Joint{Object: o, Peer: o, Mode: recorder.Mode(b[21]) & (recorder.Reads | recorder.Writes | recorder.Passing | recorder.Named)}
+		switch o.Class {
+		case recorder.Pipe:
+		case recorder.Unix:
+			if j.Peer.Number = e.Uint64(b[8:]); j.Peer.Number == 0 {
+				j.Peer = recorder.Object{}
+			}
+		case recorder.Master:
+			j.Peer.Class = recorder.Slave
+		case recorder.Slave:
+			j.Peer.Class = recorder.Master
+		default:
+			return fmt.Errorf("read joint: %w: class %d", errEvent, o.Class)
+		}
+		ev.Joints = append(ev.Joints, j)
+	}
+	return nil
 }

@@ -344,3 +344,5 @@ int connections(struct bpf_iter__task_file *ctx)
 	bpf_seq_write(ctx->meta->seq, &e, sizeof(e));
 	return 0;
 }
+
+#include "joints.h"

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -29,6 +30,9 @@ var attached = []string{recorderProgState, recorderProgForked, recorderProgExecu
 
 // touching are those of them that tell who has a connection that was accepted. Linux has them since 6.3.
 var touching = []string{recorderProgSent, recorderProgReceived}
+
+// joining are those of them that tell by what processes can be joined.
+var joining = []string{recorderProgHeldFrom, recorderProgHeldWhile, recorderProgHeldUntil}
 
 // OpenEvents has the kernel write events from now on. Whether it does is found by trying alone.
 func OpenEvents() (*Events, error) {
@@ -75,7 +79,8 @@ func (e *Events) begin() (err error) {
 	if err := e.list(recorderProgProcesses, func([]byte) ([]byte, error) { return nil, io.EOF }); err != nil {
 		return err
 	}
-	for _, name := range append(attached, touching...) {
+	// What a process had as it ended is to be told before its end.
+	for _, name := range slices.Concat(joining, attached, touching) {
 		p := e.collection.Programs[name]
 		if p == nil {
 			continue

@@ -30,7 +30,11 @@ func TestMain(m *testing.M) {
 	if os.Getenv(roleEnv) == "" {
 		os.Exit(m.Run())
 	}
-	if err := insideRole(); err != nil {
+	role := insideRole
+	if os.Getenv(roleEnv) == "pump" {
+		role = pumpRole
+	}
+	if err := role(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

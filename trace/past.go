@@ -81,7 +81,11 @@ func (t *tracer) addEnded(id host.ID, via Via) *node {
 	if r == nil || r.Process.Exited == nil || t.bound() {
 		return nil
 	}
-	return t.enter(r.Process, via)
+	p := r.Process
+	for _, j := range r.Joints {
+		p.Descriptors = append(p.Descriptors, j.Descriptor)
+	}
+	return t.enter(p, via)
 }
 
 // heldBy reports whether a process held a connection with another host that came in by a port.
@@ -101,6 +105,7 @@ func (t *tracer) recall() {
 	if t.connected() {
 		return
 	}
+	t.joined()
 	var commanded []*node
 	for _, n := range t.nodes {
 		if t.commanded[n] && !n.isInit() {
@@ -132,6 +137,9 @@ func (t *tracer) recall() {
 		return
 	}
 	for _, n := range commanded {
+		if n.Exited != nil {
+			t.note(n, "what it shared with others", "it has ended: remembered are pipes, UNIX sockets and terminals that it had as its program began, as it made another process, and as it ended")
+		}
 		if r := t.remembered(n.ID()); r != nil {
 			for _, g := range r.Gaps {
 				t.note(n, g.What, g.Why)

@@ -320,11 +320,16 @@ func (s *snapshot) Remembered(ctx context.Context, id host.ID) (host.Remembered,
 	for _, c := range held {
 		r.Held = append(r.Held, p.socket(c))
 	}
+	joints, cut := p.history.Joined(found.ID, maxWith)
 	gap := func(format string, args ...any) {
 		r.Gaps = append(r.Gaps, host.Gap{PID: id.PID, What: "the past", Why: fmt.Sprintf(format, args...)})
 	}
 	if more {
 		gap("bound: it held more than %d connections", maxHeld)
+	}
+	r.Joints = s.joints(joints, gap)
+	if cut {
+		gap("bound: it may have had more pipes, UNIX sockets and terminals than are remembered")
 	}
 	if found.Unsure {
 		gap("its end was not noticed: it ended before %s", r.Process.Exited.Format(time.RFC3339Nano))
@@ -344,6 +349,8 @@ func (s *snapshot) Remembered(ctx context.Context, id host.ID) (host.Remembered,
 			gap("there was no room for all that happened between %s and %s", from, to)
 		case recorder.Forgotten:
 			gap("what ended before %s is not remembered any more", to)
+		case recorder.Unjoined:
+			gap("which pipes, UNIX sockets and terminals processes had that ended before %s is not remembered any more", to)
 		}
 	}
 	return r, nil

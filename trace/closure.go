@@ -62,7 +62,7 @@ type node struct {
 	// terminal driver passes nothing from one holder of a slave to another, so the closure does not
 	// go back through them.
 	entered map[host.Object]bool
-	// joined is true where it is alive, and was found by what it shared with a process that has ended.
+	// joined is true where it is at an end of a channel that is remembered.
 	joined bool
 }
 

@@ -60,15 +60,14 @@ func (t *tracer) rejoin(n *node, j host.Joint) {
 	if !c.Followed {
 		return
 	}
+	n.joined = true
 	for _, h := range far {
-		if t.node(h.ID) != nil || t.bound() {
-			continue
+		if t.node(h.ID) == nil && !t.bound() {
+			t.expand(t.walk(h, Via{From: new(n.Index), By: ByChannel, Channel: new(c.ID)}, ""))
 		}
-		chain := t.walk(h, Via{From: new(n.Index), By: ByChannel, Channel: new(c.ID)}, "")
-		for _, m := range chain[:min(1, len(chain))] {
-			m.joined = m.Exited == nil
+		if m := t.node(h.ID); m != nil {
+			m.joined = true
 		}
-		t.expand(chain)
 	}
 }
 

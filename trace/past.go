@@ -97,8 +97,8 @@ func (t *tracer) heldBy(n *node, port uint16) bool {
 }
 
 // recall makes candidates of connections that were held by those from whom the commands came, where nothing that is
-// open explains them: those that were held as the asked connection was established, else the first that whoever made a process held as
-// it made it.
+// open explains them: those that were held as the asked connection was established, by who shared something with others (see joined) while
+// it was open, else the first that whoever made a process held as it made it.
 //
 // A login without a port, or without this host's end, explains them but cannot be asked about.
 func (t *tracer) recall() {
@@ -114,7 +114,11 @@ func (t *tracer) recall() {
 	}
 	if at := t.q.Socket.Opened; !at.IsZero() {
 		for _, n := range commanded {
-			t.heldAt(n, at, "as the connection was established")
+			if n.joined {
+				t.held(n, at, t.q.Socket.Closed, "while the connection was open")
+			} else {
+				t.held(n, at, at, "as the connection was established")
+			}
 		}
 	}
 	// Who began something need not be who directs it, so who has left it to another is asked about last.
@@ -125,7 +129,7 @@ func (t *tracer) recall() {
 				break
 			}
 			if made := t.remembered(n.ID()); made != nil {
-				t.heldAt(m, made.Process.Start, fmt.Sprintf("as process %d was made", n.PID))
+				t.held(m, made.Process.Start, made.Process.Start, fmt.Sprintf("as process %d was made", n.PID))
 			}
 			if !slices.Contains(commanded, m) {
 				commanded = append(commanded, m)
@@ -153,9 +157,9 @@ func (t *tracer) connected() bool {
 	return slices.ContainsFunc(t.found, func(p Previous) bool { return p.Corroborated && p.Direction != host.Outbound && p.Local.IsValid() })
 }
 
-// heldAt makes candidates of the connections that a process held at a time and that another host opened. Where they
-// are of several hosts, nothing tells which is meant.
-func (t *tracer) heldAt(n *node, at time.Time, when string) {
+// held makes candidates of the connections that a process held between two times, of which the second may be zero for now, and that
+// another host opened. Where they are of several hosts, nothing tells which is meant.
+func (t *tracer) held(n *node, from, to time.Time, when string) {
 	r := t.remembered(n.ID())
 	if r == nil {
 		return
@@ -163,7 +167,7 @@ func (t *tracer) heldAt(n *node, at time.Time, when string) {
 	var held []host.Socket
 	var hosts []netip.Addr
 	for _, s := range r.Held {
-		if s.Direction == host.Outbound || s.Opened.After(at) || !s.Closed.IsZero() && s.Closed.Before(at) || t.own(s.Remote.Addr()) ||
+		if s.Direction == host.Outbound || !to.IsZero() && s.Opened.After(to) || !s.Closed.IsZero() && s.Closed.Before(from) || t.own(s.Remote.Addr()) ||
 			s.Object != "" && s.Object == t.q.Socket.Object {
 			continue
 		}

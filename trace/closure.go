@@ -64,6 +64,8 @@ type node struct {
 	entered map[host.Object]bool
 	// joined is true where it is at an end of a channel that is remembered.
 	joined bool
+	// was is what it had then, beside its descriptors.
+	was []host.Descriptor
 }
 
 type tracer struct {

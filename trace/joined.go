@@ -10,7 +10,8 @@ import (
 
 // What a process that has ended shared with others is remembered as far as docs/decisions/0070-recorder.md says. It leads on as
 // what is open does, from processes that have ended, and from living ones that are found so to others that have ended. What living ones
-// shared with each other is open, or over.
+// shared with each other is open, or over. It does not lead on from other users' processes than those who held the asked socket: what a
+// service did for one of its clients and what for another was at some time of its life, and which, nothing tells any more.
 
 // joined adds those with whom processes of the closure that have ended shared something, and the channels. Whose commands can have come to
 // the asked socket is found anew then.
@@ -18,7 +19,7 @@ func (t *tracer) joined() {
 	before := len(t.channels)
 	for i := 0; i < len(t.nodes); i++ { // it grows
 		n := t.nodes[i]
-		if n.isInit() || n.acceptor || n.Exited == nil && !n.joined {
+		if n.isInit() || n.acceptor || n.Exited == nil && !n.joined || !t.ofOwner(n) {
 			continue
 		}
 		if r := t.remembered(n.ID()); r != nil {
@@ -44,9 +45,12 @@ func (t *tracer) joined() {
 func (t *tracer) rejoin(n *node, j host.Joint) {
 	var far []host.Holder
 	for _, h := range j.With {
-		if r := t.remembered(h.ID); r != nil && h.PID > 1 && !slices.Contains(t.q.Daemon, h.PID) && (n.Exited != nil || r.Process.Exited != nil) {
-			far = append(far, h)
+		known := t.node(h.ID)
+		if r := t.remembered(h.ID); r == nil || h.PID <= 1 || slices.Contains(t.q.Daemon, h.PID) || n.Exited == nil && r.Process.Exited == nil ||
+			known != nil && known.acceptor {
+			continue
 		}
+		far = append(far, h)
 	}
 	if len(far) == 0 || t.bound() {
 		return
@@ -60,13 +64,16 @@ func (t *tracer) rejoin(n *node, j host.Joint) {
 	if !c.Followed {
 		return
 	}
-	n.joined = true
+	n.joined = true // it has ended, or was found so
 	for _, h := range far {
 		if t.node(h.ID) == nil && !t.bound() {
 			t.expand(t.walk(h, Via{From: new(n.Index), By: ByChannel, Channel: new(c.ID)}, ""))
 		}
-		if m := t.node(h.ID); m != nil {
+		if m := t.node(h.ID); m != nil && !m.joined {
 			m.joined = true
+			for _, j := range t.remembered(h.ID).Joints {
+				m.was = append(m.was, j.Descriptor)
+			}
 		}
 	}
 }

@@ -141,7 +141,10 @@ func (t *tracer) recall() {
 		return
 	}
 	for _, n := range commanded {
-		if n.Exited != nil {
+		switch {
+		case !t.ofOwner(n) && n.joined:
+			t.note(n, "what it shared with others", "not considered: it is another user's, and what it did for whom is not remembered")
+		case n.Exited != nil:
 			t.note(n, "what it shared with others", "it has ended: remembered are pipes, UNIX sockets and terminals that it had as its program began, as it made another process, and as it ended")
 		}
 		if r := t.remembered(n.ID()); r != nil {
@@ -161,7 +164,7 @@ func (t *tracer) connected() bool {
 // another host opened. Where they are of several hosts, nothing tells which is meant.
 func (t *tracer) held(n *node, from, to time.Time, when string) {
 	r := t.remembered(n.ID())
-	if r == nil {
+	if r == nil || n.acceptor {
 		return
 	}
 	var held []host.Socket

@@ -29,9 +29,11 @@ func serviceOf(d host.Descriptor) string {
 
 // end returns a process's descriptor of an object.
 func (n *node) end(o host.Object) host.Descriptor {
-	for _, d := range n.Descriptors {
-		if d.Object == o {
-			return d
+	for _, ds := range [][]host.Descriptor{n.Descriptors, n.was} {
+		for _, d := range ds {
+			if d.Object == o {
+				return d
+			}
 		}
 	}
 	return host.Descriptor{Peer: o} // closed meanwhile

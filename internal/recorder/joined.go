@@ -21,7 +21,7 @@ const maxVisits = 4096
 // many of each; more says that it may have had more, or that it was forgotten.
 //
 // What a process had only in passing, and what one that it made had otherwise, it had for that one: so a shell has the pipes of
-// the programs that it starts, for a moment.
+// the programs that it starts, for a moment. And who never became another program, and has both ends of something, has it from its parent.
 func (h *History) Joined(id ID, most int) (all []Joined, more bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -32,7 +32,7 @@ func (h *History) Joined(id ID, most int) (all []Joined, more bool) {
 	t := &h.joints
 	for n := t.sets[t.of[p]].first; n != 0; n = t.all[n].next {
 		j := Joined{Joint: t.all[n].joint()}
-		if !h.handedOn(p, j.Joint) {
+		if !h.unused(p, j.Joint) {
 			h.with(p, &j, most)
 			all = append(all, j)
 		}
@@ -72,18 +72,32 @@ func kin(a, b *process) bool {
 	return b.id() == ID{a.parent, a.parentStart} || a.id() == ID{b.parent, b.parentStart}
 }
 
-// handedOn reports whether a process only had an object to give it to one that it made.
-func (h *History) handedOn(p uint32, j Joint) bool {
+// unused reports whether a process only had something to give it to one that it made, or has both ends of it from its parent.
+func (h *History) unused(p uint32, j Joint) bool {
+	if j.Mode&Inherited != 0 {
+		return h.hasBoth(p, j)
+	}
 	if j.Mode&Passing == 0 {
 		return false
 	}
 	of, found := h.processes.all[p].id(), false
 	whole := h.each(j.Object, false, func(q uint32, k Joint) bool {
 		s := &h.processes.all[q]
-		found = k.Mode == j.Mode&^Passing && of == ID{s.parent, s.parentStart}
+		found = k.Mode&(Passing|Inherited) == 0 && k.Mode.like(j.Mode) && of == ID{s.parent, s.parentStart}
 		return !found
 	})
 	return found || !whole
+}
+
+// hasBoth reports whether a process has the other end of something as well.
+func (h *History) hasBoth(p uint32, j Joint) bool {
+	t := &h.joints
+	for n := t.sets[t.of[p]].first; n != 0; n = t.all[n].next {
+		if k := t.all[n].joint(); k.Object == j.Peer && (j.Peer != j.Object || k.Mode.way() != j.Mode.way()) {
+			return true
+		}
+	}
+	return false
 }
 
 // with fills in who had the other end of a joint.
@@ -91,7 +105,7 @@ func (h *History) with(p uint32, j *Joined, most int) {
 	all := h.processes.all
 	add := func(q uint32, k Joint) bool {
 		switch {
-		case q == p || !overlap(&all[p], &all[q]) || h.handedOn(q, k):
+		case q == p || !overlap(&all[p], &all[q]) || h.unused(q, k):
 			return true
 		case j.Object.Class == Master && h.several(q, p, j.Object):
 			j.Unsure = true
@@ -100,7 +114,7 @@ func (h *History) with(p uint32, j *Joined, most int) {
 		id := all[q].id()
 		for i := range j.With {
 			if w := &j.With[i]; w.ID == id {
-				w.Mode |= k.Mode &^ Passing
+				w.Mode |= k.Mode.way()
 				return true
 			}
 		}
@@ -108,7 +122,7 @@ func (h *History) with(p uint32, j *Joined, most int) {
 			j.More = true
 			return false
 		}
-		j.With = append(j.With, With{id, k.Mode &^ Passing})
+		j.With = append(j.With, With{id, k.Mode.way()})
 		return true
 	}
 	whole := true

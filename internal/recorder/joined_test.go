@@ -34,7 +34,9 @@ func (p *holder) kin(q *holder) bool { return p.parent == q.id || q.parent == p.
 
 func (p *holder) held(joints []Joint) {
 	for _, j := range joints {
-		i := slices.IndexFunc(p.had, func(o Joint) bool { return o.Object == j.Object && o.Mode&^Passing == j.Mode&^Passing })
+		i := slices.IndexFunc(p.had, func(o Joint) bool {
+			return o.Object == j.Object && o.Mode&^(Passing|Inherited) == j.Mode&^(Passing|Inherited)
+		})
 		if i < 0 {
 			p.had = append(p.had, j)
 			continue
@@ -46,9 +48,17 @@ func (p *holder) held(joints []Joint) {
 	}
 }
 
-// handed reports whether a process had something for one that it made.
-func (m holders) handed(p *holder, j Joint) bool {
-	return j.Mode&Passing != 0 && slices.ContainsFunc(m, func(q *holder) bool {
+// unused reports whether a process had something for one that it made, or both ends of it from its parent.
+func (m holders) unused(p *holder, j Joint) bool {
+	switch {
+	case j.Mode&Inherited != 0:
+		return slices.ContainsFunc(p.had, func(k Joint) bool {
+			return k.Object == j.Peer && (k.Object != j.Object || k.Mode&(Reads|Writes) != j.Mode&(Reads|Writes))
+		})
+	case j.Mode&Passing == 0:
+		return false
+	}
+	return slices.ContainsFunc(m, func(q *holder) bool {
 		return q.parent == p.id && slices.ContainsFunc(q.had, func(k Joint) bool { return k.Object == j.Object && k.Mode == j.Mode&^Passing })
 	})
 }
@@ -62,15 +72,15 @@ func (m holders) several(slave, master *holder, o Object) bool {
 
 func (m holders) joined(p *holder) (all []Joined) {
 	for _, j := range p.had {
-		if m.handed(p, j) {
+		if m.unused(p, j) {
 			continue
 		}
 		x := Joined{Joint: j}
 		for _, q := range m {
 			mode, is := Mode(0), false
 			for _, k := range q.had {
-				if (j.Peer != (Object{}) && k.Object == j.Peer || j.Object.Class == Unix && k.Peer == j.Object) && !m.handed(q, k) {
-					is, mode = true, mode|k.Mode&^Passing
+				if (j.Peer != (Object{}) && k.Object == j.Peer || j.Object.Class == Unix && k.Peer == j.Object) && !m.unused(q, k) {
+					is, mode = true, mode|k.Mode&(Reads|Writes)
 				}
 			}
 			switch {
@@ -103,8 +113,11 @@ func some(r *rand.Rand) (joints []Joint) {
 	for range r.IntN(4) {
 		o := Object{Class: Class(1 + r.IntN(4)), Number: uint64(r.IntN(6))}
 		j := Joint{Object: o, Peer: o, Mode: Mode(1 + r.IntN(3))}
-		if r.IntN(3) == 0 {
+		switch r.IntN(6) {
+		case 0, 1:
 			j.Mode |= Passing
+		case 2:
+			j.Mode |= Inherited
 		}
 		switch o.Class {
 		case Unix:
@@ -195,7 +208,7 @@ func TestJoinedWithoutRoom(t *testing.T) {
 			lost := len(h.Losses(p.id.Start, 1000)) > 0
 			want := sorted(m.joined(p))
 			for _, j := range want {
-				g := slices.IndexFunc(got, func(o Joined) bool { return o.Object == j.Object && (o.Mode^j.Mode)&^Passing == 0 })
+				g := slices.IndexFunc(got, func(o Joined) bool { return o.Object == j.Object && o.Mode.like(j.Mode) })
 				if g < 0 {
 					missing++
 					if !more && !lost {
@@ -204,7 +217,7 @@ func TestJoinedWithoutRoom(t *testing.T) {
 				}
 			}
 			for _, g := range got {
-				if !slices.ContainsFunc(p.had, func(j Joint) bool { return j.Object == g.Object && (j.Mode^g.Mode)&^Passing == 0 }) {
+				if !slices.ContainsFunc(p.had, func(j Joint) bool { return j.Object == g.Object && j.Mode.like(g.Mode) }) {
 					t.Fatalf("process %v never had %+v", p.id, g)
 				}
 				for _, w := range g.With {

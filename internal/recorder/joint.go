@@ -25,12 +25,20 @@ type Mode uint8
 const (
 	Reads Mode = 1 << iota
 	Writes
-	// Passing says that the process was only seen to have it as it made another, which may have been given it, or as it ended, and may
-	// have it from its parent without a use for it.
+	// Passing says that the process was only seen to have it as it made another, which may have been given it.
 	Passing
 	// Named says that a UNIX socket has a name, as those have that a named one accepted.
 	Named
+	// Inherited says that the process was only seen to have it as it ended, and never became another program: it may have it from its
+	// parent without a use for it.
+	Inherited
 )
+
+// way is what the mode says of data.
+func (m Mode) way() Mode { return m & (Reads | Writes) }
+
+// like reports whether two modes differ only in how surely the process had use for the object.
+func (m Mode) like(o Mode) bool { return (m^o)&^(Passing|Inherited) == 0 }
 
 // A Joint is what a process had, and what is at its other end. Peer is Object for pipes, and zero where it is not known.
 type Joint struct {

@@ -87,7 +87,7 @@ func (h *History) held(at uint64, e *Event) {
 	had := len(now)
 	more := e.More
 	for _, j := range e.Joints {
-		i := slices.IndexFunc(now, func(o Joint) bool { return o.Object == j.Object && (o.Mode^j.Mode)&^Passing == 0 })
+		i := slices.IndexFunc(now, func(o Joint) bool { return o.Object == j.Object && o.Mode.like(j.Mode) })
 		switch {
 		case i < 0 && len(now) == maxJoints:
 			more = true

@@ -92,7 +92,7 @@ func decodeJoints(b []byte, ev *recorder.Event) error {
 	ev.More = b[1] != 0
 	for b = b[headEnd:]; len(b) > 0; b = b[jointSize:] {
 		o := recorder.Object{Class: recorder.Class(b[20]), Device: e.Uint32(b[16:]), Number: e.Uint64(b)}
-		j := recorder.Joint{Object: o, Peer: o, Mode: recorder.Mode(b[21]) & (recorder.Reads | recorder.Writes | recorder.Passing | recorder.Named)}
+		j := recorder.Joint{Object: o, Peer: o, Mode: recorder.Mode(b[21]) & (recorder.Reads | recorder.Writes | recorder.Passing | recorder.Named | recorder.Inherited)}
 		switch o.Class {
 		case recorder.Pipe:
 		case recorder.Unix:

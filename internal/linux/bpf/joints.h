@@ -11,7 +11,7 @@
 enum { PIPE = 1, UNIX, MASTER, SLAVE };
 
 // Modes beside those of files; see Mode in internal/recorder.
-enum { PASSING = 4, NAMED = 8 };
+enum { PASSING = 4, NAMED = 8, INHERITED = 16 };
 
 #define SLOTS 64  // that are looked at
 #define JOINTS 16 // that are written
@@ -105,8 +105,8 @@ __attribute__((noinline)) int look(__u64 file, __u32 mode)
 	return 0;
 }
 
-// held writes what a process has in those slots of which the bits are set, and for which of them it is passing.
-__inline int held(struct task_struct *task, __u64 slots, __u64 passing)
+// held writes what a process has in those slots of which the bits are set, with a mode beside for those but the standard ones.
+__inline int held(struct task_struct *task, __u64 slots, __u32 beside)
 {
 	__u32 zero = 0;
 	__u64 open = 0, file;
@@ -124,7 +124,7 @@ __inline int held(struct task_struct *task, __u64 slots, __u64 passing)
 	open &= slots;
 	for (int i = 0; i < SLOTS && open >> i; i++) {
 		if (open >> i & 1 && !bpf_probe_read_kernel(&file, sizeof(file), fds + i) && file)
-			look(file, passing >> i & 1 ? PASSING : 0);
+			look(file, i > 2 ? beside : 0);
 	}
 	__u32 n = e->e.length;
 	if (!n || n > JOINTS)
@@ -148,7 +148,7 @@ SEC("tp_btf/sched_process_fork")
 int held_while(__u64 *ctx)
 {
 	struct task_struct *parent = (void *)ctx[0], *child = (void *)ctx[1];
-	return child->pid == child->tgid ? held(parent, ~STANDARD, ~0ULL) : 0;
+	return child->pid == child->tgid ? held(parent, ~STANDARD, PASSING) : 0;
 }
 
 // What a process that never became another program has may be what its parent had as it made it.
@@ -156,6 +156,7 @@ SEC("tp_btf/sched_process_exit")
 int held_until(__u64 *ctx)
 {
 	struct task_struct *task = (void *)ctx[0];
+	struct task_struct *leader = task->group_leader; // other threads never become another program
 	struct signal_struct *signal = task->signal;
-	return signal->live.counter == 0 ? held(task, ~0ULL, task->flags & PF_FORKNOEXEC ? ~STANDARD : 0) : 0;
+	return signal->live.counter == 0 ? held(task, ~0ULL, leader->flags & PF_FORKNOEXEC ? INHERITED : 0) : 0;
 }

@@ -44,19 +44,37 @@ func (s *stage) othersRelay(n uint16, script string) {
 	s.on(s.d, "mallory", "clients", targets...)
 	s.wait("wait for the others' relays", func() (bool, error) {
 		cs, err := connections(s.ctx, s.b.Host)
-		return !slices.ContainsFunc(targets, func(string) bool {
-			return countOf(cs, func(c connection) bool { return s.of(s.c, c.remote.Addr()) && c.remote.Port() == victimPort }) < int(n)
-		}), err
+		in, out := uint16(0), uint16(0)
+		for _, c := range cs {
+			if s.of(s.d, c.remote.Addr()) && c.local.Port() > s.port && c.local.Port() <= s.port+n {
+				in++
+			}
+			if s.of(s.c, c.remote.Addr()) && c.remote.Port() == victimPort {
+				out++
+			}
+		}
+		return in == n && out == n, err
 	})
 }
 
-func countOf(cs []connection, is func(connection) bool) (n int) {
-	for _, c := range cs {
-		if is(c) {
-			n++
-		}
+// TestFetchedOver: what an intruder fetched from his own host and passed on, all of it over, leads to that host.
+func TestFetchedOver(t *testing.T) {
+	s := theWorld(t).stage(t)
+	s.othersRelay(1, "nc.traditional -l -p %d | nc.traditional -q 0 %s %d")
+	says := s.open("nc.traditional", "-l", "-p", fmt.Sprint(s.port))
+	s.must(s.a.Host.WaitListen(s.ctx, s.port))
+	s.script("nc.traditional %s %d </dev/null | nc.traditional -q 0 %s %d", s.a.Host.Addr(), s.port, s.c.Host.Addr(), victimPort)
+	s.send(says, s.word)
+	out, in := s.ours(), s.in()
+	s.must(says.Close())
+	s.ended(append(in.pids, out.pids...)...)
+	s.clear()
+	s.over()
+	_, r, err := s.b.Traced(s.ctx, s.ask("SV_REC", out))
+	s.must(err)
+	if p := r.Report.Previous; len(p) != 1 || p[0].Remote != in.remote || p[0].Local != in.local || p[0].Direction != host.Outbound || !slices.Equal(p[0].Reasons, []string{trace.ReasonRecorded, trace.ReasonJoinedOutbound}) {
+		t.Errorf("previous hosts are %+v", p)
 	}
-	return n
 }
 
 // TestRelaysOver has relays of several processes, among others' of the same kind, that are all over and gone when b is asked.

@@ -84,10 +84,12 @@ type tracer struct {
 	uses     map[use][]int // who uses a service, as found so far
 	// commanded is whose commands can have come to the asked socket.
 	commanded map[*node]bool
-	apart     [][2]*node // see ways
-	loose     bool       // nothing explains the asked socket but what a service accepted whose client it is
-	names     []User
-	gaps      []host.Gap
+	// told are those whom something that is over joins to the asked socket, otherwise than as ancestors; see joined.
+	told  map[*node]bool
+	apart [][2]*node // see ways
+	loose bool       // nothing explains the asked socket but what a service accepted whose client it is
+	names []User
+	gaps  []host.Gap
 
 	descriptors int
 	bytes       int

@@ -35,9 +35,13 @@ func (t *tracer) joined() {
 	for n := range w.commanded {
 		t.commanded[n] = t.commanded[n] || w.served[n] == plain
 	}
-	// A relay may be made of two halves that each lead one way.
-	for n := range w.reached {
-		t.commanded[n] = t.commanded[n] || w.served[n] == plain && t.ofOwner(n)
+	t.told = map[*node]bool{}
+	for _, n := range t.nodes {
+		if w.served[n] == plain && t.ofOwner(n) {
+			// A relay may be made of two halves that each lead one way.
+			t.commanded[n] = t.commanded[n] || w.reached[n]
+			t.told[n] = w.fed[n] || w.reached[n]
+		}
 	}
 }
 

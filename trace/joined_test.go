@@ -104,6 +104,17 @@ func TestJoined(t *testing.T) {
 			login := new(was(80, 1, 5, 70, came("203.0.113.3:1027", 5, 70)))
 			w.owner.Parent, w.more = login.Process.ID(), append(w.more, login)
 		}, previous: []string{attacker, "203.0.113.3:1027"}},
+		{name: "it opened its connection itself", is: func(w *world) {
+			told(w.other, w.owner, host.Pipe, "p")
+			w.other.Held[0].Direction = host.Outbound
+		}, previous: []string{attacker}},
+		{name: "a parent's own", is: func(w *world) {
+			told(w.other, w.owner, host.Pipe, "p")
+			out := came(innocent, 5, 70)
+			out.Direction = host.Outbound
+			login := of(mallory, new(was(80, 1, 5, 70, out)))
+			w.owner.Parent, w.more = login.Process.ID(), append(w.more, login)
+		}, previous: []string{attacker}},
 		{name: "another user says something", is: func(w *world) { told(of(bob, w.other), w.owner, host.Pipe, "p") }, previous: []string{attacker}},
 		{name: "another user is told something", is: func(w *world) {
 			w.other.Held = []host.Socket{came(innocent, 9, 70)}
@@ -163,7 +174,11 @@ func TestJoined(t *testing.T) {
 			var got []string
 			for _, p := range r.Previous {
 				got = append(got, p.Remote.String())
-				if !slices.Equal(p.Reasons, []string{ReasonRecorded}) {
+				want := []string{ReasonRecorded}
+				if p.Direction == host.Outbound {
+					want = append(want, ReasonJoinedOutbound)
+				}
+				if !slices.Equal(p.Reasons, want) {
 					t.Errorf("%v is named for %v", p.Remote, p.Reasons)
 				}
 			}

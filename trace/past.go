@@ -114,10 +114,13 @@ func (t *tracer) recall() {
 	}
 	if at := t.q.Socket.Opened; !at.IsZero() {
 		for _, n := range commanded {
-			if n.joined {
-				t.held(n, at, t.q.Socket.Closed, "while the connection was open")
-			} else {
-				t.held(n, at, at, "as the connection was established")
+			if !n.joined {
+				t.held(n, at, at, "as the connection was established", false)
+				continue
+			}
+			t.held(n, at, t.q.Socket.Closed, "while the connection was open", false)
+			if t.told[n] {
+				t.held(n, at, t.q.Socket.Closed, "while the connection was open", true)
 			}
 		}
 	}
@@ -129,7 +132,7 @@ func (t *tracer) recall() {
 				break
 			}
 			if made := t.remembered(n.ID()); made != nil {
-				t.held(m, made.Process.Start, made.Process.Start, fmt.Sprintf("as process %d was made", n.PID))
+				t.held(m, made.Process.Start, made.Process.Start, fmt.Sprintf("as process %d was made", n.PID), false)
 			}
 			if !slices.Contains(commanded, m) {
 				commanded = append(commanded, m)
@@ -161,8 +164,8 @@ func (t *tracer) connected() bool {
 }
 
 // held makes candidates of the connections that a process held between two times, of which the second may be zero for now, and that
-// another host opened. Where they are of several hosts, nothing tells which is meant.
-func (t *tracer) held(n *node, from, to time.Time, when string) {
+// another host opened, or this one. Where they are of several hosts, nothing tells which is meant.
+func (t *tracer) held(n *node, from, to time.Time, when string, outbound bool) {
 	r := t.remembered(n.ID())
 	if r == nil || n.acceptor {
 		return
@@ -170,7 +173,7 @@ func (t *tracer) held(n *node, from, to time.Time, when string) {
 	var held []host.Socket
 	var hosts []netip.Addr
 	for _, s := range r.Held {
-		if s.Direction == host.Outbound || !to.IsZero() && s.Opened.After(to) || !s.Closed.IsZero() && s.Closed.Before(from) || t.own(s.Remote.Addr()) ||
+		if (s.Direction == host.Outbound) != outbound || !to.IsZero() && s.Opened.After(to) || !s.Closed.IsZero() && s.Closed.Before(from) || t.own(s.Remote.Addr()) ||
 			s.Object != "" && s.Object == t.q.Socket.Object {
 			continue
 		}
@@ -194,7 +197,11 @@ func (t *tracer) held(n *node, from, to time.Time, when string) {
 	for _, s := range held {
 		p := Previous{Remote: s.Remote, Local: s.Local, PID: n.PID, Direction: s.Direction, Corroborated: true, NetNS: s.NetNS, Bytes: s.Bytes}
 		t.candidate(p, ReasonRecorded)
-		if s.Direction != host.Inbound {
+		switch s.Direction {
+		case host.Inbound:
+		case host.Outbound:
+			t.candidate(p, ReasonJoinedOutbound)
+		default:
 			t.candidate(p, ReasonUnknownDirection)
 		}
 	}

@@ -13,7 +13,7 @@ import (
 type holder struct {
 	id, parent ID
 	exited     uint64
-	had        []Joint
+	had, ever  []Joint
 }
 
 type holders []*holder
@@ -32,7 +32,12 @@ func (p *holder) meets(q *holder) bool {
 
 func (p *holder) kin(q *holder) bool { return p.parent == q.id || q.parent == p.id }
 
-func (p *holder) held(joints []Joint) {
+func (m holders) held(p *holder, joints []Joint) {
+	p.had = slices.DeleteFunc(p.had, func(j Joint) bool {
+		return j.Mode&Passing != 0 && j.Object.Class != Master && m.unused(p, j) &&
+			!slices.ContainsFunc(joints, func(o Joint) bool { return o.Object == j.Object && o.Mode.like(j.Mode) })
+	})
+	p.ever = append(p.ever, joints...)
 	for _, j := range joints {
 		i := slices.IndexFunc(p.had, func(o Joint) bool {
 			return o.Object == j.Object && o.Mode&^(Passing|Inherited) == j.Mode&^(Passing|Inherited)
@@ -157,7 +162,7 @@ func life(r *rand.Rand, h *History, events int) (m holders) {
 			h.Apply(Event{Kind: Exited, At: at, Process: Process{ID: p.id}})
 		default:
 			joints := some(r)
-			p.held(joints)
+			m.held(p, joints)
 			h.Apply(Event{Kind: Held, At: at, Process: Process{ID: p.id}, Joints: joints})
 		}
 	}
@@ -217,7 +222,7 @@ func TestJoinedWithoutRoom(t *testing.T) {
 				}
 			}
 			for _, g := range got {
-				if !slices.ContainsFunc(p.had, func(j Joint) bool { return j.Object == g.Object && j.Mode.like(g.Mode) }) {
+				if !slices.ContainsFunc(p.ever, func(j Joint) bool { return j.Object == g.Object && j.Mode.like(g.Mode) }) {
 					t.Fatalf("process %v never had %+v", p.id, g)
 				}
 				for _, w := range g.With {
@@ -315,5 +320,33 @@ func TestSharedSets(t *testing.T) {
 	}
 	if n := h.joints.slots.used; n != 1 {
 		t.Errorf("they take %d joints", n)
+	}
+}
+
+func made(pid uint32, parent ID, at uint64) Event {
+	return Event{Kind: Forked, At: at, Process: Process{ID: ID{pid, at}, Parent: parent}}
+}
+
+// TestShell: a process that makes others, which have pipes of it, comes not to have too many.
+func TestShell(t *testing.T) {
+	h := small(2000)
+	h.Apply(fork(2, 1, 2))
+	shell := ID{2, 2}
+	for i := range uint64(200) {
+		o := Object{Pipe, 1, i}
+		reads, writes := Joint{o, o, Reads}, Joint{o, o, Writes}
+		passing := []Joint{{o, o, Reads | Passing}, {o, o, Writes | Passing}}
+		at := 10 + 10*i
+		h.Apply(Event{Kind: Held, At: at, Process: Process{ID: shell}, Joints: passing}, made(uint32(at), shell, at),
+			Event{Kind: Held, At: at + 1, Process: Process{ID: shell}, Joints: passing}, made(uint32(at+1), shell, at+1),
+			Event{Kind: Held, At: at + 2, Process: Process{ID: ID{uint32(at), at}}, Joints: []Joint{writes}},
+			Event{Kind: Held, At: at + 2, Process: Process{ID: ID{uint32(at + 1), at + 1}}, Joints: []Joint{reads}},
+			exit(uint32(at), at, at+3), exit(uint32(at+1), at+1, at+3))
+		if all, _ := h.Joined(ID{uint32(at), at}, 10); len(all) != 1 || !slices.Equal(all[0].With, []With{{ID{uint32(at + 1), at + 1}, Reads}}) {
+			t.Fatalf("the first of pipeline %d had %+v", i, all)
+		}
+	}
+	if all, more := h.Joined(shell, 10); len(all) != 0 || more {
+		t.Errorf("the shell had %+v, and more %v", all, more)
 	}
 }

@@ -85,6 +85,13 @@ func (h *History) held(at uint64, e *Event) {
 		now = append(now, t.all[n].joint())
 	}
 	had := len(now)
+	// What it had only to hand it on, and has no more, is of no use; of a master, that there was one is.
+	now = slices.DeleteFunc(now, func(j Joint) bool {
+		return j.Mode&Passing != 0 && j.Object.Class != Master && !slices.ContainsFunc(e.Joints, func(o Joint) bool { return o.Object == j.Object && o.Mode.like(j.Mode) }) && h.unused(p, j)
+	})
+	if len(now) < had {
+		had = -1
+	}
 	more := e.More
 	for _, j := range e.Joints {
 		i := slices.IndexFunc(now, func(o Joint) bool { return o.Object == j.Object && o.Mode.like(j.Mode) })

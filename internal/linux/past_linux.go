@@ -328,6 +328,9 @@ func (s *snapshot) Remembered(ctx context.Context, id host.ID) (host.Remembered,
 		gap("bound: it held more than %d connections", maxHeld)
 	}
 	r.Joints = s.joints(joints, gap)
+	if err := p.events.Unjoined(); err != nil {
+		gap("which pipes, UNIX sockets and terminals it had is not remembered: %v", err)
+	}
 	if cut {
 		gap("bound: it may have had more pipes, UNIX sockets and terminals than are remembered")
 	}

@@ -25,7 +25,7 @@ type Mode uint8
 const (
 	Reads Mode = 1 << iota
 	Writes
-	// Passing says that the process was only seen to have it as it made another, which may have been given it.
+	// Passing says that the process was only seen to have it as it made another, which may have been given it, or as it was met.
 	Passing
 	// Named says that a UNIX socket has a name, as those have that a named one accepted.
 	Named

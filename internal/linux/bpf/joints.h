@@ -29,12 +29,14 @@ struct held_event {
 	struct joint joints[JOINTS];
 };
 
-// It is too large for the stack. Nothing else runs on the processor before a program at a tracepoint has ended.
+// It is too large for the stack. Each program has a place of its own on each processor, since one may interrupt another.
+enum { FROM, WHILE, UNTIL, SINCE, PROGRAMS };
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(key_size, 4);
 	__uint(value_size, sizeof(struct held_event));
-	__uint(max_entries, 1);
+	__uint(max_entries, PROGRAMS);
 } scratch SEC(".maps");
 
 // connected fills in which UNIX socket it is and its other end; 0 where it never had one.
@@ -89,10 +91,9 @@ __inline int identify(struct joint *j, struct file *file)
 }
 
 // look adds what a file joins. It is a function of its own so that the kernel verifies it once and not for each slot.
-__attribute__((noinline)) int look(__u64 file, __u32 mode)
+__attribute__((noinline)) int look(__u32 program, __u64 file, __u32 mode)
 {
-	__u32 zero = 0;
-	struct held_event *e = bpf_map_lookup_elem(&scratch, &zero);
+	struct held_event *e = bpf_map_lookup_elem(&scratch, &program);
 	if (!e)
 		return 0;
 	__u32 n = e->e.length;
@@ -105,12 +106,12 @@ __attribute__((noinline)) int look(__u64 file, __u32 mode)
 	return 0;
 }
 
-// held writes what a process has in those slots of which the bits are set, with a mode beside for those but the standard ones.
-__inline int held(struct task_struct *task, __u64 slots, __u32 beside)
+// gather fills in the event of what a process has in those slots of which the bits are set, with a mode beside for those but the standard
+// ones; 0 where that is nothing.
+__inline struct held_event *gather(__u32 program, struct task_struct *task, __u64 slots, __u32 beside)
 {
-	__u32 zero = 0;
 	__u64 open = 0, file;
-	struct held_event *e = bpf_map_lookup_elem(&scratch, &zero);
+	struct held_event *e = bpf_map_lookup_elem(&scratch, &program);
 	struct files_struct *files = task->files;
 	if (!e || !files || task->flags & PF_KTHREAD)
 		return 0;
@@ -124,14 +125,18 @@ __inline int held(struct task_struct *task, __u64 slots, __u32 beside)
 	open &= slots;
 	for (int i = 0; i < SLOTS && open >> i; i++) {
 		if (open >> i & 1 && !bpf_probe_read_kernel(&file, sizeof(file), fds + i) && file)
-			look(file, i > 2 ? beside : 0);
+			look(program, file, i > 2 ? beside : 0);
 	}
-	__u32 n = e->e.length;
-	if (!n || n > JOINTS)
-		return 0;
 	e->e.kind = HELD;
 	e->e.at = bpf_ktime_get_boot_ns();
-	emit(e, sizeof(e->e) + n * sizeof(struct joint));
+	return e->e.length ? e : 0;
+}
+
+__inline int held(__u32 program, struct task_struct *task, __u64 slots, __u32 beside)
+{
+	struct held_event *e = gather(program, task, slots, beside);
+	if (e && e->e.length <= JOINTS)
+		emit(e, sizeof(e->e) + e->e.length * sizeof(struct joint));
 	return 0;
 }
 
@@ -140,7 +145,7 @@ __inline int held(struct task_struct *task, __u64 slots, __u32 beside)
 SEC("tp_btf/sched_process_exec")
 int held_from(__u64 *ctx)
 {
-	return held((void *)ctx[0], ~0ULL, 0);
+	return held(FROM, (void *)ctx[0], ~0ULL, 0);
 }
 
 // What it has now and no more later it may have had to hand it on.
@@ -148,7 +153,7 @@ SEC("tp_btf/sched_process_fork")
 int held_while(__u64 *ctx)
 {
 	struct task_struct *parent = (void *)ctx[0], *child = (void *)ctx[1];
-	return child->pid == child->tgid ? held(parent, ~STANDARD, PASSING) : 0;
+	return child->pid == child->tgid ? held(WHILE, parent, ~STANDARD, PASSING) : 0;
 }
 
 // What a process that never became another program has may be what its parent had as it made it.
@@ -158,5 +163,20 @@ int held_until(__u64 *ctx)
 	struct task_struct *task = (void *)ctx[0];
 	struct task_struct *leader = task->group_leader; // other threads never become another program
 	struct signal_struct *signal = task->signal;
-	return signal->live.counter == 0 ? held(task, ~0ULL, leader->flags & PF_FORKNOEXEC ? INHERITED : 0) : 0;
+	return signal->live.counter == 0 ? held(UNTIL, task, ~0ULL, leader->flags & PF_FORKNOEXEC ? INHERITED : 0) : 0;
+}
+
+// held_since lists what the processes have that are there. One of them may be about to hand something on.
+SEC("iter/task")
+int held_since(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+	if (!task || task->pid != task->tgid)
+		return 0;
+	struct files_struct *files = task->files;
+	struct held_event *e = gather(SINCE, task, ~0ULL, PASSING);
+	if (!e || e->e.length > JOINTS || task->files != files) // else it ended meanwhile, and this may be somebody else's
+		return 0;
+	bpf_seq_write(ctx->meta->seq, e, sizeof(e->e) + e->e.length * sizeof(struct joint));
+	return 0;
 }

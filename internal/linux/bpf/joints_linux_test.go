@@ -103,6 +103,44 @@ func TestPipeline(t *testing.T) {
 	}
 }
 
+// TestMetJoined: what a process had that was there before is met.
+func TestMetJoined(t *testing.T) {
+	in, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	defer out.Close()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	near := os.NewFile(uintptr(pair[0]), "")
+	defer near.Close()
+	defer unix.Close(pair[1])
+	cmd := exec.Command("/bin/cat")
+	cmd.Stdin, cmd.Stdout = in, near
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r := remember(t)
+	cmd.Process.Kill()
+	cmd.Wait()
+	var p recorder.Process
+	r.until(t, func() bool {
+		p, _ = r.Process(uint32(cmd.Process.Pid), 0, 1<<63)
+		return p.Exited != 0
+	})
+	if !p.Met || len(r.joined(t, p.ID, recorder.Pipe, recorder.Reads)) != 1 {
+		t.Errorf("%+v had %+v", p, r.joined(t, p.ID, recorder.Pipe, 0))
+	}
+	// This process has both ends still, the one of them as it gave it to the program.
+	found := r.joined(t, p.ID, recorder.Unix, 0)
+	if len(found) != 1 || !slices.Equal(found[0].With, []recorder.With{{ID: r.self, Mode: recorder.Reads | recorder.Writes}}) {
+		t.Errorf("it had %+v, and not with %v", found, r.self)
+	}
+}
+
 // pumpRole joins three programs to itself, by socket pairs and a terminal, and closes all ends once they have ended.
 func pumpRole() error {
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)

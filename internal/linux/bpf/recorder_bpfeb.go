@@ -23,6 +23,7 @@ const (
 	recorderProgExited      = "exited"
 	recorderProgForked      = "forked"
 	recorderProgHeldFrom    = "held_from"
+	recorderProgHeldSince   = "held_since"
 	recorderProgHeldUntil   = "held_until"
 	recorderProgHeldWhile   = "held_while"
 	recorderProgProcesses   = "processes"
@@ -79,6 +80,7 @@ type recorderProgramSpecs struct {
 	Exited      *ebpf.ProgramSpec `ebpf:"exited"`
 	Forked      *ebpf.ProgramSpec `ebpf:"forked"`
 	HeldFrom    *ebpf.ProgramSpec `ebpf:"held_from"`
+	HeldSince   *ebpf.ProgramSpec `ebpf:"held_since"`
 	HeldUntil   *ebpf.ProgramSpec `ebpf:"held_until"`
 	HeldWhile   *ebpf.ProgramSpec `ebpf:"held_while"`
 	Processes   *ebpf.ProgramSpec `ebpf:"processes"`
@@ -149,6 +151,7 @@ type recorderPrograms struct {
 	Exited      *ebpf.Program `ebpf:"exited"`
 	Forked      *ebpf.Program `ebpf:"forked"`
 	HeldFrom    *ebpf.Program `ebpf:"held_from"`
+	HeldSince   *ebpf.Program `ebpf:"held_since"`
 	HeldUntil   *ebpf.Program `ebpf:"held_until"`
 	HeldWhile   *ebpf.Program `ebpf:"held_while"`
 	Processes   *ebpf.Program `ebpf:"processes"`
@@ -164,6 +167,7 @@ func (p *recorderPrograms) Close() error {
 		p.Exited,
 		p.Forked,
 		p.HeldFrom,
+		p.HeldSince,
 		p.HeldUntil,
 		p.HeldWhile,
 		p.Processes,

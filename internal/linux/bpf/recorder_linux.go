@@ -22,6 +22,7 @@ type Events struct {
 	reader     *ringbuf.Reader
 	links      []link.Link
 	untold     error // why accepted connections have no holder before they end; nil where they have
+	unjoined   error // why it is not told by what processes can be joined; nil where it is
 	record     ringbuf.Record
 }
 
@@ -36,11 +37,10 @@ var joining = []string{recorderProgHeldFrom, recorderProgHeldWhile, recorderProg
 
 // OpenEvents has the kernel write events from now on. Whether it does is found by trying alone.
 func OpenEvents() (*Events, error) {
-	c, untold, err := loadEvents()
+	e, err := loadEvents()
 	if err != nil {
 		return nil, err
 	}
-	e := &Events{collection: c, untold: untold}
 	if err := e.begin(); err != nil {
 		e.Close()
 		return nil, err
@@ -48,27 +48,40 @@ func OpenEvents() (*Events, error) {
 	return e, nil
 }
 
-// loadEvents loads the programs, where it has to be without those that touch.
-func loadEvents() (c *ebpf.Collection, untold, err error) {
+// loadEvents loads the programs, where it has to be without those that join, or touch, or either.
+func loadEvents() (*Events, error) {
 	spec, err := loadRecorder()
 	if err != nil {
-		return nil, nil, fmt.Errorf("read programs: %w", err)
+		return nil, fmt.Errorf("read programs: %w", err)
 	}
-	if c, err = ebpf.NewCollection(spec.Copy()); err == nil {
-		return c, nil, nil
+	var first error
+	for _, without := range [][]string{nil, joining, touching, slices.Concat(joining, touching)} {
+		tried := spec.Copy()
+		for _, name := range without {
+			delete(tried.Programs, name)
+		}
+		if tried.Programs[joining[0]] == nil {
+			delete(tried.Programs, recorderProgHeldSince)
+		}
+		c, err := ebpf.NewCollection(tried)
+		if err == nil {
+			e := &Events{collection: c}
+			if tried.Programs[joining[0]] == nil {
+				e.unjoined = first
+			}
+			if tried.Programs[touching[0]] == nil {
+				e.untold = first
+			}
+			return e, nil
+		}
+		if first == nil {
+			first = err
+		}
 	}
-	untold = err
-	for _, name := range touching {
-		delete(spec.Programs, name)
+	if errors.Is(first, unix.EPERM) {
+		return nil, fmt.Errorf("load programs: %w: it takes CAP_BPF and CAP_PERFMON", unix.EPERM)
 	}
-	c, err = ebpf.NewCollection(spec)
-	if errors.Is(err, unix.EPERM) {
-		return nil, nil, fmt.Errorf("load programs: %w: it takes CAP_BPF and CAP_PERFMON", unix.EPERM)
-	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("load programs: %w", err)
-	}
-	return c, untold, nil
+	return nil, fmt.Errorf("load programs: %w", first)
 }
 
 func (e *Events) begin() (err error) {
@@ -96,6 +109,9 @@ func (e *Events) begin() (err error) {
 
 // Untold says why the kernel does not tell who has a connection that was accepted before it is ended; nil where it tells.
 func (e *Events) Untold() error { return e.untold }
+
+// Unjoined says why the kernel does not tell by what processes can be joined; nil where it tells.
+func (e *Events) Unjoined() error { return e.unjoined }
 
 // Stop ends a Read that goes on, and has all others fail. It may be called from another goroutine.
 func (e *Events) Stop() { e.reader.Close() }
@@ -142,11 +158,14 @@ func (e *Events) Lost() (n uint64, err error) {
 	return n, nil
 }
 
-// Met calls each with the processes of the daemon's PID namespace, and with the connections that a process has a descriptor of, once for
-// each descriptor.
+// Met calls each with the processes of the daemon's PID namespace and with what these have by which they can be joined, and with the
+// connections that a process has a descriptor of, once for each descriptor.
 func (e *Events) Met(each func(*recorder.Event)) error {
 	var ev recorder.Event
-	for _, name := range []string{recorderProgProcesses, recorderProgConnections} {
+	for _, name := range []string{recorderProgProcesses, recorderProgHeldSince, recorderProgConnections} {
+		if e.collection.Programs[name] == nil {
+			continue
+		}
 		err := e.list(name, func(b []byte) (rest []byte, err error) {
 			for len(b) >= headEnd {
 				if rest, err = DecodeEvent(b, &ev); err != nil {

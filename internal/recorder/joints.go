@@ -22,11 +22,10 @@ type joints struct {
 }
 
 type set struct {
-	ended   uint64 // when the last process that had it did
-	first   uint32 // joint
-	living  uint32 // processes
-	hash    uint32 // of its contents
-	waiting bool   // among those that ended
+	ended  uint64 // when the last process that had it did
+	first  uint32 // joint
+	living uint32 // processes
+	hash   uint32 // of its contents
 }
 
 type joint struct {

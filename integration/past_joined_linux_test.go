@@ -84,40 +84,48 @@ func TestRelaysOver(t *testing.T) {
 		start  func(s *stage)
 		joints []host.Kind // what joined those that had the two connections
 		killed bool
+		beside bool // others are joined to them as well, which is listed
 	}{
 		{"pipe", func(s *stage) {
 			s.othersRelay(2, "nc.traditional -l -p %d | nc.traditional -q 0 %s %d")
 			s.script("nc.traditional -l -p %d | nc.traditional -q 0 %s %d", s.port, s.c.Host.Addr(), victimPort)
-		}, []host.Kind{host.Pipe}, false},
+		}, []host.Kind{host.Pipe}, false, false},
 		{"pipe and FIFO", func(s *stage) {
 			s.fifos("back")
 			s.script("cd "+s.dir+"; nc.traditional -l -p %d <back | nc.traditional -q 0 %s %d >back", s.port, s.c.Host.Addr(), victimPort)
-		}, []host.Kind{host.Pipe, host.FIFO}, false},
+		}, []host.Kind{host.Pipe, host.FIFO}, false, false},
 		{"two FIFOs of two programs", func(s *stage) {
 			s.fifos("there", "back")
 			s.script("cd "+s.dir+"; exec nc.traditional -l -p %d <back >there", s.port)
 			s.script("cd "+s.dir+"; exec nc.traditional -q 0 %s %d >back <there", s.c.Host.Addr(), victimPort)
-		}, []host.Kind{host.FIFO}, false},
+		}, []host.Kind{host.FIFO}, false, false},
 		{"pipes through another", func(s *stage) {
 			s.script("nc.traditional -l -p %d | cat | nc.traditional -q 0 %s %d", s.port, s.c.Host.Addr(), victimPort)
-		}, []host.Kind{host.Pipe}, false},
+		}, []host.Kind{host.Pipe}, false, false},
 		{"from a group", func(s *stage) {
 			s.script("{ true; nc.traditional -l -p %d; true; } | ( true; nc.traditional -q 0 %s %d; true )", s.port, s.c.Host.Addr(), victimPort)
-		}, []host.Kind{host.Pipe}, false},
+		}, []host.Kind{host.Pipe}, false, false},
 		{"socket pairs", func(s *stage) {
 			s.on(s.b, "mallory", "socat", fmt.Sprintf("EXEC:nc.traditional -l -p %d", s.port), fmt.Sprintf("EXEC:nc.traditional -q 0 %s %d", s.c.Host.Addr(), victimPort))
-		}, []host.Kind{host.Unix}, false},
+		}, []host.Kind{host.Unix}, false, false},
 		{"pipes of another", func(s *stage) {
 			s.on(s.b, "mallory", "socat", fmt.Sprintf("EXEC:nc.traditional -l -p %d,pipes", s.port), fmt.Sprintf("EXEC:nc.traditional -q 0 %s %d,pipes", s.c.Host.Addr(), victimPort))
-		}, []host.Kind{host.Pipe}, false},
+		}, []host.Kind{host.Pipe}, false, false},
 		{"terminals", func(s *stage) {
 			s.on(s.b, "mallory", "socat", fmt.Sprintf("EXEC:nc.traditional -l -p %d,pty,raw,echo=0", s.port), fmt.Sprintf("EXEC:nc.traditional -q 0 %s %d,pty,raw,echo=0", s.c.Host.Addr(), victimPort))
-		}, []host.Kind{host.PTY}, false},
+		}, []host.Kind{host.PTY}, false, false},
 		{"UNIX socket", func(s *stage) {
 			s.on(s.b, "mallory", "socat", "-u", "UNIX-LISTEN:"+s.dir+"/relay", fmt.Sprintf("TCP:%s:%d", s.c.Host.Addr(), victimPort))
 			s.exists(s.dir + "/relay")
 			s.on(s.b, "mallory", "socat", "-u", fmt.Sprintf("TCP-LISTEN:%d", s.port), "UNIX-CONNECT:"+s.dir+"/relay")
-		}, []host.Kind{host.Unix}, true},
+		}, []host.Kind{host.Unix}, true, false},
+		{"beside a log that others write", func(s *stage) {
+			s.on(s.b, "www", "sh", "-c", fmt.Sprintf("exec nc.traditional -l -p %d >%s", s.port+1, logFIFO))
+			s.listening(s.port + 1)
+			s.on(s.d, "mallory", "clients", fmt.Sprintf("b:%d:1:hello\n", s.port+1))
+			s.one(s.b, "connection of the other who writes", func(c connection) bool { return s.of(s.d, c.remote.Addr()) && c.local.Port() == s.port+1 })
+			s.script("exec 9<>"+logFIFO+"; nc.traditional -l -p %d | nc.traditional -q 0 %s %d", s.port, s.c.Host.Addr(), victimPort)
+		}, []host.Kind{host.Pipe}, false, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := theWorld(t).stage(t)
@@ -153,9 +161,12 @@ func TestRelaysOver(t *testing.T) {
 				t.Errorf("none of %v, who had the connection with the attacker, is in\n%s", in.pids, report.Text(r.Report))
 			}
 			for _, p := range r.Report.Processes {
-				if p.RUID != nil && slices.Contains(innocents, int(*p.RUID)) || p.RUser == "www" {
+				if !tt.beside && (p.RUID != nil && slices.Contains(innocents, int(*p.RUID)) || p.RUser == "www") {
 					t.Errorf("process %d %q is an innocent's", p.PID, p.Name)
 				}
+			}
+			if tt.beside && !slices.ContainsFunc(r.Report.Processes, func(p trace.Process) bool { return p.RUser == "www" }) {
+				t.Errorf("the others are not listed:\n%s", report.Text(r.Report))
 			}
 			if d := cmp.Diff(map[string]int{"a": 1, "b": 1}, s.since(before)); d != "" {
 				t.Errorf("answers by host (-want +got):\n%s", d)

@@ -49,6 +49,9 @@ func (t *tracer) joined() {
 func (t *tracer) rejoin(n *node, j host.Joint) {
 	var far []host.Holder
 	for _, h := range j.With {
+		if t.bound() {
+			return
+		}
 		known := t.node(h.ID)
 		if r := t.remembered(h.ID); r == nil || h.PID <= 1 || slices.Contains(t.q.Daemon, h.PID) || n.Exited == nil && r.Process.Exited == nil ||
 			known != nil && known.acceptor {
@@ -56,7 +59,7 @@ func (t *tracer) rejoin(n *node, j host.Joint) {
 		}
 		far = append(far, h)
 	}
-	if len(far) == 0 || t.bound() {
+	if len(far) == 0 {
 		return
 	}
 	c := t.pastChannel(n, j, far)

@@ -97,7 +97,11 @@ func TestJoined(t *testing.T) {
 		}},
 		{name: "of several hosts", is: func(w *world) {
 			told(w.other, w.owner, host.Pipe, "p")
-			w.other.Held = append(w.other.Held, came(innocent, 35, 36))
+			w.other.Held = append(w.other.Held, came(innocent, 29, 36))
+		}, gap: "of 2 hosts"},
+		{name: "of several hosts, all later", is: func(w *world) {
+			told(w.other, w.owner, host.Pipe, "p")
+			w.other.Held = []host.Socket{came(attacker, 31, 70), came(innocent, 35, 36)}
 		}, gap: "of 2 hosts"},
 		{name: "beside the login", is: func(w *world) {
 			told(w.other, w.owner, host.Pipe, "p")
@@ -114,6 +118,11 @@ func TestJoined(t *testing.T) {
 			out.Direction = host.Outbound
 			login := of(mallory, new(was(80, 1, 5, 70, out)))
 			w.owner.Parent, w.more = login.Process.ID(), append(w.more, login)
+		}, previous: []string{attacker}},
+		{name: "one came and went, and another came", is: func(w *world) {
+			told(w.other, w.owner, host.Pipe, "p")
+			w.other.Held[0].Closed = second(35)
+			w.other.Held = append(w.other.Held, came(innocent, 40, 70))
 		}, previous: []string{attacker}},
 		{name: "another user says something", is: func(w *world) { told(of(bob, w.other), w.owner, host.Pipe, "p") }, previous: []string{attacker}},
 		{name: "another user is told something", is: func(w *world) {
@@ -210,5 +219,23 @@ func TestStillOpen(t *testing.T) {
 	q.Host, q.Socket.Opened = h.Recording.Facts, second(30)
 	if r := runSnapshot(t, h, q); len(r.Previous) != 0 || len(r.Channels) != 0 {
 		t.Errorf("previous hosts are %+v, channels %+v", r.Previous, r.Channels)
+	}
+}
+
+// TestJoinedBesideLogin: a login that is still open does not hide who shared something with the process that had the asked connection.
+func TestJoinedBesideLogin(t *testing.T) {
+	asked := came(victim.String(), 30, 50)
+	asked.Direction, asked.Local = host.Outbound, question().Socket.Local
+	owner, other := new(was(100, 80, 20, 60, asked)), new(was(90, 1, 10, 70, came("203.0.113.1:1025", 11, 70)))
+	told(other, owner, host.Pipe, "p")
+	h := recording(process(80, 1, in(22, "203.0.113.3:1027")))
+	h.Sockets, h.Remembered = []host.Socket{asked}, []host.Remembered{*of(1001, owner), *of(1001, other), was(80, 1, 5, 0)}
+	r := runSnapshot(t, h, Question{Socket: asked, Host: h.Recording.Facts})
+	var got []string
+	for _, p := range r.Previous {
+		got = append(got, p.Remote.String()+" "+strings.Join(p.Reasons, " "))
+	}
+	if d := cmp.Diff([]string{"203.0.113.3:1027 inbound", "203.0.113.1:1025 recorded"}, got); d != "" {
+		t.Errorf("previous hosts (-want +got):\n%s", d)
 	}
 }

@@ -13,6 +13,9 @@ import (
 // What a host remembers leads on where what there is does not: to who made a process, whoever has adopted it since, and to
 // connections that are closed (docs/decisions/0070-recorder.md).
 
+// jointSize is about what a joint, or who has its other end, takes.
+const jointSize = 64
+
 // remembered returns what is remembered of a process; nil for nothing.
 func (t *tracer) remembered(id host.ID) *host.Remembered {
 	if id.Start == 0 {
@@ -26,6 +29,9 @@ func (t *tracer) remembered(id host.ID) *host.Remembered {
 	switch {
 	case err == nil:
 		found = &r
+		for _, j := range r.Joints {
+			t.bytes += jointSize * (1 + len(j.With))
+		}
 	case !errors.Is(err, host.ErrNotFound):
 		t.gap(id.PID, "the past", err.Error())
 	}
@@ -98,11 +104,13 @@ func (t *tracer) heldBy(n *node, port uint16) bool {
 
 // recall makes candidates of connections that were held by those from whom the commands came, where nothing that is
 // open explains them: those that were held as the asked connection was established, by who shared something with others (see joined) while
-// it was open, else the first that whoever made a process held as it made it.
+// it was open, else the first that whoever made a process held as it made it. Of an asked connection that is closed, what those
+// held who shared something counts beside what is open.
 //
 // A login without a port, or without this host's end, explains them but cannot be asked about.
 func (t *tracer) recall() {
-	if t.connected() {
+	connected := t.connected()
+	if connected && !t.q.Socket.Recalled {
 		return
 	}
 	t.joined()
@@ -114,12 +122,14 @@ func (t *tracer) recall() {
 	}
 	if at := t.q.Socket.Opened; !at.IsZero() {
 		for _, n := range commanded {
-			if !n.joined {
-				t.held(n, at, at, "as the connection was established", false)
+			if connected && !n.joined {
 				continue
 			}
-			t.held(n, at, t.q.Socket.Closed, "while the connection was open", false)
-			if t.told[n] {
+			// A listener may have been there before its client was.
+			if !t.held(n, at, at, "as the connection was established", false) && n.joined {
+				t.held(n, at, t.q.Socket.Closed, "while the connection was open", false)
+			}
+			if t.told[n] && n.joined {
 				t.held(n, at, t.q.Socket.Closed, "while the connection was open", true)
 			}
 		}
@@ -164,11 +174,11 @@ func (t *tracer) connected() bool {
 }
 
 // held makes candidates of the connections that a process held between two times, of which the second may be zero for now, and that
-// another host opened, or this one. Where they are of several hosts, nothing tells which is meant.
-func (t *tracer) held(n *node, from, to time.Time, when string, outbound bool) {
+// another host opened, or this one. Where they are of several hosts, nothing tells which is meant. It returns whether there are any.
+func (t *tracer) held(n *node, from, to time.Time, when string, outbound bool) bool {
 	r := t.remembered(n.ID())
 	if r == nil || n.acceptor {
-		return
+		return false
 	}
 	var held []host.Socket
 	var hosts []netip.Addr
@@ -184,9 +194,9 @@ func (t *tracer) held(n *node, from, to time.Time, when string, outbound bool) {
 	}
 	if len(hosts) > 1 {
 		t.note(n, "connections that are closed", fmt.Sprintf("not considered: it held those of %d hosts %s, and which of them is meant cannot be told", len(hosts), when))
-		return
+		return true
 	}
-	if len(held) == 1 {
+	if len(held) == 1 && !outbound {
 		// A login that the system knows without its port was by this one.
 		for i := range t.found {
 			if f := &t.found[i]; f.Corroborated && f.Remote == netip.AddrPortFrom(hosts[0], 0) {
@@ -205,4 +215,5 @@ func (t *tracer) held(n *node, from, to time.Time, when string, outbound bool) {
 			t.candidate(p, ReasonUnknownDirection)
 		}
 	}
+	return len(held) > 0
 }

@@ -14,8 +14,11 @@ type With struct {
 	Mode Mode
 }
 
-// maxVisits is how many processes are looked at for one joint.
-const maxVisits = 4096
+// Bounds on how many entries are looked at, for one answer and for one event: any user can have many processes share something.
+const (
+	visitsAnswer = 1 << 15
+	visitsEvent  = 1 << 10
+)
 
 // Joined returns what a process had by which it can be joined to others, and who had the other ends while it lived, at most so
 // many of each; more says that it may have had more, or that it was forgotten.
@@ -30,6 +33,7 @@ func (h *History) Joined(id ID, most int) (all []Joined, more bool) {
 		return nil, false
 	}
 	t := &h.joints
+	t.visits = visitsAnswer
 	for n := t.sets[t.of[p]].first; n != 0; n = t.all[n].next {
 		j := Joined{Joint: t.all[n].joint()}
 		if !h.unused(p, j.Joint) {
@@ -40,18 +44,19 @@ func (h *History) Joined(id ID, most int) (all []Joined, more bool) {
 	return all, h.processes.all[p].flags&(cut|unjoined) != 0
 }
 
-// each calls f with processes and what they have of an object, until it returns false; it returns false where there are more
-// than are looked at. Where peer is set, it is with what they have whose other end it is.
+// each calls f with processes and what they have of an object, until it returns false; it returns false where the bound is reached before. Where peer is set, it is with what they have whose other end it is.
 func (h *History) each(o Object, peer bool, f func(p uint32, j Joint) bool) bool {
 	t := &h.joints
-	visits := 0
 	for n := t.ends.first(h.objectHash(o)); n != 0; n = t.ends.next[n] {
+		if t.visits--; t.visits < 0 {
+			return false
+		}
 		j := t.all[jointOf(n)].joint()
 		if (n%2 == 0) != peer || (peer && j.Peer != o) || (!peer && j.Object != o) {
 			continue
 		}
 		for p := t.holders.first(uint64(t.all[jointOf(n)].set)); p != 0; p = t.holders.next[p] {
-			if visits++; visits > maxVisits {
+			if t.visits--; t.visits < 0 {
 				return false
 			}
 			if !f(p, j) {
@@ -72,7 +77,7 @@ func kin(a, b *process) bool {
 	return b.id() == ID{a.parent, a.parentStart} || a.id() == ID{b.parent, b.parentStart}
 }
 
-// unused reports whether a process only had something to give it to one that it made, or has both ends of it from its parent.
+// unused reports, as far as the bound lets it see, whether a process only had something to give it to one that it made, or has both ends of it from its parent.
 func (h *History) unused(p uint32, j Joint) bool {
 	if j.Mode&Inherited != 0 {
 		return h.hasBoth(p, j)

@@ -350,3 +350,20 @@ func TestShell(t *testing.T) {
 		t.Errorf("the shell had %+v, and more %v", all, more)
 	}
 }
+
+// TestManyShare: what very many share is looked at within a bound, which is said.
+func TestManyShare(t *testing.T) {
+	const n = 3 * visitsAnswer / 2
+	h := small(n + 10)
+	master, slave := Object{Master, 1, 3}, Object{Slave, 1, 3}
+	h.Apply(fork(2, 1, 2), Event{Kind: Held, At: 3, Process: Process{ID: ID{2, 2}}, Joints: []Joint{{master, slave, Reads}}})
+	for i := range uint64(n) {
+		h.Apply(made(uint32(10+i), ID{2, 2}, 10+i), Event{Kind: Held, At: 10 + i, Process: Process{ID: ID{uint32(10 + i), 10 + i}}, Joints: []Joint{{slave, master, Reads}}})
+	}
+	if all, _ := h.Joined(ID{2, 2}, n); len(all) != 1 || !all[0].More || len(all[0].With) > visitsAnswer {
+		t.Errorf("of %d who share it %d are told, more %v", n, len(all[0].With), all[0].More)
+	}
+	if all, _ := h.Joined(ID{10, 10}, 10); len(all) != 1 || all[0].More || !slices.Equal(all[0].With, []With{{ID{2, 2}, Reads}}) {
+		t.Errorf("one of them had %+v", all)
+	}
+}

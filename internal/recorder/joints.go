@@ -19,6 +19,7 @@ type joints struct {
 	slots    slots
 	ends     chain   // its nodes are of jointOf: joints by their object, and by their peer
 	now      []Joint // room to make a set in
+	visits   int     // that may still be made
 }
 
 type set struct {
@@ -84,9 +85,10 @@ func (h *History) held(at uint64, e *Event) {
 		now = append(now, t.all[n].joint())
 	}
 	had := len(now)
+	t.visits = visitsEvent
 	// What it had only to hand it on, and has no more, is of no use; of a master, that there was one is.
 	now = slices.DeleteFunc(now, func(j Joint) bool {
-		return j.Mode&Passing != 0 && j.Object.Class != Master && !slices.ContainsFunc(e.Joints, func(o Joint) bool { return o.Object == j.Object && o.Mode.like(j.Mode) }) && h.unused(p, j)
+		return j.Mode&Passing != 0 && j.Object.Class != Master && !slices.ContainsFunc(e.Joints, func(o Joint) bool { return o.Object == j.Object && o.Mode.like(j.Mode) }) && h.unused(p, j) && t.visits >= 0
 	})
 	if len(now) < had {
 		had = -1

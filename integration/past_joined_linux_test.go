@@ -174,3 +174,39 @@ func TestRelaysOver(t *testing.T) {
 		})
 	}
 }
+
+// TestRelayOverLoginOpen: the login that began a relay is open still, or over as well; it is named beside the relay's own connection.
+func TestRelayOverLoginOpen(t *testing.T) {
+	for _, open := range []bool{true, false} {
+		t.Run(map[bool]string{true: "open", false: "over"}[open], func(t *testing.T) {
+			s := theWorld(t).stage(t)
+			s.othersRelay(1, "nc.traditional -l -p %d | nc.traditional -q 0 %s %d")
+			session := s.shell()
+			login := s.in()
+			s.send(session, fmt.Sprintf("nc.traditional -l -p %d | nc.traditional -q 0 %s %d", s.port, s.c.Host.Addr(), victimPort))
+			client := s.connect(s.port)
+			out := s.ours()
+			in := s.one(s.b, "connection of the relay", func(c connection) bool { return s.of(s.a, c.remote.Addr()) && c.local.Port() == s.port })
+			s.must(client.Close())
+			s.ended(append(in.pids, out.pids...)...)
+			if !open {
+				s.must(session.Close())
+				s.clear()
+				s.over()
+			}
+			_, r, err := s.b.Traced(s.ctx, s.ask("SV_REC", out))
+			s.must(err)
+			got := map[string]string{}
+			for _, p := range r.Report.Previous {
+				got[p.Remote.String()] = p.Reasons[0]
+			}
+			want := map[string]string{login.remote.String(): trace.ReasonInbound, in.remote.String(): trace.ReasonRecorded}
+			if !open {
+				want[login.remote.String()] = trace.ReasonRecorded
+			}
+			if d := cmp.Diff(want, got); d != "" {
+				t.Errorf("previous hosts (-want +got):\n%s\n%s", d, report.Text(r.Report))
+			}
+		})
+	}
+}

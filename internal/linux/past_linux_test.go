@@ -24,7 +24,7 @@ func remembering(t *testing.T) *Host {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { h.Close() })
-	if err := h.Remember(recorder.Smallest, time.Hour); err != nil {
+	if err := h.Remember(32*recorder.Smallest, time.Hour); err != nil {
 		if errors.Is(err, unix.EPERM) && os.Geteuid() != 0 {
 			t.Skip(err)
 		}

@@ -51,7 +51,7 @@ func room(memory int) int {
 	taken := func(n int) int {
 		return connectionsBytes(n) + processesBytes(n) + jointsBytes(n) + pathsBytes(pathsFor(n))
 	}
-	n := memory / (taken(1<<16) >> 16)
+	n := memory / (taken(1<<20) >> 20)
 	for taken(n) > memory {
 		n -= n/1024 + 1
 	}

@@ -43,9 +43,9 @@ const maxJoints = 32
 
 func jointOf(node uint32) uint32 { return (node-1)/2 + 1 }
 
-// setsFor and jointsFor are how many are kept of so many processes.
-func setsFor(n int) int   { return n/16 + 64 }
-func jointsFor(n int) int { return n/8 + 256 }
+// setsFor and jointsFor are how many are kept of so many processes. The least is what those of a host have that are alive.
+func setsFor(n int) int   { return n/16 + 1024 }
+func jointsFor(n int) int { return n/8 + 4096 }
 
 func (j *joints) make(n int) {
 	s, a := setsFor(n), jointsFor(n)

@@ -273,11 +273,19 @@ func (s *snapshot) Remembered(ctx context.Context, id host.ID) (host.Remembered,
 	for _, c := range held {
 		r.Held = append(r.Held, p.socket(c))
 	}
+	joints, cut := p.history.Joined(found.ID, maxWith)
 	gap := func(format string, args ...any) {
 		r.Gaps = append(r.Gaps, host.Gap{PID: id.PID, What: "the past", Why: fmt.Sprintf(format, args...)})
 	}
 	if more {
 		gap("bound: it held more than %d connections", maxHeld)
+	}
+	r.Joints = s.joints(joints, gap)
+	if err := p.events.Unjoined(); err != nil {
+		gap("which pipes, UNIX sockets and terminals it had is not remembered: %v", err)
+	}
+	if cut {
+		gap("bound: it may have had more pipes, UNIX sockets and terminals than are remembered")
 	}
 	if found.Unsure {
 		gap("its end was not noticed: it ended before %s", r.Process.Exited.Format(time.RFC3339Nano))

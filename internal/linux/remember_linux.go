@@ -262,6 +262,8 @@ func (p *past) why(l recorder.Loss) string {
 		return fmt.Sprintf("there was no room for all that happened between %s and %s", from, to)
 	case recorder.Forgotten:
 		return fmt.Sprintf("what ended before %s is not remembered any more", to)
+	case recorder.Unjoined:
+		return fmt.Sprintf("which pipes, UNIX sockets and terminals processes had that ended before %s is not remembered any more", to)
 	}
 	return fmt.Sprintf("nothing was remembered between %s and %s, when the daemon or its recorder was started anew", from, to)
 }

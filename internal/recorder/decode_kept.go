@@ -13,8 +13,9 @@ const (
 	keptProcesses   = 3
 )
 
-// How many octets each has; a process's path follows it.
+// How many octets each has; a process's path follows it, and losses a summary.
 const (
+	summarySize    = 1 + 4*8
 	lossSize       = 17
 	connectionSize = 5*8 + holdersKept*12 + 2*4 + 2*18 + 2
 	processSize    = 3*8 + 7*4 + 15 + 1 + 1
@@ -30,7 +31,7 @@ type summary struct {
 
 func appendSummary(b []byte, s summary) []byte {
 	b = append(b, keptSummary)
-	b = appendNumbers(b, s.at, s.losses.begun, s.losses.reach)
+	b = appendNumbers(b, s.at, s.losses.begun, s.losses.reach, s.losses.unjoined)
 	for _, list := range s.losses.lists {
 		for _, l := range list {
 			b = appendNumbers(append(b, byte(l.Kind)), l.From, l.To)
@@ -40,12 +41,12 @@ func appendSummary(b []byte, s summary) []byte {
 }
 
 func parseSummary(b []byte) (s summary, err error) {
-	if len(b) < 25 || b[0] != keptSummary || (len(b)-25)%lossSize != 0 || len(b)-25 > len(s.losses.lists)*maxLosses*lossSize {
+	if len(b) < summarySize || b[0] != keptSummary || (len(b)-summarySize)%lossSize != 0 || len(b)-summarySize > len(s.losses.lists)*maxLosses*lossSize {
 		return summary{}, errKept
 	}
 	n := numbersOf(b[1:])
-	s = summary{n(), losses{begun: n(), reach: n()}}
-	for c := range slices.Chunk(b[25:], lossSize) {
+	s = summary{n(), losses{begun: n(), reach: n(), unjoined: n()}}
+	for c := range slices.Chunk(b[summarySize:], lossSize) {
 		k := LossKind(c[0])
 		if int(k) >= len(s.losses.lists) || k == 0 || len(s.losses.lists[k]) == maxLosses {
 			return summary{}, errKept
@@ -57,7 +58,7 @@ func parseSummary(b []byte) (s summary, err error) {
 }
 
 // keptFlags are those that are kept of an entry.
-const keptFlags = met | unsure | more
+const keptFlags = met | unsure | more | partial | unjoined
 
 func appendConnection(b []byte, s *connection) []byte {
 	b = appendNumbers(b, s.cookie, s.opened, s.closed, s.pending, s.received)
@@ -97,10 +98,10 @@ func parseConnections(b []byte, each func(connection)) error {
 	return nil
 }
 
-func appendProcess(b []byte, s *process, path []byte) []byte {
+func appendProcess(b []byte, s *process, flags uint8, path []byte) []byte {
 	b = appendNumbers(b, s.start, s.parentStart, s.exited)
 	b = append32(b, s.pid, s.parent, s.ruid, s.euid, s.loginUID, s.auditSession, s.session)
-	b = append(append(b, s.name[:]...), s.flags&keptFlags, byte(len(path)))
+	b = append(append(b, s.name[:]...), flags, byte(len(path)))
 	return append(b, path...)
 }
 

@@ -15,6 +15,7 @@ type History struct {
 	seed        maphash.Seed
 	connections connections
 	processes   processes
+	joints      joints
 	paths       paths
 	losses      losses
 	sweep       uint8  // what the last one marks with
@@ -38,6 +39,7 @@ func New(memory int, begun uint64) (*History, error) {
 func (h *History) make(n int, begun uint64) {
 	h.connections.make(n)
 	h.processes.make(n)
+	h.joints.make(n)
 	h.paths = newPaths(pathsFor(n), h.seed)
 	h.losses = losses{begun: begun}
 }
@@ -45,10 +47,15 @@ func (h *History) make(n int, begun uint64) {
 // pathsFor is how many paths are kept of so many processes.
 func pathsFor(n int) int { return n/64 + 64 }
 
+// bucketsFor is how many buckets the indexes of so many have.
+func bucketsFor(n int) int { return n/2 + 1 }
+
 // room is how many connections, and how many processes, there is room for.
 func room(memory int) int {
-	taken := func(n int) int { return connectionsBytes(n) + processesBytes(n) + pathsBytes(pathsFor(n)) }
-	n := memory / (taken(1<<16) >> 16)
+	taken := func(n int) int {
+		return connectionsBytes(n) + processesBytes(n) + jointsBytes(n) + pathsBytes(pathsFor(n))
+	}
+	n := memory / (taken(1<<20) >> 20)
 	for taken(n) > memory {
 		n -= n/1024 + 1
 	}
@@ -97,6 +104,8 @@ func (h *History) apply(e *Event) {
 		h.metProcess(e.At, &e.Process)
 	case ConnectionMet:
 		h.metConnection(e.At, e.Process.ID, &e.Connection)
+	case Held:
+		h.held(e.At, e)
 	}
 }
 
@@ -122,6 +131,7 @@ func (h *History) Forget(before uint64) {
 	for p, n := &h.processes, len(h.processes.all); n > 0 && p.slots.first != 0 && p.all[p.slots.first].exited < before; n-- {
 		h.dropProcess(1)
 	}
+	h.dropEmpty()
 }
 
 // Losses returns what may be missing between two times.
@@ -249,6 +259,9 @@ const (
 	odd // the mark of the last sweep that it was met by
 	even
 	swept = odd | even
+
+	partial  = 1 << 5 // processes: it had more than is kept
+	unjoined = 1 << 6 // processes: what it had is forgotten, or there was no place for it
 )
 
 // taken is what a slice of n of a type takes.

@@ -18,7 +18,11 @@ const (
 func (h *History) summary(at uint64) summary {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return summary{at: at, losses: h.losses.clone()}
+	l := h.losses.clone()
+	if h.joints.setSlots.taken > 0 {
+		l.unjoined = at // what processes had is not kept
+	}
+	return summary{at: at, losses: l}
 }
 
 // pieces are how many pieces there are of either table now.
@@ -55,10 +59,19 @@ func (h *History) appendProcesses(b []byte, i int) []byte {
 			if s.path != 0 {
 				path = h.paths.at(s.path)
 			}
-			b = appendProcess(b, s, path)
+			b = appendProcess(b, s, h.keptFlags(n), path)
 		}
 	}
 	return b
+}
+
+// keptFlags are those of a process of which what it had is not kept.
+func (h *History) keptFlags(n uint32) uint8 {
+	flags := h.processes.all[n].flags & keptFlags
+	if h.joints.of[n] != 0 {
+		flags |= unjoined
+	}
+	return flags
 }
 
 // A filling enters what was kept into a history that is empty. Nobody is to use the history before [filling.done].

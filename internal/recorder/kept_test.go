@@ -85,6 +85,23 @@ func TestKeepLosses(t *testing.T) {
 	}
 }
 
+// TestKeepJoined: what processes had is not kept, and that they had something is.
+func TestKeepJoined(t *testing.T) {
+	h := small(3)
+	pipe := Object{Class: Pipe, Number: 1}
+	h.Apply(fork(2, 1, 2), fork(3, 1, 3), Event{Kind: Held, At: 4, Process: Process{ID: ID{2, 2}}, Joints: []Joint{{pipe, pipe, Reads}}}, exit(2, 2, 5), exit(3, 3, 6))
+	again := restored(t, 3, kept(t, h, 7), 9)
+	if j, more := again.Joined(ID{2, 2}, 9); len(j) > 0 || !more {
+		t.Errorf("one that had a pipe: %v, more %v", j, more)
+	}
+	if _, more := again.Joined(ID{3, 3}, 9); more {
+		t.Error("one that had nothing may have had something")
+	}
+	if d := gocmp.Diff([]Loss{{Unjoined, 0, 7}, {Off, 7, 9}}, again.Losses(2, 9)); d != "" {
+		t.Errorf("losses (-want +got):\n%s", d)
+	}
+}
+
 // TestLessRoom: what has no place any more is a loss.
 func TestLessRoom(t *testing.T) {
 	r := rand.New(rand.NewPCG(9, 10))
@@ -304,7 +321,7 @@ func FuzzKept(f *testing.F) {
 			t.Errorf("%x is written as %x", b, again)
 		}
 		again = []byte{keptProcesses}
-		if parseProcesses(b, func(s process, path []byte) { again = appendProcess(again, &s, path) }) == nil && !bytes.Equal(again, b) {
+		if parseProcesses(b, func(s process, path []byte) { again = appendProcess(again, &s, s.flags, path) }) == nil && !bytes.Equal(again, b) {
 			t.Errorf("%x is written as %x", b, again)
 		}
 		f := filling{h: small(3)}

@@ -17,6 +17,8 @@ const (
 	Forgotten
 	// Off: nobody looked.
 	Off
+	// Unjoined: what the processes had, by which they can be joined, that ended so long ago gave way.
+	Unjoined
 
 	lossKinds
 )
@@ -36,7 +38,9 @@ const near = 1e9
 type losses struct {
 	begun uint64
 	reach uint64 // everything that ended later is remembered, but for the lists
-	lists [lossKinds][]Loss
+	// unjoined is reach for what processes had.
+	unjoined uint64
+	lists    [lossKinds][]Loss
 }
 
 func (l *losses) clone() losses {
@@ -72,6 +76,9 @@ func (l *losses) touching(from, to uint64) []Loss {
 	}
 	if l.reach > 0 && from <= l.reach {
 		found = append(found, Loss{Forgotten, 0, l.reach})
+	}
+	if l.unjoined > 0 && from <= l.unjoined {
+		found = append(found, Loss{Unjoined, 0, l.unjoined})
 	}
 	for _, list := range l.lists {
 		for _, x := range list {

@@ -365,6 +365,7 @@ func small(n int) *History {
 	h := &History{seed: maphash.MakeSeed()}
 	h.connections.make(n)
 	h.processes.make(n)
+	h.joints.make(n)
 	h.paths = newPaths(16, h.seed)
 	return h
 }

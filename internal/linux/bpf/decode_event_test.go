@@ -16,7 +16,13 @@ import (
 func encodeEvent(ev recorder.Event) []byte {
 	e := binary.NativeEndian
 	p, c := ev.Process, ev.Connection
-	b := e.AppendUint16([]byte{byte(ev.Kind), byte(c.Direction)}, uint16(len(p.Exe)))
+	beside, n := byte(c.Direction), len(p.Exe)
+	if ev.Kind == recorder.Held {
+		if n = len(ev.Joints); ev.More {
+			beside = 1
+		}
+	}
+	b := e.AppendUint16([]byte{byte(ev.Kind), beside}, uint16(n))
 	b = e.AppendUint32(b, p.PID)
 	b = e.AppendUint64(e.AppendUint64(b, p.Start), ev.At)
 	switch ev.Kind {
@@ -29,6 +35,12 @@ func encodeEvent(ev recorder.Event) []byte {
 		name := [16]byte{}
 		copy(name[:], p.Name)
 		return append(append(b, name[:]...), p.Exe...)
+	case recorder.Held:
+		for _, j := range ev.Joints {
+			b = e.AppendUint64(e.AppendUint64(b, j.Object.Number), j.Peer.Number)
+			b = append(e.AppendUint32(b, j.Object.Device), byte(j.Object.Class), byte(j.Mode), 0, 0)
+		}
+		return b
 	}
 	b = e.AppendUint64(b, c.Cookie)
 	switch ev.Kind {
@@ -61,6 +73,13 @@ var events = []recorder.Event{
 		Local: netip.MustParseAddrPort("192.0.2.1:22"), Remote: netip.MustParseAddrPort("198.51.100.2:1025")}},
 	{Kind: recorder.ConnectionMet, At: 1, Process: recorder.Process{ID: recorder.ID{PID: 2, Start: 3}}, Connection: recorder.Connection{Cookie: 4,
 		Direction: recorder.Outbound, UID: 1<<32 - 1, Local: netip.MustParseAddrPort("[2001:db8::1]:1"), Remote: netip.MustParseAddrPort("[2001:db8::2]:65535")}},
+	{Kind: recorder.Held, At: 1, Process: recorder.Process{ID: recorder.ID{PID: 2, Start: 3}}, More: true, Joints: []recorder.Joint{
+		{Object: recorder.Object{Class: recorder.Pipe, Device: 4, Number: 5}, Peer: recorder.Object{Class: recorder.Pipe, Device: 4, Number: 5}, Mode: recorder.Reads},
+		{Object: recorder.Object{Class: recorder.Unix, Number: 6}, Peer: recorder.Object{Class: recorder.Unix, Number: 7}, Mode: recorder.Reads | recorder.Writes | recorder.Named},
+		{Object: recorder.Object{Class: recorder.Unix, Number: 6}, Mode: recorder.Reads | recorder.Writes | recorder.Passing},
+		{Object: recorder.Object{Class: recorder.Master, Device: 8, Number: 9}, Peer: recorder.Object{Class: recorder.Slave, Device: 8, Number: 9}},
+		{Object: recorder.Object{Class: recorder.Slave, Device: 8, Number: 9}, Peer: recorder.Object{Class: recorder.Master, Device: 8, Number: 9}}}},
+	{Kind: recorder.Held},
 }
 
 var sameEvent = cmp.Options{cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.AddrPort{})}
@@ -97,7 +116,7 @@ func TestDecodeEvent(t *testing.T) {
 			t.Errorf("addresses of %d octets: %v", length, err)
 		}
 	}
-	for _, kind := range []byte{0, byte(recorder.ConnectionMet) + 1, 255} {
+	for _, kind := range []byte{0, byte(recorder.Held) + 1, 255} {
 		var got recorder.Event
 		if _, err := DecodeEvent(append([]byte{kind}, make([]byte, 500)...), &got); !errors.Is(err, errEvent) {
 			t.Errorf("kind %d is an event: %+v, %v", kind, got, err)

@@ -23,7 +23,7 @@ struct event {
 };
 
 // CONNECTING and TOUCHED.
-struct held_event {
+struct touch_event {
 	struct event e;
 	__u64 cookie;
 };
@@ -137,13 +137,13 @@ __inline __u64 ends(struct open_event *e, struct sock *sk, struct tcp_sock *tcp)
 #define TOLD 4096
 static __u64 told[TOLD];
 
-// held tells that the running process has a connection. The kernel's own threads close what others left.
-__inline int held(struct sock *sk, int kind)
+// touched tells that the running process has a connection. The kernel's own threads close what others left.
+__inline int touched(struct sock *sk, int kind)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	if (task->flags & PF_KTHREAD)
 		return 0;
-	struct held_event e = {.e.kind = kind, .cookie = cookie(sk)};
+	struct touch_event e = {.e.kind = kind, .cookie = cookie(sk)};
 	who(&e.e, task);
 	if (!e.e.pid && kind == TOUCHED) // nobody's of ours
 		return 0;
@@ -173,9 +173,9 @@ int state(__u64 *ctx)
 	if (!is_tcp(sk))
 		return 0;
 	if (to == TCP_SYN_SENT)
-		return held(sk, CONNECTING);
+		return touched(sk, CONNECTING);
 	if (to == TCP_FIN_WAIT1 || to == TCP_LAST_ACK)
-		return locked(sk) ? held(sk, TOUCHED) : 0;
+		return locked(sk) ? touched(sk, TOUCHED) : 0;
 	if (to == TCP_ESTABLISHED) {
 		struct open_event e = {.e.kind = ESTABLISHED, .e.direction = from == TCP_SYN_SENT ? OUTBOUND : INBOUND};
 		if (!(tcp = bpf_skc_to_tcp_sock(sk)))
@@ -209,7 +209,7 @@ int sent(__u64 *ctx)
 	if (n <= 0 || !is_tcp(sk) || !(tcp = bpf_skc_to_tcp_sock(sk)))
 		return 0;
 	__u64 all = tcp->bytes_acked + (__u32)(tcp->write_seq - tcp->snd_una);
-	return all <= (__u64)n + 1 ? held(sk, TOUCHED) : 0;
+	return all <= (__u64)n + 1 ? touched(sk, TOUCHED) : 0;
 }
 
 SEC("tp_btf/sock_recv_length")
@@ -221,7 +221,7 @@ int received(__u64 *ctx)
 	if (n < 0 || !is_tcp(sk) || !(tcp = bpf_skc_to_tcp_sock(sk)))
 		return 0;
 	__u64 all = tcp->bytes_received - (__u32)(tcp->rcv_nxt - tcp->copied_seq);
-	return all <= (__u64)n + 1 ? held(sk, TOUCHED) : 0;
+	return all <= (__u64)n + 1 ? touched(sk, TOUCHED) : 0;
 }
 
 // describe fills in what a process is; 0 where the daemon's PID namespace does not have it.
@@ -349,3 +349,5 @@ int connections(struct bpf_iter__task_file *ctx)
 	bpf_seq_write(ctx->meta->seq, &e, ends(&e, sk, tcp));
 	return 0;
 }
+
+#include "joints.h"

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -22,6 +23,7 @@ type Events struct {
 	wakes      *os.File // the ring as something to wait for
 	links      []link.Link
 	untold     error // why accepted connections have no holder before they end; nil where they have
+	unjoined   error // why it is not told by what processes can be joined; nil where it is
 	records    [batch]ringbuf.Record
 	events     [batch]recorder.Event // of these
 	skipped    uint64
@@ -36,13 +38,15 @@ var attached = []string{recorderProgState, recorderProgForked, recorderProgExecu
 // touching are those of them that tell who has a connection that was accepted. Linux has them since 6.3.
 var touching = []string{recorderProgSent, recorderProgReceived}
 
+// joining are those of them that tell by what processes can be joined.
+var joining = []string{recorderProgHeldFrom, recorderProgHeldWhile, recorderProgHeldUntil}
+
 // OpenEvents has the kernel write events from now on. Whether it does is found by trying alone.
 func OpenEvents() (*Events, error) {
-	c, untold, err := loadEvents()
+	e, err := loadEvents()
 	if err != nil {
 		return nil, err
 	}
-	e := &Events{collection: c, untold: untold}
 	if err := e.begin(); err != nil {
 		e.Close()
 		return nil, err
@@ -50,27 +54,40 @@ func OpenEvents() (*Events, error) {
 	return e, nil
 }
 
-// loadEvents loads the programs, where it has to be without those that touch.
-func loadEvents() (c *ebpf.Collection, untold, err error) {
+// loadEvents loads the programs, where it has to be without those that join, or touch, or either.
+func loadEvents() (*Events, error) {
 	spec, err := loadRecorder()
 	if err != nil {
-		return nil, nil, fmt.Errorf("read programs: %w", err)
+		return nil, fmt.Errorf("read programs: %w", err)
 	}
-	if c, err = ebpf.NewCollection(spec.Copy()); err == nil {
-		return c, nil, nil
+	var first error
+	for _, without := range [][]string{nil, joining, touching, slices.Concat(joining, touching)} {
+		tried := spec.Copy()
+		for _, name := range without {
+			delete(tried.Programs, name)
+		}
+		if tried.Programs[joining[0]] == nil {
+			delete(tried.Programs, recorderProgHeldSince)
+		}
+		c, err := ebpf.NewCollection(tried)
+		if err == nil {
+			e := &Events{collection: c}
+			if tried.Programs[joining[0]] == nil {
+				e.unjoined = first
+			}
+			if tried.Programs[touching[0]] == nil {
+				e.untold = first
+			}
+			return e, nil
+		}
+		if first == nil {
+			first = err
+		}
 	}
-	untold = err
-	for _, name := range touching {
-		delete(spec.Programs, name)
+	if errors.Is(first, unix.EPERM) {
+		return nil, fmt.Errorf("load programs: %w: it takes CAP_BPF and CAP_PERFMON", unix.EPERM)
 	}
-	c, err = ebpf.NewCollection(spec)
-	if errors.Is(err, unix.EPERM) {
-		return nil, nil, fmt.Errorf("load programs: %w: it takes CAP_BPF and CAP_PERFMON", unix.EPERM)
-	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("load programs: %w", err)
-	}
-	return c, untold, nil
+	return nil, fmt.Errorf("load programs: %w", first)
 }
 
 func (e *Events) begin() (err error) {
@@ -94,7 +111,8 @@ func (e *Events) begin() (err error) {
 }
 
 func (e *Events) attach() error {
-	for _, name := range append(attached, touching...) {
+	// What a process had as it ended is to be told before its end.
+	for _, name := range slices.Concat(joining, attached, touching) {
 		p := e.collection.Programs[name]
 		if p == nil {
 			continue
@@ -117,6 +135,9 @@ func (e *Events) detach() {
 
 // Untold says why the kernel does not tell who has a connection that was accepted before it is ended; nil where it tells.
 func (e *Events) Untold() error { return e.untold }
+
+// Unjoined says why the kernel does not tell by what processes can be joined; nil where it tells.
+func (e *Events) Unjoined() error { return e.unjoined }
 
 // Stop ends a Wait that goes on, and has all others fail. It may be called from another goroutine.
 func (e *Events) Stop() { e.wakes.Close() }
@@ -184,7 +205,7 @@ func (e *Events) Lost() (n uint64, err error) {
 // run for it (prog->active in kernel/trace/bpf_trace.c). It takes some 20 microseconds.
 func (e *Events) CountSkipped() error {
 	e.skipped = 0
-	for _, name := range append(attached, touching...) {
+	for _, name := range slices.Concat(joining, attached, touching) {
 		if p := e.collection.Programs[name]; p != nil {
 			s, err := p.Stats()
 			if err != nil {
@@ -196,11 +217,14 @@ func (e *Events) CountSkipped() error {
 	return nil
 }
 
-// Met calls each with the processes of the daemon's PID namespace, and with the connections that a process has a descriptor of, once for
-// each descriptor.
+// Met calls each with the processes of the daemon's PID namespace and with what these have by which they can be joined, and with the
+// connections that a process has a descriptor of, once for each descriptor.
 func (e *Events) Met(each func(*recorder.Event)) error {
 	var ev recorder.Event
-	for _, name := range []string{recorderProgProcesses, recorderProgConnections} {
+	for _, name := range []string{recorderProgProcesses, recorderProgHeldSince, recorderProgConnections} {
+		if e.collection.Programs[name] == nil {
+			continue
+		}
 		err := e.list(name, func(b []byte) (rest []byte, err error) {
 			for len(b) >= headEnd {
 				if rest, err = DecodeEvent(b, &ev); err != nil {

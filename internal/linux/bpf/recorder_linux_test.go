@@ -25,7 +25,7 @@ import (
 const roleEnv = "STOPD_TEST_ROLE"
 
 func TestMain(m *testing.M) {
-	role := map[string]func() error{"inside": insideRole, "storm": stormRole, "load": loadRole}[os.Getenv(roleEnv)]
+	role := map[string]func() error{"inside": insideRole, "storm": stormRole, "load": loadRole, "pump": pumpRole}[os.Getenv(roleEnv)]
 	if role == nil {
 		os.Exit(m.Run())
 	}

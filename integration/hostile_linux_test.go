@@ -116,14 +116,16 @@ func TestReflectedQuestion(t *testing.T) {
 func TestOthersToken(t *testing.T) {
 	s := theWorld(t).stage(t)
 	innocent := func() connection {
+		bobs, err := processes(s.ctx, s.d.Host, "bob")
+		s.must(err)
 		cs, err := connections(s.ctx, s.d.Host)
 		s.must(err)
 		for _, c := range cs {
-			if c.remote.Port() == 22 && s.of(s.b, c.remote.Addr()) {
+			if c.remote.Port() == 22 && s.of(s.b, c.remote.Addr()) && len(c.pids) > 0 && slices.Contains(bobs, c.pids[0]) {
 				return c
 			}
 		}
-		t.Fatal("nobody of d is on b")
+		t.Fatal("bob is not on b")
 		return connection{}
 	}()
 	token := s.request(s.b, "SV", innocent)

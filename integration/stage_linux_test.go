@@ -48,10 +48,16 @@ func (w *world) stageFor(t *testing.T, limit time.Duration) *stage {
 		world: w, t: t, ctx: ctx, port: uint16(10000 + 10*w.rows),
 		dir: fmt.Sprintf("/tmp/stage-%d", w.rows), word: fmt.Sprintf("word-%d-of-the-intruder", w.rows),
 	}
-	if n, err := w.atWork(ctx); err != nil || n != w.innocents {
+	n := 0
+	err := netlab.WaitFor(ctx, func() (bool, error) { // what ended with the last stage may be on its way still
+		var err error
+		n, err = w.atWork(ctx)
+		return n == w.innocents, err
+	})
+	if err != nil {
 		t.Fatalf("%d connections of innocents, want %d; %v", n, w.innocents, err)
 	}
-	_, err := w.b.Host.RunAs(ctx, "mallory", "mkdir", s.dir)
+	_, err = w.b.Host.RunAs(ctx, "mallory", "mkdir", s.dir)
 	s.must(err)
 	t.Cleanup(s.clear)
 	return s

@@ -93,8 +93,7 @@ func TestMosh(t *testing.T) {
 	s.send(session, s.word)
 	s.heard(s.c)
 	before := s.answered()
-	_, r, err := s.b.Traced(s.ctx, s.request(s.c, "SV_REC", asked))
-	s.must(err)
+	r := s.asked("SV_REC", asked, true)
 	s.inBetween(r.Report, trail{out: asked, names: []string{"mosh-server", "nc.traditional"}})
 	if d := cmp.Diff(map[string]int{"b": 1}, s.since(before)); d != "" {
 		t.Errorf("answers by host (-want +got):\n%s", d)

@@ -31,6 +31,8 @@ type stage struct {
 	word string // what the intruder says, unlike any other
 	// busy says that processes come and go all the time, so that no two looks are alike.
 	busy bool
+	// again is how often b was asked once more since there was no time for all of an answer.
+	again int
 }
 
 func (w *world) stage(t *testing.T) *stage {

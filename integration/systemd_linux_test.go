@@ -139,8 +139,7 @@ func TestSystemdJob(t *testing.T) {
 			out := s.out(s.b, s.c)
 			s.heard(s.c)
 			before := s.answered()
-			_, r, err := s.b.Traced(s.ctx, s.request(s.c, "SV_REC", out))
-			s.must(err)
+			r := s.asked("SV_REC", out, true)
 			if d := cmp.Diff(map[string]int{"b": 1}, s.since(before)); d != "" {
 				t.Errorf("answers by host (-want +got):\n%s", d)
 			}

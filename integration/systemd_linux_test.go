@@ -132,10 +132,10 @@ func TestSystemdJob(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := theSystemdWorld(t).stage(t)
-			s.must(s.b.Host.WriteFile("/var/spool/cron/atjobs/.SEQ", []byte("0\n"), 0o600, "daemon")) // as the package's postinst does
-			s.unit("atd")
+			s.must(s.b.Host.WriteFile("/var/spool/cron/atjobs/.SEQ", []byte("0\n"), 0o600, "daemon"))            // as the package's postinst does
 			s.t.Cleanup(func() { _ = s.b.Host.Command(context.Background(), "systemctl", "stop", "job").Run() }) // there may be none
 			s.says(fmt.Sprintf(tt.start, fmt.Sprintf("(echo %s; sleep infinity) | nc.traditional %s %d", s.word, s.c.Host.Addr(), victimPort)))
+			s.unit("atd") // which looks for jobs as it starts
 			out := s.out(s.b, s.c)
 			s.heard(s.c)
 			before := s.answered()

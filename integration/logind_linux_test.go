@@ -44,6 +44,7 @@ func (s *stage) visit(user string, from *site.Site) visit {
 	}
 	remote, err := netip.ParseAddrPort(f[1] + ":" + f[2])
 	s.must(err)
+	s.logged(fmt.Sprintf("Accepted publickey for %s from %s port %d ", user, remote.Addr(), remote.Port()))
 	s.t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), stageLimit)
 		defer cancel()

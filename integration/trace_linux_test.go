@@ -95,8 +95,9 @@ func (s *stage) answered() map[string]int {
 	return counts
 }
 
-// asked has the victim ask b about its end of a connection, and returns what became of it. The daemon bounds the time that it looks
-// and that it waits for previous hosts, of which some answers are awaited or none: where this machine was too slow for that, it is asked again.
+// asked has the victim ask b about its end of a connection, and returns what became of it. The daemon bounds how long it looks, and how long it
+// waits for previous hosts, whose answers are awaited or not: where this machine was too slow for that, it is asked again. It asks
+// previous hosts again only once the window of repetitions, two minutes, is over.
 func (s *stage) asked(typ string, c connection, answers bool, flags ...string) report.Redeemed {
 	s.t.Helper()
 	var r report.Redeemed
@@ -107,8 +108,9 @@ func (s *stage) asked(typ string, c connection, answers bool, flags ...string) r
 		}
 		why := late(r, answers)
 		if why != "" {
-			s.t.Logf("asked again: %s", why)
-			s.again++
+			if s.again++; s.again == 1 {
+				s.t.Logf("asked again: %s", why)
+			}
 		}
 		return why == "", nil
 	})

@@ -31,7 +31,12 @@ func TestUnit(t *testing.T) {
 		t.Errorf("before the first question the unit is %s", state)
 	}
 	i.asks(out, 113)
-	if state := i.shows("ActiveState"); state != "active" {
+	state := ""
+	i.wait("the end of the start", func() (bool, error) { // a reply may leave before the service manager is told
+		state = i.shows("ActiveState")
+		return state != "activating", nil
+	})
+	if state != "active" {
 		t.Errorf("after the first question the unit is %s", state)
 	}
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/evidence"
+	"github.com/stopd/stopd/evidence/translog"
 	"github.com/stopd/stopd/server"
 )
 
@@ -40,6 +41,9 @@ func FuzzMessages(f *testing.F) {
 		}
 		f.Add(byte(c), b)
 	}
+	for c := range calls { // some are asked without content
+		f.Add(byte(c), []byte{})
+	}
 	f.Add(byte(callKeep), []byte("{}\nreport"))
 	f.Add(byte(callKeepPast), []byte("\x00octets"))
 	f.Add(byte(callPast), make([]byte, 8))
@@ -50,7 +54,16 @@ func FuzzMessages(f *testing.F) {
 		f.Fatal(err)
 	}
 	quiet := slog.New(slog.DiscardHandler)
-	store, err := evidence.Open(dir+"/store", evidence.Config{Recipients: []age.Recipient{id.Recipient()}, AllowVolatile: true, Logger: quiet})
+	text, err := translog.GenerateKey("host.example")
+	if err != nil {
+		f.Fatal(err)
+	}
+	key, err := translog.ParseKey(text)
+	if err != nil {
+		f.Fatal(err)
+	}
+	// The keeper has no store without a log.
+	store, err := evidence.Open(dir+"/store", evidence.Config{Recipients: []age.Recipient{id.Recipient()}, AllowVolatile: true, LogKey: &key, Logger: quiet})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -44,11 +44,13 @@ type identd struct {
 var noGrid = daemon.Slots{ID: daemon.Duration{Duration: time.Microsecond}, IDRec: daemon.Duration{Duration: time.Microsecond},
 	SV: daemon.Duration{Duration: time.Microsecond}, SVRec: daemon.Duration{Duration: time.Microsecond}}
 
-// unbounded is a configuration as it is by default, but that nothing of what is measured meets a bound.
+// unbounded is a configuration as it is by default, but that nothing of what is measured meets a bound, and without the recorder: several
+// daemons run at once, and each would record what is asked of the others.
 func unbounded() daemon.Config {
 	c := daemon.Defaults()
 	l := &c.Limits
 	l.PerSourcePerSecond, l.Burst, l.PerUserPerSecond, l.UserBurst, l.RequestsPerConn = 1e6, 1e6, 1e6, 1e6, 1e6
+	c.Recorder.Mode = "off"
 	c.OnBehalf = []daemon.Network{{Prefix: netip.PrefixFrom(loopback, 32)}}
 	return c
 }

@@ -143,15 +143,16 @@ func TestForgedBags(t *testing.T) {
 			delete(files, "data/log/"+n+suffix)
 		}
 	}
-	report := func() string {
-		for _, n := range names {
-			if strings.HasSuffix(n, ".record") && binary.BigEndian.Uint32(mine[n][8:]) == 2 {
+	reportIn := func(files map[string][]byte) string {
+		for n, b := range files {
+			if strings.HasSuffix(n, ".record") && binary.BigEndian.Uint32(b[8:]) == 2 {
 				return strings.TrimSuffix(n, ".record")
 			}
 		}
 		t.Fatal("no report")
 		return ""
-	}()
+	}
+	report, theirReport := reportIn(mine), reportIn(theirs)
 	for name, change := range map[string]func(f map[string][]byte){
 		"another report":       func(f map[string][]byte) { f[reportName] = []byte("report 1") },
 		"report of another":    func(f map[string][]byte) { f[reportName] = second[reportName] },
@@ -169,7 +170,7 @@ func TestForgedBags(t *testing.T) {
 		"upper-case key":          func(f map[string][]byte) { f[report+".key"] = bytes.ToUpper(f[report+".key"]) },
 		"no key":                  func(f map[string][]byte) { delete(f, report+".key") },
 		"proof of another record": func(f map[string][]byte) { f[report+".tlog-proof"] = f["data/log/"+number(traceback)+".tlog-proof"] },
-		"proof of another host":   func(f map[string][]byte) { f[report+".tlog-proof"] = theirs[report+".tlog-proof"] },
+		"proof of another host":   func(f map[string][]byte) { f[report+".tlog-proof"] = theirs[theirReport+".tlog-proof"] },
 		"a leaf changed": func(f map[string][]byte) {
 			f[report+".tlog-proof"] = bytes.Replace(f[report+".tlog-proof"], []byte("extra "), []byte("extra AAAA"), 1)
 		},
@@ -179,8 +180,11 @@ func TestForgedBags(t *testing.T) {
 		"an octet behind a proof": func(f map[string][]byte) { f[report+".tlog-proof"] = append(f[report+".tlog-proof"], '\n') },
 		"records of another host": func(f map[string][]byte) {
 			for n, b := range theirs {
-				if strings.Contains(n, "log/"+number(traceback)+".") || n == traceback {
-					f[n] = b
+				if strings.HasPrefix(n, "data/traceback-") { // its number may be another: of batches one or two may be before it
+					f[traceback] = b
+					for _, suffix := range []string{".record", ".key", ".tlog-proof"} {
+						f["data/log/"+number(traceback)+suffix] = theirs["data/log/"+number(n)+suffix]
+					}
 				}
 			}
 		},

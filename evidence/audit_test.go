@@ -117,7 +117,10 @@ func TestAuditBesideTheWriter(t *testing.T) {
 	housekeeping = 10 * time.Millisecond
 	key := newLogKey(t)
 	a := auditStore{dir: filepath.Join(t.TempDir(), "store"), key: key, p: alone(t, key)}
-	s := openAt(t, a.dir, Config{SegmentBytes: 4000, LogKey: &key, Retention: 200 * time.Millisecond}, newIdentity(t))
+	// An hour passes with each audit, so that segments expire beside it, but none that was written since it began.
+	now, c := aging(t)
+	c.LogKey, c.SegmentBytes, c.Retention = &key, 4000, 3*time.Hour
+	s := openAt(t, a.dir, c, newIdentity(t))
 	stopped := make(chan struct{})
 	var writing sync.WaitGroup
 	for range 3 {
@@ -149,6 +152,7 @@ func TestAuditBesideTheWriter(t *testing.T) {
 	})
 	expired := false
 	for n := 0; n < 30 || !expired; n++ {
+		now.pass(time.Hour)
 		got := a.audit(t)
 		if len(got.Findings) > 0 || !got.Writing {
 			t.Errorf("audit %d: writing %v, %v", n, got.Writing, got.Findings)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -192,7 +193,9 @@ func TestDamageWhileRunning(t *testing.T) {
 	token := keep(t, s, "report")
 	keepTraceback(t, s, token, "asked")
 	serve(t, s)
-	flip := func(e Entry) {
+	all := entries(t, s.dir)
+	flip := func(kind string) {
+		e := all[slices.IndexFunc(all, func(e Entry) bool { return e.Type == kind })]
 		b := make([]byte, 1)
 		if _, err := s.open.file.ReadAt(b, e.Offset+recordHeader); err != nil {
 			t.Fatal(err)
@@ -202,8 +205,7 @@ func TestDamageWhileRunning(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	all := entries(t, s.dir)
-	flip(all[4])
+	flip("traceback")
 	sealed, err := Export(t.Context(), s.dir, asking(token), Config{})
 	if !errors.Is(err, ErrAltered) {
 		t.Errorf("Export with a damaged trace-back: %v, want %v", err, ErrAltered)
@@ -211,7 +213,7 @@ func TestDamageWhileRunning(t *testing.T) {
 	if e, err := Unseal(sealed, id); err != nil || string(e.Report) != "report" || len(e.Tracebacks) != 0 {
 		t.Errorf("what is sound: %+v, %v", e, err)
 	}
-	flip(all[3])
+	flip("report")
 	sealed, err = Export(t.Context(), s.dir, asking(token), Config{})
 	if !errors.Is(err, ErrAltered) || sealed != nil {
 		t.Errorf("Export of a damaged report: %d bytes, %v, want %v", len(sealed), err, ErrAltered)

@@ -123,6 +123,15 @@ type Remembered struct {
 	Held []Socket `json:"held,omitzero"`
 	// Gaps are what may be missing in that.
 	Gaps []Gap `json:"gaps,omitzero"`
+	// Joints are what the process is known to have had by which it can be joined to others, open or closed.
+	Joints []Joint `json:"joints,omitzero"`
+}
+
+// A Joint is a descriptor that is remembered, without numbers, and who had its other end while the process lived.
+type Joint struct {
+	Descriptor
+	// With may be living or ended. What it was given only to hand it on, a process did not have.
+	With []Holder `json:"with,omitzero"`
 }
 
 // A Holder is a process that holds an object open.

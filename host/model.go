@@ -206,6 +206,8 @@ type Descriptor struct {
 	Bytes Bytes `json:"bytes,omitzero" report:"-"`
 	// Within is true where the connection ends in this host, and its other end is no process's.
 	Within bool `json:"within,omitzero" report:"-"`
+	// Named is true where a UNIX socket has a name, and it is not known which.
+	Named bool `json:"named,omitzero" report:"-"`
 }
 
 // Listening reports whether the descriptor is a socket that waits for connections.

@@ -101,6 +101,11 @@ func (r *Recording) recall(ctx context.Context, s Snapshot) error {
 		}
 		r.Remembered = append(r.Remembered, m)
 		todo = append(todo, m.Parent)
+		for _, j := range m.Joints {
+			for _, h := range j.With {
+				todo = append(todo, h.ID)
+			}
+		}
 		for _, h := range m.Held {
 			if h.Recalled && !slices.ContainsFunc(r.Sockets, func(o Socket) bool { return o.Object == h.Object }) {
 				r.Sockets = append(r.Sockets, h)

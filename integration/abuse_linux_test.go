@@ -90,7 +90,7 @@ func (s *stage) insist(from *site.Site, tr trail) (report.Redeemed, int) {
 				return r, tries
 			}
 		}
-		if tries == 20 {
+		if s.ctx.Err() != nil {
 			s.t.Fatalf("asked %d times: %q, %v", tries, out, err)
 		}
 	}
@@ -141,7 +141,7 @@ func TestFlooded(t *testing.T) {
 		}
 	}
 	t.Logf("%d requests; meanwhile %d questions of the victim's, at most %d tries, a try and its redemption at most %s", n, asked, most, slowest)
-	if slowest > 5*time.Second {
+	if slowest > 30*time.Second { // who asks waits 10
 		t.Errorf("one took %s", slowest)
 	}
 	s.flat(before)

@@ -48,9 +48,9 @@ func bothWays(local, remote string) error {
 	}
 	request := stop.Request{Local: uint64(l.Port()), Remote: uint64(r.Port()), Type: stop.SV}
 	q := request.About(r.Addr(), l.Addr(), time.Now())
-	// What other people do on the host meanwhile may differ, but not again and again.
+	// What other people do on the host meanwhile may differ, and what there was no time for, but not again and again.
 	var d string
-	for range 5 {
+	for began, tries := time.Now(), 0; tries < 5 || time.Since(began) < time.Minute; tries++ {
 		if d, err = difference(q); err != nil || d == "" {
 			return err
 		}
@@ -65,7 +65,7 @@ func difference(q stop.Question) (string, error) {
 		return "", err
 	}
 	defer h.Close()
-	x := examine.Examiner{Host: h, Name: "stopd", Sources: h.Sources, PIDs: []int{os.Getpid()}, Deadline: 5 * time.Second, Trace: trace.Defaults,
+	x := examine.Examiner{Host: h, Name: "stopd", Sources: h.Sources, PIDs: []int{os.Getpid()}, Deadline: 30 * time.Second, Trace: trace.Defaults,
 		Save: examine.AllGroups, UserName: h.UserName}
 	var looks [2]any
 	for i, sources := range [][]string{{"netlink", "proc"}, {"netlink", "proc", "bpf"}} {

@@ -37,20 +37,22 @@ func TestLeftBehind(t *testing.T) {
 				s.must(s.b.Host.WriteFile("/etc/pam.d/"+service, []byte(permitAll), 0o644, "root"))
 			}
 			s.must(s.b.Host.WriteFile("/var/spool/cron/atjobs/.SEQ", []byte("0\n"), 0o600, "daemon")) // as the package's postinst does
-			s.daemonOnB("atd", "-f")
-			s.exists("/run/atd.pid")
 			_, err := s.b.Host.RunAs(s.ctx, "mallory", "sh", "-c", "echo '"+s.relayOf()+"' | at now")
 			s.must(err)
+			// It looks once as it starts, and where it is told of a job before it sleeps, again in an hour.
+			s.daemonOnB("atd", "-f")
 		}, []string{"atd", "sh"}},
 		{"nohup", func(s *stage) {
 			session := s.shell()
 			s.send(session, "nohup sh -c '"+s.relayOf()+"' >/dev/null 2>&1 &", "exit")
 			s.must(session.Wait(s.ctx))
+			s.loggedOut()
 		}, []string{"sh"}},
 		{"setsid", func(s *stage) {
 			session := s.shell()
 			s.send(session, "setsid -f sh -c '"+s.relayOf()+"' >/dev/null 2>&1 </dev/null", "exit")
 			s.must(session.Wait(s.ctx))
+			s.loggedOut()
 		}, []string{"sh"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -61,6 +63,15 @@ func TestLeftBehind(t *testing.T) {
 			})
 		})
 	}
+}
+
+// loggedOut waits until sshd has noticed that the attacker has logged out of b.
+func (s *stage) loggedOut() {
+	s.t.Helper()
+	s.wait("wait for the end of the intruder's session", func() (bool, error) {
+		out, err := s.b.Host.Run(s.ctx, "pgrep", "-U", "mallory", "-x", "sshd")
+		return len(out) == 0, ignoreExit(err)
+	})
 }
 
 // daemonOnB starts a daemon of root's on b until the stage ends.
@@ -84,6 +95,7 @@ func TestMosh(t *testing.T) {
 	s.unremembered()
 	out, err := s.a.Host.RunAs(s.ctx, "mallory", "ssh", "-4", "-tt", "b", "mosh-server new -l LC_ALL=C.UTF-8")
 	s.must(err)
+	s.loggedOut()
 	m := moshConnect.FindStringSubmatch(string(out))
 	if m == nil {
 		t.Fatalf("mosh-server said %q", out)
@@ -94,8 +106,7 @@ func TestMosh(t *testing.T) {
 	s.send(session, s.word)
 	s.heard(s.c)
 	before := s.answered()
-	_, r, err := s.b.Traced(s.ctx, s.request(s.c, "SV_REC", asked))
-	s.must(err)
+	r := s.asked("SV_REC", asked, true)
 	s.inBetween(r.Report, trail{out: asked, names: []string{"mosh-server", "nc.traditional"}})
 	if d := cmp.Diff(map[string]int{"b": 1}, s.since(before)); d != "" {
 		t.Errorf("answers by host (-want +got):\n%s", d)

@@ -19,7 +19,9 @@ func TestWitnessedBundle(t *testing.T) {
 	if token = strings.TrimSpace(token); code != 0 {
 		t.Fatal(token)
 	}
-	w.stop(os.Interrupt) // after the trace-back record is written, and the log shown to the witnesses
+	w.stop(os.Interrupt) // after the trace-back record is written
+	w.start()
+	w.covered()
 	key, err := translog.ReadKey(filepath.Join(w.dir, "log.key"))
 	if err != nil {
 		t.Fatal(err)

@@ -26,8 +26,7 @@ func TestLyingHost(t *testing.T) {
 	s.script("nc.traditional -l -p %d | nc.traditional %s %d", s.port, s.c.Host.Addr(), victimPort)
 	s.connect(s.port)
 	tr := s.through("nc.traditional", "nc.traditional")
-	_, b, err := s.b.Traced(s.ctx, s.request(s.c, "SV_REC", tr.out))
-	s.must(err)
+	b := s.asked("SV_REC", tr.out, true)
 	a := s.previousToken(s.a, b)
 	if said, heard := a.Report.Connection.Bytes, b.Report.Previous[0].Bytes; said.Sent < uint64(len(s.word)) || heard.Received < uint64(len(s.word)) {
 		t.Errorf("a has sent %+v and b received %+v: the intruder's word has %d octets", said, heard, len(s.word))

@@ -259,8 +259,7 @@ func TestContainerReport(t *testing.T) {
 	s.login(mine, fmt.Sprintf("exec nc.traditional 192.0.2.3 %d", victimPort))
 	inner := mine.one("connection with the victim", func(c connection) bool { return s.of(s.c, c.remote.Addr()) })
 	tr := mine.forwarded(published)
-	_, r, err := s.b.Traced(s.ctx, s.request(s.c, "SV_REC", tr.out))
-	s.must(err)
+	r := s.asked("SV_REC", tr.out, true)
 	c := r.Report.Connection
 	if c.NAT == nil || *c.NAT.Original != (host.Ends{Local: inner.local, Remote: inner.remote}) || *c.NAT.Translated != (host.Ends{Local: tr.out.local, Remote: tr.out.remote}) {
 		t.Errorf("translation is %+v, want from %v to %v", c.NAT, inner, tr.out)
@@ -295,8 +294,7 @@ func TestHiddenTranslation(t *testing.T) {
 	s.heard(s.c)
 	inner := mine.one("connection with the victim", func(c connection) bool { return s.of(s.c, c.remote.Addr()) })
 	out := s.outside()
-	_, r, err := s.b.Traced(s.ctx, s.request(s.c, "SV_REC", out))
-	s.must(err)
+	r := s.asked("SV_REC", out, true)
 	if r.Report.Kind != report.KindSV || r.Report.Connection != nil || len(r.Report.Processes)+len(r.Report.Previous) > 0 {
 		t.Errorf("an owner is invented:\n%s", report.Text(r.Report))
 	}

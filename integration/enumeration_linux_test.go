@@ -53,9 +53,10 @@ func TestOwnersOfServices(t *testing.T) {
 	})
 	other := s.on(s.g, "root", "oidentd", "-i", "-u", "0", "-g", "0")
 	s.must(s.g.Host.WaitListen(s.ctx, 113))
-	if out := s.owners(s.g, 22, victimPort); !strings.Contains(out, "auth-owners: root") || !strings.Contains(out, "auth-owners: victim") {
-		t.Errorf("by oidentd nmap learnt\n%s", out)
-	}
+	s.wait("wait until nmap has learnt by oidentd", func() (bool, error) { // it gives up on what takes seconds
+		out := s.owners(s.g, 22, victimPort)
+		return strings.Contains(out, "auth-owners: root") && strings.Contains(out, "auth-owners: victim"), nil
+	})
 	s.must(other.Stop(s.ctx))
 }
 

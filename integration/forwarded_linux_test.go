@@ -41,8 +41,7 @@ func TestForwardedByNAT(t *testing.T) {
 
 			before := s.answered()
 			out := connection{local: got.remote, remote: got.local}
-			_, r, err := s.b.Traced(s.ctx, s.request(s.c, "SV_REC", out))
-			s.must(err)
+			r := s.asked("SV_REC", out, linked)
 			if r.Report.Connection != nil || len(r.Report.Processes) > 0 {
 				t.Errorf("an owner is invented:\n%s", report.Text(r.Report))
 			}

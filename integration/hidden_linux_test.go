@@ -33,8 +33,7 @@ func TestHiddenByMount(t *testing.T) {
 	if left, err := processes(s.ctx, s.b.Host, "mallory"); err != nil || len(left) > 0 {
 		t.Fatalf("processes %v are not hidden, %v", left, err)
 	}
-	_, r, err := s.b.Traced(s.ctx, s.request(s.c, "SV_REC", tr.out))
-	s.must(err)
+	r := s.asked("SV_REC", tr.out, true)
 	s.inBetween(r.Report, tr)
 	s.named(r, tr.in)
 	for _, pid := range pids {

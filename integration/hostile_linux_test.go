@@ -54,8 +54,7 @@ func TestHostilePreviousHost(t *testing.T) {
 			s := theWorld(t).stage(t)
 			log := s.hostile(tt.mode)
 			tr := s.intrude()
-			_, r, err := s.b.Traced(s.ctx, s.request(s.c, "SV_REC", tr.out))
-			s.must(err)
+			r := s.asked("SV_REC", tr.out, tt.mode != "trickle")
 			s.inBetween(r.Report, tr)
 			s.named(r, tr.in)
 			a := r.Traceback[0]
@@ -81,8 +80,7 @@ func TestReflectedQuestion(t *testing.T) {
 	log := s.hostile("reflect", s.b.Host.Addr().String())
 	tr := s.intrude()
 	before := s.answered()
-	_, r, err := s.b.Traced(s.ctx, s.request(s.c, "SV_REC", tr.out))
-	s.must(err)
+	r := s.asked("SV_REC", tr.out, false)
 	s.inBetween(r.Report, tr)
 	s.named(r, tr.in)
 	s.wait("wait for what is asked back", func() (bool, error) { return strings.Count(log(), "reflected ") == 2, nil })
@@ -118,12 +116,14 @@ func TestOthersToken(t *testing.T) {
 	innocent := func() connection {
 		cs, err := connections(s.ctx, s.d.Host)
 		s.must(err)
+		bobs, err := processes(s.ctx, s.d.Host, "bob")
+		s.must(err)
 		for _, c := range cs {
-			if c.remote.Port() == 22 && s.of(s.b, c.remote.Addr()) {
+			if c.remote.Port() == 22 && s.of(s.b, c.remote.Addr()) && len(c.pids) > 0 && slices.Contains(bobs, c.pids[0]) {
 				return c
 			}
 		}
-		t.Fatal("nobody of d is on b")
+		t.Fatal("bob is not on b")
 		return connection{}
 	}()
 	token := s.request(s.b, "SV", innocent)
@@ -131,8 +131,7 @@ func TestOthersToken(t *testing.T) {
 	s.must(err)
 	s.hostile("token", token)
 	tr := s.intrude()
-	_, b, err := s.b.Traced(s.ctx, s.request(s.c, "SV_REC", tr.out))
-	s.must(err)
+	b := s.asked("SV_REC", tr.out, true)
 	s.named(b, tr.in)
 	if got := b.Traceback[0]; got.Token != token {
 		t.Fatalf("the attacker's host answered %+v", got)

@@ -135,12 +135,12 @@ func (i *installation) configures(was, is string) {
 	i.must(i.h.WriteFile(config, []byte(strings.Join(lines, "\n")), 0o600, "root"))
 }
 
-// looks asks until the daemon, which has just started, sees by BPF.
+// looks asks until the daemon, which has just started, sees by BPF, and had time for all.
 func (i *installation) looks(c connection, port int, redeem ...string) (r report.Report) {
 	i.t.Helper()
 	i.wait("descriptors by BPF", func() (bool, error) {
 		r = i.asks(c, port, redeem...)
-		return slices.Contains(r.Tool.Sources, "bpf"), nil
+		return slices.Contains(r.Tool.Sources, "bpf") && late(report.Redeemed{Report: r}, false) == "", nil
 	})
 	return r
 }

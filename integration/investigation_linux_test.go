@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -33,6 +34,8 @@ type investigation struct {
 	lab   *netlab.Lab
 	hosts map[string]*netlab.Host
 	sites map[string]*site.Site
+	// witness cosigns the logs of inn and stone.
+	witness *netlab.Daemon
 }
 
 func (c *investigation) must(err error) {
@@ -115,7 +118,7 @@ func (c *investigation) daemons() {
 	w := c.hosts["witness"]
 	serveAgent(c.t, w.Path("/srv/agent"), private)
 	c.must(w.Install(buildWitness(c.t), "/usr/local/bin/litewitness"))
-	_, err = w.Start("/usr/local/bin/litewitness", "-name", name, "-db", "/srv/db", "-ssh-agent", "/srv/agent", "-key", ssh.FingerprintSHA256(sshKey), "-listen", listen)
+	c.witness, err = w.Start("/usr/local/bin/litewitness", "-name", name, "-db", "/srv/db", "-ssh-agent", "/srv/agent", "-key", ssh.FingerprintSHA256(sshKey), "-listen", listen)
 	c.must(err)
 	c.must(w.WaitListen(c.ctx, 8080))
 	policy := ""
@@ -123,12 +126,13 @@ func (c *investigation) daemons() {
 		s, err := site.Install(c.ctx, c.hosts[name], "-on-behalf", "192.0.2.1/32")
 		c.must(err)
 		c.sites[name] = s
-		c.must(s.Configure("timeout", `timeout = "1s"`)) // attic answers at once that nobody is there
+		c.must(s.Configure("timeout", `timeout = "5s"`)) // attic answers at once that nobody is there
+		c.must(s.Configure("deadline", `deadline = "8s"`))
 		key, err := translog.ReadKey(s.Host.Path("/srv/stopd/log.key"))
 		c.must(err)
 		policy += "log " + key.Public() + "\n"
 		if name != "home" {
-			_, err := w.Run(c.ctx, "sqlite3", "/srv/db", knowsLog(c.t, key.Origin(), key.Public()))
+			_, err := w.Run(c.ctx, "sqlite3", "-cmd", sqliteWaits, "/srv/db", knowsLog(c.t, key.Origin(), key.Public()))
 			c.must(err)
 			config := c.read(name, site.Config) + fmt.Sprintf("\n[[witness]]\nurl = \"http://%s\"\nkey = %q\n", listen, signer.Verifier())
 			c.must(s.Host.WriteFile(site.Config, []byte(config), 0o600, "root"))
@@ -234,7 +238,12 @@ func TestInvestigation(t *testing.T) {
 	var written strings.Builder
 	for _, s := range steps {
 		command := r.command(s.command)
+		// What is let out at once has no witness yet, be it that the next checkpoint is due.
+		if strings.HasPrefix(command, "stopctl export") {
+			c.must(c.witness.Signal(syscall.SIGSTOP))
+		}
 		printed := c.types(s.user, s.host, command)
+		c.must(c.witness.Signal(syscall.SIGCONT))
 		if strings.HasPrefix(command, "stopctl request") {
 			c.settled()
 		}

@@ -95,8 +95,7 @@ func TestRegisteredRing(t *testing.T) {
 	d := s.on(s.b, "mallory", "join", "table", fmt.Sprint(s.port), s.c.Host.Addr().String(), fmt.Sprint(victimPort))
 	s.connect(s.port)
 	tr := s.throughJoined(d)
-	_, r, err := s.b.Traced(s.ctx, s.request(s.c, "SV_REC", tr.out))
-	s.must(err)
+	r := s.asked("SV_REC", tr.out, true)
 	if len(r.Report.Processes) > 0 || len(r.Report.Previous) > 0 {
 		t.Errorf("owners or previous hosts are invented:\n%s", report.Text(r.Report))
 	}

@@ -38,8 +38,7 @@ func TestOldIdent(t *testing.T) {
 			s.connect(s.port)
 			tr := s.through("nc.traditional", "nc.traditional")
 			before := s.answered()
-			_, r, err := s.b.Traced(s.ctx, s.request(s.c, "SV_REC", tr.out))
-			s.must(err)
+			r := s.asked("SV_REC", tr.out, true)
 			s.inBetween(r.Report, tr)
 			s.named(r, tr.in)
 			if d := cmp.Diff(map[string]int{"b": 1}, s.since(before)); d != "" {

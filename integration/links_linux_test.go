@@ -154,8 +154,7 @@ func TestOwnAddress(t *testing.T) {
 					s.unlink()
 				}
 				before := s.answered()
-				_, r, err := s.b.Traced(s.ctx, s.request(s.c, "SV_REC", out))
-				s.must(err)
+				r := s.asked("SV_REC", out, linked)
 				s.inBetween(r.Report, trail{in: in, out: out, names: []string{"sh", "nc.traditional", "nc.traditional"}})
 				if len(r.Report.Previous) != 1 || r.Report.Previous[0].Remote != in.remote || r.Report.Previous[0].Local != in.local {
 					t.Errorf("named are %+v, want %v alone\n%s", r.Report.Previous, in, report.Text(r.Report))

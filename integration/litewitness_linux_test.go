@@ -83,11 +83,14 @@ func startWitness(t *testing.T, name, origin, logKey string) *liteWitness {
 	w.address = freeAddress(t)
 	w.url = "http://" + w.address
 	w.start(t)
-	if out, err := exec.Command("sqlite3", filepath.Join(w.dir, "db"), knowsLog(t, origin, logKey)).CombinedOutput(); err != nil {
+	if out, err := exec.Command("sqlite3", "-cmd", sqliteWaits, filepath.Join(w.dir, "db"), knowsLog(t, origin, logKey)).CombinedOutput(); err != nil {
 		t.Fatalf("sqlite3: %v %s", err, out)
 	}
 	return w
 }
+
+// sqliteWaits has sqlite3(1) wait while the witness writes, which it is not asked for by default.
+const sqliteWaits = ".timeout 60000"
 
 // knowsLog is what witnessctl add-log and add-key do to the database of a litewitness.
 func knowsLog(t *testing.T, origin, logKey string) string {

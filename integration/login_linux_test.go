@@ -131,7 +131,17 @@ func (s *stage) auditedShell() *netlab.Session {
 	s.send(session, "echo lo''gged in")
 	_, err := session.Expect(s.ctx, "logged in")
 	s.must(err)
+	s.logged("Accepted publickey for mallory from ")
 	return session
+}
+
+// logged waits until b's log has what sshd said.
+func (s *stage) logged(what string) {
+	s.t.Helper()
+	s.wait("wait until "+what+"is in the log", func() (bool, error) {
+		out, err := s.b.Host.Run(s.ctx, "sh", "-c", "cat "+authLog+" 2>/dev/null; journalctl --quiet --no-pager --output=cat --grep=Accepted 2>/dev/null; true")
+		return strings.Contains(string(out), what), err
+	})
 }
 
 // toVictim is a command line that tells the victim the word and stays.
@@ -340,14 +350,15 @@ func TestLoginLoggedOut(t *testing.T) {
 	}
 }
 
-// startOf returns when a process of b started, in microseconds.
+// startOf returns when a process of b started, in microseconds. Its directory in /proc has the time when somebody first looked there.
 func (s *stage) startOf(pid int) int64 {
 	s.t.Helper()
-	out, err := s.b.Host.Run(s.ctx, "stat", "-c", "%Y", fmt.Sprintf("/proc/%d", pid))
+	out, err := s.b.Host.Run(s.ctx, "awk", "$1 == \"btime\" {print $2} FILENAME != \"/proc/stat\" {print $22}", "/proc/stat", fmt.Sprintf("/proc/%d/stat", pid))
 	s.must(err)
-	n, err := strconv.ParseInt(strings.TrimSpace(string(out)), 10, 64)
+	var boot, ticks int64
+	_, err = fmt.Sscan(string(out), &boot, &ticks)
 	s.must(err)
-	return n * 1e6
+	return boot*1e6 + ticks*1e4 // USER_HZ is 100
 }
 
 // What a user can write himself accuses nobody: the environment, a line of a log, a name in utmp.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -44,6 +45,7 @@ func (s *stage) visit(user string, from *site.Site) visit {
 	}
 	remote, err := netip.ParseAddrPort(f[1] + ":" + f[2])
 	s.must(err)
+	s.logged(fmt.Sprintf("Accepted publickey for %s from %s port %d ", user, remote.Addr(), remote.Port()))
 	s.t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), stageLimit)
 		defer cancel()
@@ -58,14 +60,17 @@ func (s *stage) visit(user string, from *site.Site) visit {
 	return visit{user, from, shell, f[0], remote}
 }
 
-// leave has the user log out, and waits until logind knows: it keeps the session while a process is left.
+// leave has the user log out, and waits until logind knows, which keeps the session while a process is left, and until sshd has ended, which
+// takes him out of utmp last.
 func (s *stage) leave(v visit) {
 	s.t.Helper()
+	leader := s.sessionField(v, "LEADER")
 	s.send(v.shell, "exit")
 	s.must(ignoreExit(v.shell.Wait(s.ctx)))
 	s.wait("wait until logind has session "+v.session+" closing", func() (bool, error) {
 		b, err := s.b.Host.ReadFile("/run/systemd/sessions/" + v.session)
-		return strings.Contains(string(b), "\nSTATE=closing\n"), err
+		_, gone := os.Stat(s.b.Host.Path("/proc/" + leader))
+		return strings.Contains(string(b), "\nSTATE=closing\n") && gone != nil, err
 	})
 }
 

@@ -202,6 +202,10 @@ func (w *world) addSite(ctx context.Context, i int) (*site.Site, error) {
 	if err := s.Configure("mode", `mode = "require"`); err != nil {
 		return nil, err
 	}
+	// The default's 2 s are for a host with processors of its own. Who asks waits 10 s.
+	if err := s.Configure("deadline", `deadline = "8s"`); err != nil {
+		return nil, err
+	}
 	if h.Systemd() {
 		return s, startUnit(ctx, s)
 	}

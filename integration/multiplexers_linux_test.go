@@ -138,8 +138,7 @@ func TestMultiplexerAttached(t *testing.T) {
 func (s *stage) askedAlone(out connection, want map[*site.Site]connection, linked bool) report.Redeemed {
 	s.t.Helper()
 	before := s.answered()
-	_, r, err := s.b.Traced(s.ctx, s.request(s.c, "SV_REC", out))
-	s.must(err)
+	r := s.asked("SV_REC", out, linked)
 	var ends []stop.Ends
 	answers := map[string]int{"b": 1}
 	for at, c := range want {

@@ -151,6 +151,15 @@ for line in urllib.request.urlopen("http://127.0.0.1:9113/metrics"):
 	return string(out)
 }
 
+// inTime has a question asked until users' files were read in time for it.
+func (n *namesLab) inTime(ask func()) {
+	n.t.Helper()
+	for before := ""; n.unread() != before; {
+		before = n.unread()
+		ask()
+	}
+}
+
 // clear leaves nothing in alice's home.
 func (n *namesLab) clear() {
 	n.t.Helper()
@@ -170,11 +179,14 @@ func TestOptIn(t *testing.T) {
 	asked := 0
 	is := func(what string, from *netlab.Host, c connection, suffix, want string) {
 		t.Helper()
-		for {
+		for began := time.Now(); ; {
 			asked++
 			before, got := n.unread(), n.reply(from, c, suffix)
 			if n.unread() != before {
 				continue // the machine was too slow, and a token says nothing
+			}
+			if got != want && strings.HasSuffix(got, " : TOKEN") && time.Since(began) < time.Minute {
+				continue // it may have been too slow to look the account up as well
 			}
 			if got != want {
 				t.Errorf("%s: %q, not %q", what, got, want)
@@ -314,12 +326,14 @@ func TestPostgreSQLIdent(t *testing.T) {
 			t.Log(log)
 		}
 	})
-	enters := func(user, as string) string {
-		out, err := n.u.Host.RunAs(n.ctx, user, "psql", "-h", "192.0.2.2", "-U", as, "-Atc", "select current_user", "postgres")
-		if err != nil {
-			return "refused"
-		}
-		return strings.TrimSpace(string(out))
+	enters := func(user, as string) (who string) {
+		n.inTime(func() {
+			out, err := n.u.Host.RunAs(n.ctx, user, "psql", "-h", "192.0.2.2", "-U", as, "-Atc", "select current_user", "postgres")
+			if who = strings.TrimSpace(string(out)); err != nil {
+				who = "refused"
+			}
+		})
+		return who
 	}
 	got := map[string]string{"alice": enters("alice", "alice"), "bob": enters("bob", "bob"), "bob as alice": enters("bob", "alice")}
 	n.sh("alice", "touch ~/.noident")
@@ -380,10 +394,13 @@ for line in s.makefile():
     if word[1] in ("311", "ERROR") or word[0] == "ERROR":
         sys.exit(print(line.split()[4] if word[1] == "311" else line))
 `
-	known := func() string {
-		out, err := n.u.Host.RunAs(n.ctx, "alice", "python3", "-c", client)
-		n.must(err)
-		return strings.TrimSpace(string(out))
+	known := func() (name string) {
+		n.inTime(func() {
+			out, err := n.u.Host.RunAs(n.ctx, "alice", "python3", "-c", client)
+			n.must(err)
+			name = strings.TrimSpace(string(out))
+		})
+		return name
 	}
 	got := map[string]string{"UNIX": known()}
 	n.must(n.u.Configure("system", `system = "OTHER"`))

@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/netlab/site"
 	"github.com/stopd/stopd/report"
 	"github.com/stopd/stopd/trace"
 )
@@ -59,10 +61,11 @@ func processesOf(r report.Report, name string) (found []trace.Process) {
 	return found
 }
 
-// TestAllOver is rows 15 and 16: every hop of the chain is closed, all of its processes are gone, and it is found.
+// TestAllOver is rows 15 and 16: every hop of the chain is closed, all of its processes are gone, and it is found; also by daemons that were started
+// anew since.
 func TestAllOver(t *testing.T) {
-	for _, typ := range []string{"SV_REC", "ID_REC"} {
-		t.Run(typ, func(t *testing.T) {
+	for name, typ := range map[string]string{"SV_REC": "SV_REC", "ID_REC": "ID_REC", "restarted": "SV_REC"} {
+		t.Run(name, func(t *testing.T) {
 			s := theWorld(t).stage(t)
 			session := s.shell()
 			s.send(session, fmt.Sprintf("nc.traditional %s %d", s.c.Host.Addr(), victimPort))
@@ -72,6 +75,15 @@ func TestAllOver(t *testing.T) {
 			in := s.in()
 			s.must(session.Close())
 			s.over()
+			if name == "restarted" {
+				for _, at := range []*site.Site{s.a, s.b} {
+					s.restart(at, func() {})
+					s.wait("wait for what it remembered before", func() (bool, error) {
+						log, err := at.Daemon.Log()
+						return strings.Contains(log, "is remembered again"), err
+					})
+				}
+			}
 
 			before := s.answered()
 			_, r, err := s.b.Traced(s.ctx, s.ask(typ, out))

@@ -114,8 +114,7 @@ func TestDescriptorInFlight(t *testing.T) {
 		return out.local.IsValid() && len(out.pids) == 0, err
 	})
 	before := s.answered()
-	_, r, err := s.b.Traced(s.ctx, s.request(s.c, "SV_REC", out))
-	s.must(err)
+	r := s.asked("SV_REC", out, true)
 	if c := r.Report.Connection; c == nil || len(c.Owners) > 0 || len(r.Report.Processes) > 0 || len(r.Report.Previous) > 0 {
 		t.Errorf("an owner is invented:\n%s", report.Text(r.Report))
 	}

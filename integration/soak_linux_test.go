@@ -52,19 +52,29 @@ func TestSoak(t *testing.T) {
 	s.script("nc.traditional -l -p %d | flicker | nc.traditional %s %d", s.port, s.c.Host.Addr(), victimPort)
 	s.connect(s.port)
 	tr := s.through()
-	used := map[int]map[string]bool{} // by pid: the names of the processes that had it
-	met := 0
-	for range n {
+	used := map[int]map[string]bool{} // by pid: when the processes that had it began
+	taken, met, again, short := 0, 0, 0, 0
+	for taken < n || met == 0 || again == 0 { // until they show something
 		_, r, err := s.b.Redeem(s.ctx, s.request(s.c, "SV", tr.out))
 		if err != nil {
-			t.Fatal(err)
+			t.Fatalf("%v, after %d traces that met %d processes that come and go, and %d pids as several", err, taken, met, again)
 		}
+		if why := late(r, false); why != "" {
+			short++
+			t.Log(why)
+			continue
+		}
+		taken++
 		met += s.soaked(r.Report, tr)
 		for _, p := range r.Report.Processes {
 			if used[p.PID] == nil {
 				used[p.PID] = map[string]bool{}
 			}
+			starts := len(used[p.PID])
 			used[p.PID][fmt.Sprint(p.Start)] = true
+			if starts == 1 && len(used[p.PID]) == 2 {
+				again++
+			}
 		}
 		if t.Failed() {
 			t.Log(report.Text(r.Report))
@@ -72,16 +82,7 @@ func TestSoak(t *testing.T) {
 		}
 	}
 	s.must(clients.Stop(s.ctx))
-	again := 0
-	for _, starts := range used {
-		if len(starts) > 1 {
-			again++
-		}
-	}
-	t.Logf("%d traces met %d processes that come and go; %d pids were met as several processes", n, met, again)
-	if met == 0 || again == 0 {
-		t.Error("the traces met nobody who comes and goes, or no pid twice: this shows nothing")
-	}
+	t.Logf("%d traces met %d processes that come and go; %d pids were met as several processes; for %d more there was too little time", taken, met, again, short)
 }
 
 // soaked checks one report, and counts the processes in it that come and go.

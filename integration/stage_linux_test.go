@@ -31,6 +31,8 @@ type stage struct {
 	word string // what the intruder says, unlike any other
 	// busy says that processes come and go all the time, so that no two looks are alike.
 	busy bool
+	// again is how often b was asked once more since there was no time for all of an answer.
+	again int
 }
 
 func (w *world) stage(t *testing.T) *stage {
@@ -48,10 +50,16 @@ func (w *world) stageFor(t *testing.T, limit time.Duration) *stage {
 		world: w, t: t, ctx: ctx, port: uint16(10000 + 10*w.rows),
 		dir: fmt.Sprintf("/tmp/stage-%d", w.rows), word: fmt.Sprintf("word-%d-of-the-intruder", w.rows),
 	}
-	if n, err := w.atWork(ctx); err != nil || n != w.innocents {
+	n := 0
+	err := netlab.WaitFor(ctx, func() (bool, error) { // what ended with the last stage may be on its way still
+		var err error
+		n, err = w.atWork(ctx)
+		return n == w.innocents, err
+	})
+	if err != nil {
 		t.Fatalf("%d connections of innocents, want %d; %v", n, w.innocents, err)
 	}
-	_, err := w.b.Host.RunAs(ctx, "mallory", "mkdir", s.dir)
+	_, err = w.b.Host.RunAs(ctx, "mallory", "mkdir", s.dir)
 	s.must(err)
 	t.Cleanup(s.clear)
 	return s

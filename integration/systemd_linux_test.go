@@ -132,15 +132,14 @@ func TestSystemdJob(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := theSystemdWorld(t).stage(t)
-			s.must(s.b.Host.WriteFile("/var/spool/cron/atjobs/.SEQ", []byte("0\n"), 0o600, "daemon")) // as the package's postinst does
-			s.unit("atd")
+			s.must(s.b.Host.WriteFile("/var/spool/cron/atjobs/.SEQ", []byte("0\n"), 0o600, "daemon"))            // as the package's postinst does
 			s.t.Cleanup(func() { _ = s.b.Host.Command(context.Background(), "systemctl", "stop", "job").Run() }) // there may be none
 			s.says(fmt.Sprintf(tt.start, fmt.Sprintf("(echo %s; sleep infinity) | nc.traditional %s %d", s.word, s.c.Host.Addr(), victimPort)))
+			s.unit("atd") // which looks for jobs as it starts
 			out := s.out(s.b, s.c)
 			s.heard(s.c)
 			before := s.answered()
-			_, r, err := s.b.Traced(s.ctx, s.request(s.c, "SV_REC", out))
-			s.must(err)
+			r := s.asked("SV_REC", out, true)
 			if d := cmp.Diff(map[string]int{"b": 1}, s.since(before)); d != "" {
 				t.Errorf("answers by host (-want +got):\n%s", d)
 			}

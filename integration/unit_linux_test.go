@@ -31,7 +31,12 @@ func TestUnit(t *testing.T) {
 		t.Errorf("before the first question the unit is %s", state)
 	}
 	i.asks(out, 113)
-	if state := i.shows("ActiveState"); state != "active" {
+	state := ""
+	i.wait("the end of the start", func() (bool, error) { // a reply may leave before the service manager is told
+		state = i.shows("ActiveState")
+		return state != "activating", nil
+	})
+	if state != "active" {
 		t.Errorf("after the first question the unit is %s", state)
 	}
 
@@ -48,6 +53,14 @@ func TestUnit(t *testing.T) {
 
 	i.run("systemctl", "restart", "stopd")
 	i.asks(out, 113)
+	again := "what was remembered before is remembered again"
+	before := strings.Count(i.run("journalctl", "-o", "cat", "-u", "stopd"), again)
+	i.run("systemctl", "restart", "stopd")
+	i.asks(out, 113)
+	i.wait("what was remembered before the restart", func() (bool, error) {
+		return strings.Count(i.run("journalctl", "-o", "cat", "-u", "stopd"), again) > before, nil
+	})
+	t.Run("without a keyring", func(t *testing.T) { i.withoutKeyring(t, out) })
 	i.run("systemctl", "stop", "stopd.socket", "stopd.service")
 	i.run("sh", "-e", "-c", i.steps[1])
 	if state := i.shows("ActiveState"); state != "active" {
@@ -109,6 +122,26 @@ func (i *installation) checks(t *testing.T) {
 	if d := cmp.Diff(seen(out), seen(inside)); d != "" || strings.Count(inside, ": yes") < 6 {
 		t.Errorf("stopd -check (-without the sandbox +in it):\n%s\n%s", d, inside)
 	}
+}
+
+// Where the keyring is refused, as in containers, the daemon does without, and says so once.
+func (i *installation) withoutKeyring(t *testing.T, out connection) {
+	const dropIn = "/etc/systemd/system/stopd.service.d/keyring.conf"
+	i.must(i.h.WriteFile(dropIn, []byte("[Service]\nSystemCallFilter=~add_key keyctl\n"), 0o644, "root"))
+	i.run("systemctl", "daemon-reload")
+	i.run("systemctl", "restart", "stopd")
+	i.asks(out, 113)
+	const lost = "what is remembered will be lost with a restart"
+	if n := strings.Count(i.run("journalctl", "-o", "cat", "-u", "stopd"), lost); n != 1 {
+		t.Errorf("said %d times: %s", n, lost)
+	}
+	says := i.run("systemd-run", "--quiet", "--pipe", "--wait", "-p", "SystemCallFilter=~add_key keyctl", "-p", "SystemCallErrorNumber=EPERM", "/usr/local/sbin/stopd", "-check")
+	if !strings.Contains(says, "\nwhat is remembered, over a restart: lost: ") {
+		t.Errorf("stopd -check says %s", says)
+	}
+	i.run("rm", dropIn)
+	i.run("systemctl", "daemon-reload")
+	i.run("systemctl", "restart", "stopd")
 }
 
 // Network namespaces with names are found by their mounts.

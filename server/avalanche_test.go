@@ -80,7 +80,7 @@ func newWeb(t *testing.T, r *rand.Rand, hosts, wires int) *web {
 		}
 		w.port = l.Addr().(*net.TCPAddr).AddrPort().Port()
 		cfg := testConfig()
-		cfg.Traceback.Port, cfg.Traceback.Timeout, cfg.Traceback.Parallel = w.port, 20*time.Second, 64
+		cfg.Traceback.Port, cfg.Traceback.Timeout, cfg.Traceback.Window, cfg.Traceback.Parallel = w.port, time.Minute, time.Hour, 64
 		cfg.Limits.Lookups, cfg.Limits.AskersPerSID, cfg.Limits.Connections = 64, 64, 1024
 		cfg.Limits.PerSourcePerSecond, cfg.Limits.Burst, cfg.Limits.PerUserPerSecond, cfg.Limits.UserBurst = 1e6, 1e6, 1e6, 1e6
 		s := newServer(h, cfg)
@@ -96,7 +96,7 @@ func newWeb(t *testing.T, r *rand.Rand, hosts, wires int) *web {
 // ask asks the host that opened a connection about it, as the other would.
 func (w *web) ask(t *testing.T, c wire, typ stop.Type, sid uint64) {
 	t.Helper()
-	client := stop.Client{Source: c.ends.Local.Addr(), Timeout: 20 * time.Second}
+	client := stop.Client{Source: c.ends.Local.Addr(), Timeout: time.Minute}
 	r := stop.Request{Local: uint64(c.ends.Remote.Port()), Remote: uint64(c.ends.Local.Port()), Type: typ, SID: sid}
 	a, err := client.Ask(t.Context(), netip.AddrPortFrom(c.ends.Remote.Addr(), w.port), r)
 	if err != nil || a.Kind != stop.KindToken {

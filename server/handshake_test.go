@@ -104,35 +104,41 @@ func (s slowSigner) Sign(r io.Reader, digest []byte, opts crypto.SignerOpts) ([]
 // One source's handshakes do not keep another's from being computed, and those that wait for their clients keep nobody's.
 func TestHandshakesShared(t *testing.T) {
 	cfg, own, _ := tlsConfig(t)
-	const flood = 20
-	slow := slowSigner{own.PrivateKey.(crypto.Signer), make(chan bool, 2*flood), make(chan struct{})}
-	held := *own
-	held.PrivateKey = slow
-	cfg.Certificate = &held
-	s := newServer(&fake{}, cfg)
-	s.handshakes = newShares(2, slotShare)
 	b := hello(t)
-	for range flood { // all with a whole hello: one is signed for, the others wait for it
-		c := raw(t, s, "127.0.0.9", 40000)
-		go c.Write(b)
-		go io.Copy(io.Discard, c)
-	}
-	<-slow.begun
-	for range 30 { // and these stopped half way
-		c := raw(t, s, "127.0.0.8", 40000)
-		go c.Write(b[:len(b)-1])
-	}
-	answered := make(chan string)
-	other := secured(t, raw(t, s, "198.51.100.7", 40000), nil)
-	go func() { answered <- other.ask("1 , 2\r\n") }()
-	<-slow.begun // the other's, while the first is not done
-	if got := s.handshakes.bound(""); got.Used != 2 {
-		t.Errorf("%d are computed at once", got.Used)
-	}
-	close(slow.may)
-	if got := <-answered; !strings.Contains(got, "USERID") {
-		t.Errorf("the other source's reply is %q", got)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		const flood = 20
+		slow := slowSigner{own.PrivateKey.(crypto.Signer), make(chan bool, 2*flood), make(chan struct{})}
+		held := *own
+		held.PrivateKey = slow
+		cfg.Certificate = &held
+		s := newServer(&fake{}, cfg)
+		s.handshakes = newShares(2, slotShare)
+		connect := func(from string) net.Conn {
+			ours, theirs := net.Pipe()
+			return served(t, s, ours, theirs, from, 40000)
+		}
+		for range flood { // all with a whole hello: one is signed for, the others wait for it
+			c := connect("127.0.0.9")
+			go c.Write(b)
+			go io.Copy(io.Discard, c)
+		}
+		<-slow.begun
+		for range 30 { // and these stopped half way
+			c := connect("127.0.0.8")
+			go c.Write(b[:len(b)-1])
+		}
+		answered := make(chan string)
+		other := secured(t, connect("198.51.100.7"), nil)
+		go func() { answered <- other.ask("1 , 2\r\n") }()
+		<-slow.begun // the other's, while the first is not done
+		if got := s.handshakes.bound(""); got.Used != 2 {
+			t.Errorf("%d are computed at once", got.Used)
+		}
+		close(slow.may)
+		if got := <-answered; !strings.Contains(got, "USERID") {
+			t.Errorf("the other source's reply is %q", got)
+		}
+	})
 }
 
 // Whatever the first octet, TLS is answered by TLS and all else in plain, and no handshake of rubbish succeeds.

@@ -159,7 +159,7 @@ func TestTraceback(t *testing.T) {
 			{Ends: stop.Ends{Remote: netip.MustParseAddrPort("192.0.2.7:5")}, Reasons: []string{"ssh-connection"}}}
 	}}
 	cfg := testConfig()
-	cfg.Traceback.Port = port
+	cfg.Traceback.Port, cfg.Traceback.Timeout = port, time.Minute // of a busy machine
 	s := newServer(f, cfg)
 	c := dialPipe(t, s, "127.0.0.9")
 	token := tokenIn(t, "968 , 23", c.ask("968 , 23 : SV_REC : 7\r\n"))
@@ -205,7 +205,7 @@ func TestNotAskedFromElsewhere(t *testing.T) {
 	port := previousHosts(t, []string{"127.0.0.21"}, func(_, _, _ string) string { return "" })
 	f := &fake{previous: func() []stop.Previous { return []stop.Previous{candidate("127.0.0.21:616", "192.0.2.1:22")} }}
 	cfg := testConfig()
-	cfg.Traceback.Port = port
+	cfg.Traceback.Port, cfg.Traceback.Timeout = port, time.Minute // of a busy machine
 	s := newServer(f, cfg)
 	token := tokenIn(t, "1 , 2", once(t, s, "127.0.0.9", "1 , 2 : SV_REC : 7"))
 	s.finish(t)
@@ -262,7 +262,7 @@ func TestFollowedOnce(t *testing.T) {
 	f := &fake{}
 	f.previous = func() []stop.Previous { return previous }
 	cfg := testConfig()
-	cfg.Traceback.Port = port
+	cfg.Traceback.Port, cfg.Traceback.Timeout = port, time.Minute // of a busy machine
 	s := newServer(f, cfg)
 	ask := func(from, line string) stop.Token { return tokenIn(t, "1 , 2", once(t, s, from, line)) }
 

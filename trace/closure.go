@@ -62,6 +62,10 @@ type node struct {
 	// terminal driver passes nothing from one holder of a slave to another, so the closure does not
 	// go back through them.
 	entered map[host.Object]bool
+	// joined is true where it is at an end of a channel that is remembered.
+	joined bool
+	// was is what it had then, beside its descriptors.
+	was []host.Descriptor
 }
 
 type tracer struct {
@@ -80,10 +84,12 @@ type tracer struct {
 	uses     map[use][]int // who uses a service, as found so far
 	// commanded is whose commands can have come to the asked socket.
 	commanded map[*node]bool
-	apart     [][2]*node // see ways
-	loose     bool       // nothing explains the asked socket but what a service accepted whose client it is
-	names     []User
-	gaps      []host.Gap
+	// told are those whom something that is over joins to the asked socket, otherwise than as ancestors; see joined.
+	told  map[*node]bool
+	apart [][2]*node // see ways
+	loose bool       // nothing explains the asked socket but what a service accepted whose client it is
+	names []User
+	gaps  []host.Gap
 
 	descriptors int
 	bytes       int
@@ -140,7 +146,7 @@ func (t *tracer) owners() {
 
 // walk adds a process and its ancestors, up to one that is in the closure already (walk_ptree, thesis
 // section 4.3.2). It returns those added, the process first; none where it is not the process any more
-// that held the object.
+// that held the object, if one is given.
 func (t *tracer) walk(h host.Holder, via Via, o host.Object) []*node {
 	n := t.addEnded(h.ID, via)
 	if n == nil {
@@ -154,7 +160,7 @@ func (t *tracer) walk(h host.Holder, via Via, o host.Object) []*node {
 		t.gap(h.PID, "process", "it ended while the host was looked at, and its pid was used again")
 		return nil
 	}
-	if !n.holds(o) && !(via.By == ByOwner && t.q.Socket.Recalled) {
+	if o != "" && !n.holds(o) && !(via.By == ByOwner && t.q.Socket.Recalled) {
 		t.gap(h.PID, "descriptors", "they changed while the process was looked at")
 		t.moved = t.moved || via.By == ByOwner
 	}
@@ -269,7 +275,7 @@ func size(p host.Process) int {
 // expand follows every channel of the given processes, depth first (thesis Appendix B.2).
 func (t *tracer) expand(chain []*node) {
 	for _, n := range chain {
-		if n.isInit() {
+		if n.isInit() || n.Exited != nil { // see joined
 			continue
 		}
 		for _, d := range n.Descriptors {

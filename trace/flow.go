@@ -50,8 +50,8 @@ func (t *tracer) flow(weak bool) ways {
 		}
 		for _, w := range c.Ends {
 			for _, r := range c.Ends {
-				a, b := t.byPID[w.PID], t.byPID[r.PID]
-				if a == nil || b == nil || a == b || a.isInit() || b.isInit() || !t.tells(c, w, r, a, b) {
+				a, b := t.at(w), t.at(r)
+				if a == nil || b == nil || a == b || a.isInit() || b.isInit() || !t.tells(c, w, r, a, b) || c.past && !overlap(a, b) {
 					continue
 				}
 				into[b] = append(into[b], newStep(c, b, r.object, a, w.object))
@@ -124,10 +124,10 @@ func (t *tracer) unmeant(c *Channel, w, r End, a, b *node) bool {
 		return false
 	}
 	return slices.ContainsFunc(c.Ends, func(e End) bool {
-		if e.PID == w.PID || e.PID == r.PID || !e.Mode.Reads() {
+		if e.is(w) || e.is(r) || !e.Mode.Reads() {
 			return false
 		}
-		n := t.byPID[e.PID]
+		n := t.at(e)
 		return r.Mode == host.ReadWrite || c.Kind != host.Pipe && n != nil && !n.isInit() &&
 			!t.sameUser(n.Process.Process, b.Process.Process) && !n.descends(b) && !b.descends(n)
 	})

@@ -14,7 +14,7 @@ func (t *tracer) kept() {
 	followed := false
 	for i := 0; i < len(t.nodes); i++ { // it grows
 		n := t.nodes[i]
-		if n.isInit() || n.acceptor {
+		if n.isInit() || n.acceptor || n.Exited != nil {
 			continue
 		}
 		for _, d := range n.Descriptors {

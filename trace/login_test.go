@@ -306,17 +306,22 @@ func TestEndedLogins(t *testing.T) {
 		return host.Login{Source: host.LoginUtmp, User: "user1000", Line: line, Time: loginTime.Add(time.Duration(from) * time.Second), Ended: loginTime.Add(time.Duration(to) * time.Second)}
 	}
 	h := recording(first(), at(30, as(1000, process(90, 1, asked()))))
-	// logind keeps the session on pts/2 as long as the process is left, and has another one that is open.
-	kept := func(from int) host.Login {
-		return host.Login{Source: host.LoginAudit, User: "user1000", Line: "pts/2", Time: loginTime.Add(time.Duration(from) * time.Second)}
+	// logind keeps the sessions on pts/2 and pts/4 as long as the process is left, and has others there that are open.
+	kept := func(line string, from int) host.Login {
+		return host.Login{Source: host.LoginAudit, User: "user1000", Line: line, Time: loginTime.Add(time.Duration(from) * time.Second)}
 	}
-	h.Recording.Logins = []host.Login{ended("pts/1", 0, 20), ended("pts/2", 10, 40), ended("pts/3", 50, 60), kept(11), kept(45)}
+	by := func(pid int, l host.Login) host.Login {
+		l.PID = pid
+		return l
+	}
+	h.Recording.Logins = []host.Login{ended("pts/1", 0, 20), ended("pts/2", 10, 40), ended("pts/3", 50, 60), by(70, ended("pts/4", 24, 40)),
+		kept("pts/2", 11), kept("pts/2", 45), by(70, kept("pts/4", 20)), by(71, kept("pts/4", 28))}
 	r := run(t, h)
 	var lines []string
 	for _, l := range r.Users[0].Logins {
 		lines = append(lines, fmt.Sprintf("%s at %s ended %t", l.Line, l.Time.Sub(loginTime), !l.Ended.IsZero()))
 	}
-	if d := cmp.Diff([]string{"pts/2 at 10s ended true", "pts/2 at 45s ended false"}, lines); d != "" || len(r.Previous) != 0 {
+	if d := cmp.Diff([]string{"pts/2 at 10s ended true", "pts/4 at 24s ended true", "pts/2 at 45s ended false", "pts/4 at 28s ended false"}, lines); d != "" || len(r.Previous) != 0 {
 		t.Errorf("candidates %v, logins (-want +got):\n%s", r.Previous, d)
 	}
 }

@@ -13,6 +13,9 @@ import (
 // What a host remembers leads on where what there is does not: to who made a process, whoever has adopted it since, and to
 // connections that are closed (docs/decisions/0070-recorder.md).
 
+// jointSize is about what a joint, or who has its other end, takes.
+const jointSize = 64
+
 // remembered returns what is remembered of a process; nil for nothing.
 func (t *tracer) remembered(id host.ID) *host.Remembered {
 	if id.Start == 0 {
@@ -26,6 +29,9 @@ func (t *tracer) remembered(id host.ID) *host.Remembered {
 	switch {
 	case err == nil:
 		found = &r
+		for _, j := range r.Joints {
+			t.bytes += jointSize * (1 + len(j.With))
+		}
 	case !errors.Is(err, host.ErrNotFound):
 		t.gap(id.PID, "the past", err.Error())
 	}
@@ -81,7 +87,11 @@ func (t *tracer) addEnded(id host.ID, via Via) *node {
 	if r == nil || r.Process.Exited == nil || t.bound() {
 		return nil
 	}
-	return t.enter(r.Process, via)
+	p := r.Process
+	for _, j := range r.Joints {
+		p.Descriptors = append(p.Descriptors, j.Descriptor)
+	}
+	return t.enter(p, via)
 }
 
 // heldBy reports whether a process held a connection with another host that came in by a port.
@@ -93,14 +103,17 @@ func (t *tracer) heldBy(n *node, port uint16) bool {
 }
 
 // recall makes candidates of connections that were held by those from whom the commands came, where nothing that is
-// open explains them: those that were held as the asked connection was established, else the first that whoever made a process held as
-// it made it.
+// open explains them: those that were held as the asked connection was established, by who shared something with others (see joined) while
+// it was open, else the first that whoever made a process held as it made it. Of an asked connection that is closed, what those
+// held who shared something counts beside what is open.
 //
 // A login without a port, or without this host's end, explains them but cannot be asked about.
 func (t *tracer) recall() {
-	if t.connected() {
+	connected := t.connected()
+	if connected && !t.q.Socket.Recalled {
 		return
 	}
+	t.joined()
 	var commanded []*node
 	for _, n := range t.nodes {
 		if t.commanded[n] && !n.isInit() {
@@ -109,7 +122,16 @@ func (t *tracer) recall() {
 	}
 	if at := t.q.Socket.Opened; !at.IsZero() {
 		for _, n := range commanded {
-			t.heldAt(n, at, "as the connection was established")
+			if connected && !n.joined {
+				continue
+			}
+			// A listener may have been there before its client was.
+			if !t.held(n, at, at, "as the connection was established", false) && n.joined {
+				t.held(n, at, t.q.Socket.Closed, "while the connection was open", false)
+			}
+			if t.told[n] && n.joined {
+				t.held(n, at, t.q.Socket.Closed, "while the connection was open", true)
+			}
 		}
 	}
 	// Who began something need not be who directs it, so who has left it to another is asked about last.
@@ -120,7 +142,7 @@ func (t *tracer) recall() {
 				break
 			}
 			if made := t.remembered(n.ID()); made != nil {
-				t.heldAt(m, made.Process.Start, fmt.Sprintf("as process %d was made", n.PID))
+				t.held(m, made.Process.Start, made.Process.Start, fmt.Sprintf("as process %d was made", n.PID), false)
 			}
 			if !slices.Contains(commanded, m) {
 				commanded = append(commanded, m)
@@ -132,6 +154,12 @@ func (t *tracer) recall() {
 		return
 	}
 	for _, n := range commanded {
+		switch {
+		case !t.ofOwner(n) && n.joined:
+			t.note(n, "what it shared with others", "not considered: it is another user's, and what it did for whom is not remembered")
+		case n.Exited != nil:
+			t.note(n, "what it shared with others", "it has ended: remembered are pipes, UNIX sockets and terminals that it had as its program began, as it made another process, and as it ended")
+		}
 		if r := t.remembered(n.ID()); r != nil {
 			for _, g := range r.Gaps {
 				t.note(n, g.What, g.Why)
@@ -145,17 +173,17 @@ func (t *tracer) connected() bool {
 	return slices.ContainsFunc(t.found, func(p Previous) bool { return p.Corroborated && p.Direction != host.Outbound && p.Local.IsValid() })
 }
 
-// heldAt makes candidates of the connections that a process held at a time and that another host opened. Where they
-// are of several hosts, nothing tells which is meant.
-func (t *tracer) heldAt(n *node, at time.Time, when string) {
+// held makes candidates of the connections that a process held between two times, of which the second may be zero for now, and that
+// another host opened, or this one. Where they are of several hosts, nothing tells which is meant. It returns whether there are any.
+func (t *tracer) held(n *node, from, to time.Time, when string, outbound bool) bool {
 	r := t.remembered(n.ID())
-	if r == nil {
-		return
+	if r == nil || n.acceptor {
+		return false
 	}
 	var held []host.Socket
 	var hosts []netip.Addr
 	for _, s := range r.Held {
-		if s.Direction == host.Outbound || s.Opened.After(at) || !s.Closed.IsZero() && s.Closed.Before(at) || t.own(s.Remote.Addr()) ||
+		if (s.Direction == host.Outbound) != outbound || !to.IsZero() && s.Opened.After(to) || !s.Closed.IsZero() && s.Closed.Before(from) || t.own(s.Remote.Addr()) ||
 			s.Object != "" && s.Object == t.q.Socket.Object {
 			continue
 		}
@@ -166,9 +194,9 @@ func (t *tracer) heldAt(n *node, at time.Time, when string) {
 	}
 	if len(hosts) > 1 {
 		t.note(n, "connections that are closed", fmt.Sprintf("not considered: it held those of %d hosts %s, and which of them is meant cannot be told", len(hosts), when))
-		return
+		return true
 	}
-	if len(held) == 1 {
+	if len(held) == 1 && !outbound {
 		// A login that the system knows without its port was by this one.
 		for i := range t.found {
 			if f := &t.found[i]; f.Corroborated && f.Remote == netip.AddrPortFrom(hosts[0], 0) {
@@ -179,8 +207,13 @@ func (t *tracer) heldAt(n *node, at time.Time, when string) {
 	for _, s := range held {
 		p := Previous{Remote: s.Remote, Local: s.Local, PID: n.PID, Direction: s.Direction, Corroborated: true, NetNS: s.NetNS, Bytes: s.Bytes}
 		t.candidate(p, ReasonRecorded)
-		if s.Direction != host.Inbound {
+		switch s.Direction {
+		case host.Inbound:
+		case host.Outbound:
+			t.candidate(p, ReasonJoinedOutbound)
+		default:
 			t.candidate(p, ReasonUnknownDirection)
 		}
 	}
+	return len(held) > 0
 }

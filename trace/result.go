@@ -75,15 +75,19 @@ type Channel struct {
 	decided bool
 	// keeps is true for what keeps data rather than pass it on.
 	keeps bool
+	// past is true for what is remembered; see joined.
+	past bool
 }
 
 // An End is one process's hold on a channel.
 type End struct {
 	PID  int       `json:"pid"`
-	FDs  []int     `json:"fds"`
+	FDs  []int     `json:"fds"` // none where the end is remembered
 	Mode host.Mode `json:"mode"`
 	// object is what this process holds of the channel.
 	object host.Object
+	// start is the process's [host.ID.Start] where the end is remembered; else it is the living one with the pid.
+	start uint64
 }
 
 // A Previous is a candidate for the previous host.

@@ -19,7 +19,7 @@ const clients = "clients"
 // serviceOf names the service of a process that one of its descriptors belongs to; empty where it is of none.
 func serviceOf(d host.Descriptor) string {
 	switch {
-	case d.Kind == host.Unix && d.Path != "", d.Kind.Inet() && d.Direction != host.Outbound && !d.Listening():
+	case d.Kind == host.Unix && (d.Path != "" || d.Named), d.Kind.Inet() && d.Direction != host.Outbound && !d.Listening():
 		return clients
 	case d.Kind == host.PTY, d.Peer == "":
 		return string(d.Object)
@@ -29,9 +29,11 @@ func serviceOf(d host.Descriptor) string {
 
 // end returns a process's descriptor of an object.
 func (n *node) end(o host.Object) host.Descriptor {
-	for _, d := range n.Descriptors {
-		if d.Object == o {
-			return d
+	for _, ds := range [][]host.Descriptor{n.Descriptors, n.was} {
+		for _, d := range ds {
+			if d.Object == o {
+				return d
+			}
 		}
 	}
 	return host.Descriptor{Peer: o} // closed meanwhile
@@ -163,6 +165,9 @@ func (t *tracer) sameUser(a, b host.Process) bool {
 	}
 	if *a.EUID != *b.EUID || *a.EUID != 0 {
 		return *a.EUID == *b.EUID
+	}
+	if a.Exited != nil || b.Exited != nil { // whose control group is not remembered
+		return a.Session != nil && b.Session != nil && *a.Session == *b.Session
 	}
 	if a.Cgroup != b.Cgroup {
 		return false

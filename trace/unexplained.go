@@ -39,7 +39,7 @@ func (t *tracer) written(n *node, d host.Descriptor) bool {
 // unkept notes the ways in that leave no trace.
 func (t *tracer) unkept() {
 	for _, n := range t.nodes {
-		if !t.commanded[n] {
+		if !t.commanded[n] || n.Exited != nil {
 			continue
 		}
 		for _, d := range n.Descriptors {
@@ -59,8 +59,8 @@ func (t *tracer) unkept() {
 	}
 	for _, c := range t.channels {
 		for _, r := range c.Ends {
-			if b := t.byPID[r.PID]; b != nil && c.Followed && t.commanded[b] && slices.ContainsFunc(c.Ends, func(w End) bool {
-				a := t.byPID[w.PID]
+			if b := t.at(r); b != nil && c.Followed && t.commanded[b] && slices.ContainsFunc(c.Ends, func(w End) bool {
+				a := t.at(w)
 				return a != nil && a != b && w.Mode.Writes() && r.Mode.Reads() && t.unmeant(c, w, r, a, b)
 			}) {
 				t.note(b, "writers to "+describe(b.end(r.object)), "not considered: others' processes read it as well, and what each of them was told is not kept")

@@ -47,24 +47,34 @@ const maxUserLogins = 64
 
 func (t *tracer) loginsOf(name string, logins []host.Login) []UserLogin {
 	var ls []UserLogin
+	var listed []host.Login
 	for _, l := range logins {
 		if name == "" || l.User != name || !l.Ended.IsZero() && !t.beganIn(name, l) || l.Line == "" && l.Host == "" {
 			continue
 		}
 		// logind knows most of what is in utmp and wtmp as well. It keeps a session while a process of it is left, and
 		// has not when its user logged out.
-		if l.Source == host.LoginAudit && slices.ContainsFunc(ls, func(o UserLogin) bool {
-			return (o.Ended.IsZero() || l.Time.Sub(o.Time).Abs() <= slack) && o.Line == l.Line && o.Address == l.Remote.Addr()
-		}) {
+		if l.Source == host.LoginAudit && slices.ContainsFunc(listed, func(o host.Login) bool { return sameLogin(l, o) }) {
 			continue
 		}
 		if len(ls) == maxUserLogins {
 			t.gap(0, "logins of "+name, "bound: "+strconv.Itoa(maxUserLogins))
 			break
 		}
+		listed = append(listed, l)
 		ls = append(ls, UserLogin{Line: l.Line, Host: l.Host, Address: l.Remote.Addr(), Time: l.Time, Ended: l.Ended})
 	}
 	return ls
+}
+
+// sameLogin reports whether a session of logind's is one of utmp or wtmp. Whoever let the user in may have told the one much later than
+// the other, but it is the same process.
+func sameLogin(l, o host.Login) bool {
+	if o.Line != l.Line || o.Remote.Addr() != l.Remote.Addr() {
+		return false
+	}
+	apart := l.Time.Sub(o.Time).Abs()
+	return o.Ended.IsZero() || apart <= slack || l.PID > 0 && l.PID == o.PID && apart <= maxRecordAge
 }
 
 // beganIn reports whether a process of a user's in the closure began in a session that has ended.

@@ -59,6 +59,13 @@ func Check(cfg Config, w io.Writer) error {
 	fmt.Fprintf(w, "previous hosts: asked on port %d in %s, at most %d a request; where this host connected itself: %s\n",
 		cfg.Traceback.Port, whom(cfg.Traceback.To, "no network"), cfg.Traceback.MaxPrevious, whom(cfg.Traceback.OutboundTo, "never"))
 	fmt.Fprintf(w, "names of users: %s\n", cfg.telling())
+	if cfg.Recorder.Mode != recorderOff {
+		if err := tryKeyring(); err != nil {
+			fmt.Fprintf(w, "what is remembered, over a restart: lost: the user's keyring cannot be used: %v\n", err)
+		} else {
+			fmt.Fprintln(w, "what is remembered, over a restart: kept, until this host is started anew")
+		}
+	}
 	return checkProcesses(cfg, w)
 }
 

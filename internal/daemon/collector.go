@@ -15,6 +15,7 @@ import (
 	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/examine"
 	"github.com/stopd/stopd/internal/optin"
+	"github.com/stopd/stopd/internal/recorder"
 )
 
 // A collectorPart examines.
@@ -26,9 +27,12 @@ type collectorPart struct {
 	sys        system
 	secret     [32]byte // of the numbers that the front tells connections by
 	teller     *teller
+	past       *keptPast // nil where nothing is kept over a restart
+	ctx        context.Context
 	cancel     context.CancelFunc
 	later      sync.WaitGroup // what the start does not wait for
 	watching   chan struct{}  // one process at a time
+	ended      atomic.Bool
 	now        atomic.Pointer[examine.Examiner]
 }
 
@@ -38,6 +42,14 @@ func (o *collectorPart) start(s started) (err error) {
 	}
 	rand.Read(o.secret[:]) // never fails
 	o.watching = make(chan struct{}, 1)
+	o.ctx, o.cancel = context.WithCancel(context.Background())
+	if s.PastKey != nil {
+		if scope, err := o.sys.scope(); err != nil {
+			o.log.Warn("what is remembered will be lost with a restart", "error", err)
+		} else {
+			o.past = newKeptPast(o.keeper.link, recorder.Seal{Key: s.PastKey, Scope: scope}, o.log, o.sys)
+		}
+	}
 	o.later.Go(func() {
 		if err := o.sys.accelerate(); err != nil {
 			o.log.Info("descriptors are read by /proc alone", "error", err)
@@ -53,18 +65,30 @@ func (o *collectorPart) start(s started) (err error) {
 			return fmt.Errorf("remember what has ended: %w", err)
 		}
 	}
-	var ctx context.Context
-	ctx, o.cancel = context.WithCancel(context.Background())
 	o.teller = &teller{account: o.sys.account, read: readBySupervisor(o.supervisor), names: &optin.Names{Resolve: resolveByTracer(o.tracer.link)}}
-	o.later.Go(func() { o.teller.names.Run(ctx) })
+	o.later.Go(func() { o.teller.names.Run(o.ctx) })
 	return o.reload(s)
 }
 
 // remember lets the past be remembered. Its tables have no pointers, and are made once: they must not count as memory that
 // may grow threefold before it is collected.
 func (o *collectorPart) remember(r Recorder) error {
-	if err := o.sys.remember(r.Memory, r.Keep.Duration); err != nil {
+	var restore func(*recorder.History, uint64)
+	if o.past != nil {
+		restore = func(h *recorder.History, since uint64) { o.past.restore(o.ctx, h, since) }
+	}
+	failed := func(err error) {
+		if err != nil {
+			o.log.Error("the recorder failed: nothing is remembered until it is started again", "error", err)
+		} else {
+			o.log.Info("the recorder goes on")
+		}
+	}
+	if err := o.sys.remember(r, restore, failed); err != nil {
 		return err
+	}
+	if o.past != nil {
+		o.later.Go(func() { o.past.run(o.ctx) })
 	}
 	const heap = 8 << 20 // of the collector without them, about
 	debug.SetGCPercent(max(1, 200*heap/(heap+r.Memory)))
@@ -79,15 +103,36 @@ func (o *collectorPart) reload(s started) error {
 	return nil
 }
 
+// stop keeps what is remembered, and then lets the keeper go.
 func (o *collectorPart) stop() {
+	if o.ended.Swap(true) {
+		return
+	}
 	o.cancel()
 	o.later.Wait()
+	if o.past != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), lastKeepTime)
+		defer cancel()
+		o.past.save(ctx)
+	}
 	o.sys.close()
+	o.keeper.link.close()
 }
 
 func (o *collectorPart) serves(ctx context.Context, c call, b []byte) ([]byte, error) {
-	if c == callFlow {
+	switch c {
+	case callFlow:
 		return serve(ctx, c, b, o.flow)
+	case callKeeping:
+		if o.past != nil {
+			o.past.begun()
+		}
+		return nil, nil
+	case callRecorded:
+		if o.sys.recorded == nil {
+			return json.Marshal((*recorded)(nil))
+		}
+		return json.Marshal(o.sys.recorded())
 	}
 	return serveAnswerer(ctx, o.now.Load(), o.log, c, b)
 }

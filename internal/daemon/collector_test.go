@@ -60,6 +60,9 @@ func (b brokenHost) Snapshot(ctx context.Context) (host.Snapshot, error) {
 	return b.Host.Snapshot(ctx)
 }
 
+// numbers are what a recorder has to say of itself.
+var numbers = recorded{true, time.Unix(1e9, 0).UTC(), 1, 2, 3, 4}
+
 // replayed is a collector of the host of thesis Appendix B.1: telnet to 3.3.3.3:23, in a session from 1.1.1.1:616.
 func replayed(t testing.TB, log *slog.Logger) (*process, *examine.Examiner, *shelf) {
 	t.Helper()
@@ -78,7 +81,7 @@ func replayed(t testing.TB, log *slog.Logger) (*process, *examine.Examiner, *she
 	x := &examine.Examiner{Host: &host.Replay{Recording: rec}, Keeper: k, Tracer: k, Name: "stopd", Sources: func() []string { return nil },
 		Deadline: time.Minute, Trace: trace.Defaults, Save: examine.AllGroups, Secret: []byte("secret"),
 		UserName: func(context.Context, uint32) string { return "user1" }}
-	o := &collectorPart{log: log}
+	o := &collectorPart{log: log, sys: system{recorded: func() *recorded { return &numbers }}}
 	o.now.Store(x)
 	p := &process{role: collector}
 	var made part = o
@@ -131,7 +134,7 @@ func TestWhatTheFrontGets(t *testing.T) {
 				answer, err := asks(t.Context(), c, b)
 				what := fmt.Sprintf("call %d about %q, %s", c, line, name)
 				if err != nil {
-					if served := c == callFind || c == callExamine || c == callDecline; served != words[err.Error()] {
+					if served := c == callFind || c == callExamine || c == callDecline || c == callRecorded; served != words[err.Error()] {
 						t.Errorf("%s: told %q", what, err)
 					}
 					said[err.Error()] = true
@@ -149,6 +152,8 @@ func TestWhatTheFrontGets(t *testing.T) {
 					want = stop.Examined{Token: k.token} // no name, since none is to be told
 				case callDecline:
 					want = k.token
+				case callRecorded:
+					want = numbers
 				default:
 					t.Errorf("%s: served", what)
 				}
@@ -256,6 +261,11 @@ func FuzzCollector(f *testing.F) {
 		case callDecline:
 			var token stop.Token
 			if err := d.Decode(&token); err != nil || token != k.token || token == (stop.Token{}) {
+				t.Errorf("%s: %v", answer, err)
+			}
+		case callRecorded:
+			var r recorded
+			if err := d.Decode(&r); err != nil || r != numbers {
 				t.Errorf("%s: %v", answer, err)
 			}
 		default:

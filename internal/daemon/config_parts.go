@@ -50,7 +50,7 @@ func serverConfig(c Config) *server.Config {
 // kept is what the keeper has to know of a configuration.
 func kept(c Config) Config {
 	return Config{Store: c.Store, Volatile: c.Volatile, Recipients: c.Recipients, Quorum: c.Quorum, Witnesses: c.Witnesses, Syslog: c.Syslog,
-		Limits: Limits{StoreBytes: c.Limits.StoreBytes, Retention: c.Limits.Retention}}
+		Limits: Limits{StoreBytes: c.Limits.StoreBytes, Retention: c.Limits.Retention}, Recorder: Recorder{Memory: c.Recorder.Memory}}
 }
 
 // fronted is what the front has to know of a configuration: nothing of who may be asked.

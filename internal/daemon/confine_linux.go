@@ -205,7 +205,7 @@ func rulesOf(r role, cfg Config) ([]rule, error) {
 		if err != nil {
 			return nil, err
 		}
-		rules = append(rules, rule{dir, change}, rule{dir + ".lock", rewrite}, rule{key, readFile}, rule{tlsKey, readFile})
+		rules = append(rules, rule{dir, change}, rule{dir + ".lock", rewrite}, rule{key, readFile}, rule{tlsKey, readFile}, rule{pastDir(dir), change})
 	case r == tracer && cfg.resolves():
 		for _, path := range []string{"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/services"} {
 			rules = append(rules, rule{path, readFile})
@@ -220,7 +220,7 @@ func rulesOf(r role, cfg Config) ([]rule, error) {
 	return rules, nil
 }
 
-// makeStore makes the store's directory, as long as its parent is there, and its lock.
+// makeStore makes the store's directory, as long as its parent is there, its lock, and the directory of what is remembered.
 func makeStore(dir string) error {
 	if _, err := os.Stat(filepath.Dir(dir)); err != nil {
 		return nil // the keeper says why there can be no store
@@ -233,6 +233,9 @@ func makeStore(dir string) error {
 	lock, err := os.OpenFile(dir+".lock", os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return fmt.Errorf("open store %q: %w", dir, err)
+	}
+	if err := os.Mkdir(dir+".past", 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return errors.Join(fmt.Errorf("open store %q: %w", dir, err), lock.Close())
 	}
 	return lock.Close()
 }

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"filippo.io/age"
+	"golang.org/x/sys/unix"
 
 	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/evidence"
@@ -39,13 +40,19 @@ func newSite(t testing.TB) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	store := filepath.Join(dir, "store")
+	t.Cleanup(func() {
+		if err := losePastKey(store); err != nil && !errors.Is(err, unix.ENOKEY) {
+			t.Error(err)
+		}
+		os.RemoveAll(dir)
+	})
 	id, err := age.GenerateX25519Identity()
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &site{dir: dir, config: filepath.Join(dir, "stopd.toml"), cfg: Defaults(), id: id}
-	s.cfg.Store, s.cfg.Listen, s.cfg.Recipients = filepath.Join(dir, "store"), []string{"127.0.0.1:0"}, []string{id.Recipient().String()}
+	s.cfg.Store, s.cfg.Listen, s.cfg.Recipients = store, []string{"127.0.0.1:0"}, []string{id.Recipient().String()}
 	s.write(t)
 	key, err := translog.GenerateKey("host.example")
 	if err == nil {
@@ -56,6 +63,20 @@ func newSite(t testing.TB) *site {
 	}
 	return s
 }
+
+// withPastKey calls f with the key of what a daemon remembers, where there is one.
+func withPastKey(store string, f func(id int) error) error {
+	return inKeyring(func() error {
+		id, err := unix.KeyctlSearch(unix.KEY_SPEC_USER_KEYRING, "user", pastKeyName(store), 0)
+		if err != nil {
+			return err
+		}
+		return f(id)
+	})
+}
+
+// losePastKey takes that key away.
+func losePastKey(store string) error { return withPastKey(store, dropKey) }
 
 func (s *site) write(t testing.TB) {
 	t.Helper()
@@ -141,14 +162,20 @@ func TestDaemon(t *testing.T) {
 		}
 		return a
 	}
-	r := s.redeem(t, ask(stop.SV).Token)
-	if len(r.Processes) == 0 || r.Processes[0].PID != os.Getpid() || len(r.Processes[0].Args) == 0 || r.Host.Name == "" || r.Host.Clock == nil {
-		t.Errorf("the report is %+v", r)
+	// What a machine that is busy cannot read in time a report lacks: then it is asked again.
+	asked := 0
+	whole := func(is func(report.Report) bool) {
+		t.Helper()
+		var r report.Report
+		eventually(t, stateTime, func() bool { asked++; r = s.redeem(t, ask(stop.SV).Token); return is(r) },
+			func() string { return fmt.Sprintf("the report is %+v", r) })
 	}
-	if r.Request.Checkpoint == "" {
-		t.Error("the report commits to no checkpoint of the log")
-	}
-	if r = s.redeem(t, ask(stop.ID).Token); r.Kind != report.KindID || len(r.Processes) != 0 || r.Connection.UID != uint32(os.Getuid()) {
+	whole(func(r report.Report) bool {
+		return len(r.Processes) > 0 && r.Processes[0].PID == os.Getpid() && len(r.Processes[0].Args) > 0 && r.Host.Name != "" && r.Host.Clock != nil &&
+			r.Request.Checkpoint != ""
+	})
+	asked++
+	if r := s.redeem(t, ask(stop.ID).Token); r.Kind != report.KindID || len(r.Processes) != 0 || r.Connection.UID != uint32(os.Getuid()) {
 		t.Errorf("the small report is %+v", r)
 	}
 
@@ -160,7 +187,7 @@ func TestDaemon(t *testing.T) {
 	text, err := io.ReadAll(answer.Body)
 	answer.Body.Close()
 	http.DefaultClient.CloseIdleConnections()
-	for _, want := range []string{"\nstopd_requests_total 2\n", "\nstopd_tokens_total 2\n", "\nstopd_bound_limit{bound=\"lookups\"} 64\n", "\nstopd_bound_limit{bound=\"tracebacks\"} 64\n", "\ngo_goroutines "} {
+	for _, want := range []string{fmt.Sprintf("\nstopd_requests_total %d\n", asked), fmt.Sprintf("\nstopd_tokens_total %d\n", asked), "\nstopd_bound_limit{bound=\"lookups\"} 64\n", "\nstopd_bound_limit{bound=\"tracebacks\"} 64\n", "\ngo_goroutines "} {
 		if err != nil || !strings.Contains(string(text), want) {
 			t.Errorf("no %q in %s: %v", want, text, err)
 		}
@@ -171,10 +198,12 @@ func TestDaemon(t *testing.T) {
 	s.cfg.Limits.Table, s.cfg.Listen = 7, []string{"127.0.0.1:1"}
 	s.write(t)
 	d.reload()
-	r = s.redeem(t, ask(stop.SV).Token)
-	if len(r.Processes) == 0 || len(r.Processes[0].Args) != 0 || r.Host.Name != "" {
-		t.Errorf("after the reload the report is %+v", r)
-	}
+	whole(func(r report.Report) bool {
+		if len(r.Processes) > 0 && len(r.Processes[0].Args) > 0 || r.Host.Name != "" {
+			t.Fatalf("after the reload the report is %+v", r)
+		}
+		return len(r.Processes) > 0
+	})
 	if got := s.log.String(); !strings.Contains(got, "restart only") || !strings.Contains(got, "configuration reloaded") {
 		t.Errorf("the log has %q", got)
 	}
@@ -199,9 +228,9 @@ func TestDaemon(t *testing.T) {
 	if _, err := os.Stat(s.cfg.Store + ".sock"); !os.IsNotExist(err) {
 		t.Errorf("the control socket is still there: %v", err)
 	}
-	// Five requests, two of them refused. Each reload counted, and the end did.
-	last := "level=INFO msg=\"counted since the start\" requests=5 malformed=0 errors=2 tokens=3 names=0 decoys=0 duplicates=0 over_bound=0 asked=0 evicted=0 refused=0 failed=0 no_room=0 handshakes=0 failed_handshakes=0 plain_refused=0 leaves_forwarded=0 leaves_dropped=0\n"
-	if got := s.log.String(); !strings.HasSuffix(got, last) || strings.Count(got, "counted since the start") != 3 || !strings.Contains(got, "msg=stopping\n") {
+	// Two more were refused. Each reload counted, and the end did.
+	last := fmt.Sprintf("level=INFO msg=\"counted since the start\" requests=%d malformed=0 errors=2 tokens=%d names=0 decoys=0 duplicates=0 over_bound=0 asked=0 evicted=0 refused=0 failed=0 no_room=0 handshakes=0 failed_handshakes=0 plain_refused=0 leaves_forwarded=0 leaves_dropped=0\n", asked+2, asked)
+	if got := s.log.String(); !strings.Contains(got, last) || strings.Count(got, "counted since the start") != 3 || !strings.Contains(got, "msg=stopping\n") {
 		t.Errorf("the log has %q", got)
 	}
 }
@@ -313,15 +342,15 @@ func TestExplain(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := Explain(t.Context(), c.cfg, l, r)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, w := range c.want {
-				if !strings.Contains(got, w) {
-					t.Errorf("no %q in %s", w, got)
+			var got string
+			lacks := func(w string) bool { return !strings.Contains(got, w) }
+			// What a machine that is busy cannot read in time is left out.
+			eventually(t, stateTime, func() bool {
+				if got, err = Explain(t.Context(), c.cfg, l, r); err != nil {
+					t.Fatal(err)
 				}
-			}
+				return !slices.ContainsFunc(c.want, lacks)
+			}, func() string { return fmt.Sprintf("not all of %q is in %s", c.want, got) })
 			for _, n := range c.not {
 				if strings.Contains(got, n) {
 					t.Errorf("%q in %s", n, got)

@@ -61,7 +61,7 @@ func (f *frontPart) start(s started) error {
 	f.server = server.New(answerer{f.process.joints[collector]}, tracing{f.process.joints[tracer]}, f.config(s))
 	f.endMetrics = func() {}
 	if page != nil {
-		f.endMetrics = serveMetrics(page, metrics{f.server.AllCounted, time.Now()}, f.process.log)
+		f.endMetrics = serveMetrics(page, metrics{f.server.AllCounted, time.Now(), answerer{f.process.joints[collector]}.recorded}, f.process.log)
 	}
 	for _, l := range ls {
 		go func() {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/recorder"
 )
 
 // A system is the machine the daemon runs on.
@@ -16,10 +17,17 @@ type system struct {
 	sources  func() []string
 	// accelerate lets the kernel do what takes long otherwise; the error says why it does not.
 	accelerate func() error
-	// remember remembers connections and processes for so long, in so many octets; the error says why it does not.
-	remember func(memory int, keep time.Duration) error
 	// watch watches what a process takes from sockets and sends by them.
 	watch func(ctx context.Context, id host.ID, window time.Duration) ([]host.Transfer, error)
+	// remember remembers connections and processes; the error says why it does not. Before it begins restore may fill the history, which remember
+	// does not wait for; where restore is nil it remembers once remember returns. Later failed is told why it does not for now, and nil when it goes on.
+	remember func(r Recorder, restore func(h *recorder.History, since uint64), failed func(error)) error
+	// keep calls keep with what is remembered until a time.
+	keep func(keep func(h *recorder.History, at uint64) error) error
+	// recorded says how remembering goes; nil where nothing is to be remembered.
+	recorded func() *recorded
+	// scope says for how long what is remembered holds.
+	scope func() (string, error)
 	close func() error
 	// connections lists the TCP connections with these ports, and this local address where it is valid.
 	connections func(ctx context.Context, local netip.AddrPort, remotePort uint16) ([]host.Flow, error)

@@ -5,6 +5,7 @@ import (
 
 	"github.com/stopd/stopd/host"
 	"github.com/stopd/stopd/internal/linux"
+	"github.com/stopd/stopd/internal/recorder"
 )
 
 func openSystem() (system, error) {
@@ -16,7 +17,18 @@ func openSystem() (system, error) {
 		a := h.Account(ctx, uid)
 		return account{a.Name, a.Home, a.GID}
 	}
-	return system{Host: h, userName: h.UserName, account: account, sources: h.Sources, accelerate: h.Accelerate, remember: h.Remember, watch: h.Watch, close: h.Close, connections: h.Connections}, nil
+	remember := func(r Recorder, restore func(*recorder.History, uint64), failed func(error)) error {
+		return h.Remember(linux.Recorder{Memory: r.Memory, Keep: r.Keep.Duration, Restore: restore, Failed: failed})
+	}
+	how := func() *recorded {
+		r, ok := h.Recorded()
+		if !ok {
+			return nil
+		}
+		return &recorded{r.Running, r.Since, r.Lost, r.Connections, r.Processes, r.Room}
+	}
+	return system{Host: h, userName: h.UserName, account: account, sources: h.Sources, accelerate: h.Accelerate, remember: remember, watch: h.Watch, keep: h.Keep,
+		recorded: how, scope: h.Scope, close: h.Close, connections: h.Connections}, nil
 }
 
 // keepProcesses keeps a view of all processes that nobody can mount anything over.

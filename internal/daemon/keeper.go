@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"github.com/stopd/stopd/evidence"
 	"github.com/stopd/stopd/evidence/translog"
@@ -25,6 +26,7 @@ type keeperPart struct {
 	cancel  context.CancelFunc
 	done    [2]chan struct{} // the log's work, the control socket
 	forward *forwarder       // nil where there is no log server
+	past    pastFile
 	ended   atomic.Bool
 }
 
@@ -43,6 +45,7 @@ func (k *keeperPart) start(s started) error {
 	if k.store, k.policy, err = openStore(s.Config, by, k.process.log); err != nil {
 		return err
 	}
+	k.past = pastFile{dir: pastDir(s.Config.Store), most: pastFileMost(s.Config.Recorder)}
 	if s.Config.Syslog.To != "" {
 		tell := func(ctx context.Context, l forwardedLine) error {
 			_, err := ask[none](ctx, k.process.joints[tracer], callForward, l)
@@ -100,6 +103,12 @@ func (k *keeperPart) stop() {
 	if k.forward != nil {
 		k.forward.end()
 	}
+	if l := k.process.joints[collector]; l != nil { // it hands over what it remembers as it stops
+		select {
+		case <-l.ended:
+		case <-time.After(lastKeepTime):
+		}
+	}
 }
 
 func (k *keeperPart) serves(ctx context.Context, c call, b []byte) ([]byte, error) {
@@ -124,6 +133,10 @@ func (k *keeperPart) serves(ctx context.Context, c call, b []byte) ([]byte, erro
 		return json.Marshal(k.store.Log().LastDigest())
 	case callRecordConfig:
 		return serve(ctx, c, b, func(ctx context.Context, sum [32]byte) (none, error) { return none{}, k.store.RecordConfig(ctx, sum) })
+	case callKeepPast:
+		return nil, k.past.write(b)
+	case callPast:
+		return k.past.read(b)
 	case callCertificate:
 		if k.key == nil {
 			return nil, nil

@@ -44,6 +44,10 @@ const (
 	callResolve
 	callForward
 	callFlow
+	callKeeping
+	callKeepPast
+	callPast
+	callRecorded
 	calls
 )
 
@@ -58,7 +62,8 @@ var largest = [calls]struct{ asked, answered int }{
 	callCheckpoint: {0, 8 << 10}, callPost: {64 << 10, 64 << 10}, callCertificate: {0, 4 << 10},
 	callSignServer: {256, 128}, callSignClient: {256, 128},
 	callRead: {8 << 10, 32 << 10}, callResolve: {1 << 10, 8 << 10}, callForward: {8 << 10, 0},
-	callFlow: {1 << 10, 4 << 20},
+	callFlow:    {1 << 10, 4 << 20},
+	callKeeping: {0, 0}, callKeepPast: {1 + pastChunk, 0}, callPast: {8, pastChunk}, callRecorded: {0, 1 << 10},
 }
 
 const (

@@ -43,6 +43,11 @@ func (a answerer) Decline(ctx context.Context, q stop.Question, why string, same
 	return ask[stop.Token](ctx, a.link, callDecline, declined{q, why, sameAs})
 }
 
+// recorded returns how the recorder goes; nil where there is none.
+func (a answerer) recorded(ctx context.Context) (*recorded, error) {
+	return ask[*recorded](ctx, a.link, callRecorded, none{})
+}
+
 // serveAnswerer serves what the front calls. What it is told are tokens, names that may be sent, a connection's numbers, and words.
 func serveAnswerer(ctx context.Context, x *examine.Examiner, log *slog.Logger, c call, b []byte) ([]byte, error) {
 	switch c {
@@ -116,6 +121,15 @@ type watchOrder struct {
 func until(ctx context.Context) time.Duration {
 	end, _ := ctx.Deadline()
 	return time.Until(end)
+}
+
+// A recorded is what the front is told of the recorder, for metrics: since when it remembers, how many events it lost, and how many connections
+// and processes it has, of so many of each.
+type recorded struct {
+	Running                      bool
+	Since                        time.Time
+	Lost                         uint64
+	Connections, Processes, Room int
 }
 
 // A keptReport is what the keeper is given. The report follows the JSON of the payer after a line feed.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/evidence"
+	"github.com/stopd/stopd/evidence/translog"
 	"github.com/stopd/stopd/examine"
 	"github.com/stopd/stopd/server"
 )
@@ -43,7 +44,12 @@ func FuzzMessages(f *testing.F) {
 		}
 		f.Add(byte(c), b)
 	}
+	for c := range calls { // some are asked without content
+		f.Add(byte(c), []byte{})
+	}
 	f.Add(byte(callKeep), []byte("{}\nreport"))
+	f.Add(byte(callKeepPast), []byte("\x00octets"))
+	f.Add(byte(callPast), make([]byte, 8))
 	f.Add(byte(callFind), []byte(`{"Local":"fe80::1%x","UID":4294967296}`))
 	dir := f.TempDir()
 	id, err := age.GenerateX25519Identity()
@@ -51,7 +57,16 @@ func FuzzMessages(f *testing.F) {
 		f.Fatal(err)
 	}
 	quiet := slog.New(slog.DiscardHandler)
-	store, err := evidence.Open(dir+"/store", evidence.Config{Recipients: []age.Recipient{id.Recipient()}, AllowVolatile: true, Logger: quiet})
+	text, err := translog.GenerateKey("host.example")
+	if err != nil {
+		f.Fatal(err)
+	}
+	key, err := translog.ParseKey(text)
+	if err != nil {
+		f.Fatal(err)
+	}
+	// The keeper has no store without a log.
+	store, err := evidence.Open(dir+"/store", evidence.Config{Recipients: []age.Recipient{id.Recipient()}, AllowVolatile: true, LogKey: &key, Logger: quiet})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -61,7 +76,7 @@ func FuzzMessages(f *testing.F) {
 	watching := &collectorPart{watching: make(chan struct{}, 1)}
 	watching.now.Store(&examine.Examiner{})
 	serves := map[role]func(context.Context, call, []byte) ([]byte, error){
-		keeper: (&keeperPart{process: &process{log: quiet}, store: store}).serves,
+		keeper: (&keeperPart{process: &process{log: quiet}, store: store, past: pastFile{dir: dir, most: 1000}}).serves,
 		tracer: (&tracerPart{tracebacks: asksNobody(10), witnesses: []Witness{{URL: "https://witness.example", Key: "k"}}, client: http.DefaultClient}).serves,
 		collector: func(ctx context.Context, c call, b []byte) ([]byte, error) {
 			if c != callFlow { // the tracer's

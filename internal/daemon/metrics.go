@@ -61,11 +61,13 @@ func metricsHandler(m metrics) http.Handler {
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{MaxRequestsInFlight: 2, Timeout: metricsTimeout})
 }
 
-// metrics are the counters and bounds of the front and the tracer. None tells of a user, a connection or a host, nor of
+// metrics are the counters and bounds of the front and the tracer, and how the recorder goes. None tells of a user, a connection or a host, nor of
 // anything in a report.
 type metrics struct {
 	counted func(context.Context) (server.Counted, error)
 	started time.Time
+	// recorded is how the recorder goes; nil where there is none.
+	recorded func(context.Context) (*recorded, error)
 }
 
 var (
@@ -73,6 +75,11 @@ var (
 	buildDesc = prometheus.NewDesc("stopd_build_info", "The version that runs; always 1.", []string{"version"}, nil)
 	usedDesc  = prometheus.NewDesc("stopd_bound_used", "How much of a bound is taken now.", []string{"bound"}, nil)
 	limitDesc = prometheus.NewDesc("stopd_bound_limit", "How much of a bound there is.", []string{"bound"}, nil)
+	runsDesc  = prometheus.NewDesc("stopd_recorder_running", "Whether connections and processes are remembered now: 1 or 0. None of these where they are not to be, or cannot be.", nil, nil)
+	sinceDesc = prometheus.NewDesc("stopd_recorder_start_time_seconds", "Since when they are remembered, since 1970: before a restart where that was kept.", nil, nil)
+	lostDesc  = prometheus.NewDesc("stopd_recorder_lost_events_total", "Events of connections and processes that there was no room for.", nil, nil)
+	hasDesc   = prometheus.NewDesc("stopd_recorder_entries", "How many are remembered, ended or not.", []string{"of"}, nil)
+	roomDesc  = prometheus.NewDesc("stopd_recorder_entries_limit", "How many of each can be; then what ended first gives way.", nil, nil)
 	metDesc   = prometheus.NewDesc("stopd_bound_reached_total", "How often a bound was met; what is done then is in stopd(8).", []string{"bound"}, nil)
 )
 
@@ -104,7 +111,7 @@ func counter(name, help string) *prometheus.Desc {
 
 // Describe implements prometheus.Collector.
 func (m metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{buildDesc, startDesc, usedDesc, limitDesc, metDesc} {
+	for _, d := range []*prometheus.Desc{buildDesc, startDesc, usedDesc, limitDesc, metDesc, runsDesc, sinceDesc, lostDesc, hasDesc, roomDesc} {
 		ch <- d
 	}
 	for _, d := range counters {
@@ -118,6 +125,7 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(startDesc, prometheus.GaugeValue, float64(m.started.UnixNano())/1e9)
 	ctx, cancel := context.WithTimeout(context.Background(), metricsTimeout)
 	defer cancel()
+	defer m.collectRecorder(ch)
 	all, err := m.counted(ctx)
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(metDesc, err)
@@ -135,4 +143,27 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(limitDesc, prometheus.GaugeValue, float64(b.Limit), b.Name)
 		}
 	}
+}
+
+// collectRecorder leaves its metrics out where the collector does not answer: who hangs is ended, which the log says.
+func (m metrics) collectRecorder(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), metricsTimeout/5)
+	defer cancel()
+	r, err := m.recorded(ctx)
+	if err != nil || r == nil {
+		return
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	ch <- prometheus.MustNewConstMetric(lostDesc, prometheus.CounterValue, float64(r.Lost))
+	if !r.Running {
+		gauge(runsDesc, 0)
+		return
+	}
+	gauge(runsDesc, 1)
+	gauge(sinceDesc, float64(r.Since.UnixNano())/1e9)
+	gauge(hasDesc, float64(r.Connections), "connections")
+	gauge(hasDesc, float64(r.Processes), "processes")
+	gauge(roomDesc, float64(r.Room))
 }

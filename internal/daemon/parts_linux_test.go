@@ -47,6 +47,7 @@ func (s *site) inProcess(t *testing.T) (*evidence.Store, string) {
 	t.Cleanup(func() {
 		parts[front].stop()
 		parts[tracer].stop()
+		parts[collector].stop()
 		k.stop()
 	})
 	return k.store, l.Addr().String()

@@ -47,12 +47,12 @@ type join struct {
 
 // joins are all there is between roles. Where each calls the other, both go by one link.
 var joins = []join{
-	{front, collector, []call{callFind, callExamine, callDecline}},
+	{front, collector, []call{callFind, callExamine, callDecline, callRecorded}},
 	{front, tracer, []call{callBegin, callCounted}},
 	{collector, tracer, []call{callFound, callResolve}},
 	{tracer, collector, []call{callFlow}},
 	{front, keeper, []call{callCertificate, callSignServer}},
-	{collector, keeper, []call{callKeep, callCheckpoint}},
+	{collector, keeper, []call{callKeep, callCheckpoint, callKeepPast, callPast}},
 	{tracer, keeper, []call{callKeepTraceback, callCertificate, callSignClient}},
 	{keeper, tracer, []call{callPost, callForward}},
 }
@@ -81,6 +81,7 @@ type started struct {
 	Listeners int            // that the front is passed
 	Metrics   bool           // and that one more is for metrics
 	PIDs      []int          // of all processes of the daemon
+	PastKey   []byte         `json:",omitempty"` // of the collector: seals what is kept over a restart; empty where nothing is
 	Trial     *trial         `json:",omitempty"` // to be tried instead of starting
 }
 

@@ -109,14 +109,20 @@ func (s *supervisor) launchAll(g *group) (err error) {
 
 // beginAll has each process begin when what it needs is there. Where the store cannot be opened, no port is.
 func (s *supervisor) beginAll(g *group) error {
+	key := s.pastKey()
 	// The keeper asks witnesses by the tracer as soon as it has started.
 	if err := s.begin(g, tracer, started{Config: tracedAtStart(s.cfg), Server: traced(s.now)}); err != nil {
 		return err
 	}
 	begun := make(chan error)
-	go func() { begun <- s.begin(g, collector, started{Config: collected(s.now), PIDs: g.pids()}) }()
+	go func() {
+		begun <- s.begin(g, collector, started{Config: collected(s.now), PIDs: g.pids(), PastKey: key})
+	}()
 	err := s.begin(g, keeper, started{Config: kept(s.cfg)})
 	if err = errors.Join(err, <-begun); err != nil {
+		return err
+	}
+	if err := s.keeping(g); err != nil {
 		return err
 	}
 	if err := s.listen(); err != nil {
@@ -135,6 +141,29 @@ func (s *supervisor) beginAll(g *group) error {
 		}
 	}
 	return s.begin(g, front, started{Server: fronted(s.now), Listeners: len(s.listeners), Metrics: s.metrics != nil})
+}
+
+// renewEvery is how often the key of what is remembered is told to last.
+const renewEvery = time.Hour
+
+// pastKey is the key of what is remembered over a restart; nil where nothing is. It lasts as long as what is remembered does from now on.
+func (s *supervisor) pastKey() []byte {
+	if s.cfg.Recorder.Mode == recorderOff {
+		return nil
+	}
+	key, err := pastKey(s.cfg.Store, s.cfg.Recorder.Keep.Duration+2*renewEvery)
+	if err != nil && !s.warned {
+		s.log.Warn("what is remembered will be lost with a restart", "error", err)
+	}
+	return key
+}
+
+// keeping tells the collector that the keeper has started.
+func (s *supervisor) keeping(g *group) error {
+	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
+	defer cancel()
+	_, err := g.processes[collector].control.call(ctx, callKeeping, nil)
+	return err
 }
 
 // listen opens what is listened on, the first time.
@@ -215,8 +244,12 @@ func (s *supervisor) said(r role) func(ctx context.Context, c call, b []byte) ([
 // supervise waits for what is to be done.
 func (s *supervisor) supervise(ctx context.Context, hup <-chan os.Signal) error {
 	var restarts []time.Time
+	renew := time.NewTicker(renewEvery)
+	defer renew.Stop()
 	for {
 		select {
+		case <-renew.C:
+			s.pastKey()
 		case <-ctx.Done():
 			s.stop()
 			return nil
@@ -258,6 +291,7 @@ func (s *supervisor) stop() {
 	s.finish(tracer)
 	s.counted()
 	s.closeControl()
+	s.finish(collector)
 	s.finish(keeper)
 	s.running.end(endTime)
 	s.running = nil

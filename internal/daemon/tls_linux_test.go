@@ -27,7 +27,7 @@ func TestDaemonTLS(t *testing.T) {
 	itsPin, ourPin := stop.PinOf(its.Leaf), stop.PinOf(ours.Leaf)
 	answering := asked.start(t)
 	to := netip.MustParseAddrPort(answering.listeners[0].Addr().String())
-	asks.cfg.Traceback.Port = int(to.Port())
+	asks.cfg.Traceback.Port, asks.cfg.Traceback.Timeout = int(to.Port()), Duration{time.Minute} // of a busy machine
 	asks.write(t)
 	asking := asks.start(t)
 	count := func(d *supervisor, r role, names ...string) (sum int) {

@@ -20,9 +20,9 @@ import (
 func TestOnlyWhatIsJoined(t *testing.T) {
 	type ask struct{ from, to role }
 	want := map[ask][]call{
-		{front, collector}: {callFind, callExamine, callDecline}, {front, tracer}: {callCounted, callBegin},
+		{front, collector}: {callFind, callExamine, callDecline, callRecorded}, {front, tracer}: {callCounted, callBegin},
 		{front, keeper}:     {callCertificate, callSignServer},
-		{collector, tracer}: {callFound, callResolve}, {tracer, collector}: {callFlow}, {collector, keeper}: {callKeep, callCheckpoint},
+		{collector, tracer}: {callFound, callResolve}, {tracer, collector}: {callFlow}, {collector, keeper}: {callKeep, callCheckpoint, callKeepPast, callPast},
 		{tracer, keeper}: {callKeepTraceback, callCertificate, callSignClient}, {keeper, tracer}: {callPost, callForward},
 	}
 	got := map[ask][]call{}
@@ -41,7 +41,7 @@ func TestOnlyWhatIsJoined(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
-	supervisors := []call{callStart, callStop, callReload, callLog, callProve, callAbilities, callRecordConfig}
+	supervisors := []call{callStart, callStop, callReload, callLog, callProve, callAbilities, callRecordConfig, callKeeping}
 	for _, calls := range want {
 		if slices.ContainsFunc(calls, func(c call) bool { return slices.Contains(supervisors, c) }) {
 			t.Errorf("%v has calls of the supervisor", calls)

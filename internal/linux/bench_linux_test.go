@@ -2,13 +2,18 @@ package linux
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -102,6 +107,45 @@ func BenchmarkFind(b *testing.B) {
 		if _, err := h.Find(context.Background(), f); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkMiss is a look for a connection that does not exist, by turns without the recorder and with it; busy after another one has come and
+// gone, as the asker's own does.
+func BenchmarkMiss(b *testing.B) {
+	h := openHost(b)
+	if err := h.Remember(Recorder{Memory: 64 << 20, Keep: time.Hour}); err != nil {
+		b.Skip(err)
+	}
+	p := h.past.Load()
+	defer h.past.Store(p)
+	l := listen(b, unix.AF_INET, loopback4, 0, 1)
+	local := localOf(b, l)
+	f := host.Flow{Protocol: host.TCP, Local: netip.AddrPortFrom(local.Addr(), 1), Remote: local}
+	for _, busy := range []bool{false, true} {
+		b.Run(fmt.Sprintf("busy=%v", busy), func(b *testing.B) {
+			var took [2][]time.Duration
+			for b.Loop() {
+				for on, past := range []*past{nil, p} {
+					if busy {
+						c, s := dial(b, l, unix.AF_INET, loopback4, 0)
+						c.Close()
+						s.Close()
+					}
+					h.past.Store(past)
+					begun := time.Now()
+					if _, err := h.Find(context.Background(), f); !errors.Is(err, host.ErrNotFound) {
+						b.Fatal(err)
+					}
+					took[on] = append(took[on], time.Since(begun))
+				}
+			}
+			b.ReportMetric(0, "ns/op")
+			for on, name := range []string{"off-ns", "on-ns"} {
+				slices.Sort(took[on])
+				b.ReportMetric(float64(took[on][len(took[on])/2]), name)
+			}
+		})
 	}
 }
 

@@ -2,6 +2,7 @@ package linux
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"net/netip"
 	"regexp"
@@ -32,7 +33,8 @@ func parseAccepted(message string) (host.Login, bool) {
 
 // parseJournal reads the records of root's processes in which sshd lets somebody in, from what journalctl(1)
 // prints with -o json. The process and its user are what journald was told by the kernel, whatever the record itself
-// says (systemd.journal-fields(7)). A line that was cut is left out.
+// says (systemd.journal-fields(7)), and the time is when the kernel took the message, where journald was told: it may
+// have come to read it much later. A line that was cut is left out.
 func parseJournal(b []byte) []host.Login {
 	var ls []host.Login
 	for line := range bytes.Lines(b) {
@@ -40,6 +42,7 @@ func parseJournal(b []byte) []host.Login {
 			Message  json.RawMessage `json:"MESSAGE"`
 			PID      json.RawMessage `json:"_PID"`
 			UID      json.RawMessage `json:"_UID"`
+			Sent     json.RawMessage `json:"_SOURCE_REALTIME_TIMESTAMP"`
 			Received json.RawMessage `json:"__REALTIME_TIMESTAMP"`
 		}
 		if json.Unmarshal(line, &r) != nil {
@@ -54,7 +57,7 @@ func parseJournal(b []byte) []host.Login {
 		}
 		l, ok := parseAccepted(str(r.Message))
 		pid, err := strconv.ParseUint(str(r.PID), 10, 31)
-		at, err2 := strconv.ParseInt(str(r.Received), 10, 64)
+		at, err2 := strconv.ParseInt(cmp.Or(str(r.Sent), str(r.Received)), 10, 64)
 		if !ok || err != nil || err2 != nil || at <= 0 || at >= 1<<57 || str(r.UID) != "0" {
 			continue
 		}

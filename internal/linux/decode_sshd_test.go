@@ -45,14 +45,18 @@ func TestParseAccepted(t *testing.T) {
 // journal is what journalctl of systemd 252 prints, of a daemon and of a user with logger(1).
 const journal = `{"_TRANSPORT":"syslog","__REALTIME_TIMESTAMP":"1795408186518386","_PID":"14","_UID":"0","MESSAGE":"Accepted publickey for mallory from 192.0.2.1 port 1 ssh2: ED25519 SHA256:x","_BOOT_ID":"8b3e6c916a5d4a079cf41bb678ac2a07"}
 {"_TRANSPORT":"syslog","__REALTIME_TIMESTAMP":"1795408186518386","_PID":"14","_UID":"1001","SYSLOG_PID":"14","MESSAGE":"Accepted publickey for mallory from 192.0.2.9 port 1 ssh2: ED25519 SHA256:x"}
+{"__REALTIME_TIMESTAMP":"1795408189518386","_SOURCE_REALTIME_TIMESTAMP":"1795408186518386","_PID":"13","_UID":"0","MESSAGE":"Accepted publickey for mallory from 192.0.2.1 port 2 ssh2: ED25519 SHA256:x"}
 {"__REALTIME_TIMESTAMP":"1795408186518386","_PID":"15","_UID":"0","MESSAGE":[65,99,255]}
 {"__REALTIME_TIMESTAMP":"1795408186518386","_PID":["15","16"],"_UID":"0","MESSAGE":"Accepted publickey for mallory from 192.0.2.8 port 1 ssh2"}
 {"__REALTIME_TIMESTAMP":"1795408186518386","_PID":"17","_UID":"0","MESSAGE":"Accepted publickey for mallory fr
 `
 
 func TestParseJournal(t *testing.T) {
-	want := []host.Login{{Source: host.LoginSSHD, User: "mallory", Remote: netip.MustParseAddrPort("192.0.2.1:1"), Key: "SHA256:x", PID: 14,
-		Time: time.UnixMicro(1795408186518386).UTC(), Log: host.LogJournal}}
+	of := func(pid int, remote string) host.Login {
+		return host.Login{Source: host.LoginSSHD, User: "mallory", Remote: netip.MustParseAddrPort(remote), Key: "SHA256:x", PID: pid,
+			Time: time.UnixMicro(1795408186518386).UTC(), Log: host.LogJournal}
+	}
+	want := []host.Login{of(14, "192.0.2.1:1"), of(13, "192.0.2.1:2")} // the second was read three seconds later
 	if d := cmp.Diff(want, parseJournal([]byte(journal)), sameEnd); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}

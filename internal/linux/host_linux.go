@@ -202,14 +202,12 @@ func (h *Host) addresses() ([]netip.Addr, map[netip.Addr][]uint32, error) {
 func (h *Host) Find(ctx context.Context, f host.Flow) (host.Socket, error) {
 	s, err := h.findOpen(ctx, f)
 	if errors.Is(err, host.ErrNotFound) || err == nil && s.Inode == 0 && s.Object == "" {
-		if past, e := h.recall(ctx, f); e == nil {
+		if past, e := h.recall(f); e == nil {
 			return past, nil
 		}
 	}
-	if p := h.past.Load(); p != nil && err == nil {
-		if c, ok := p.history.ByCookie(s.Cookie); ok && !c.Met {
-			s.Opened = p.time(c.Opened)
-		}
+	if err == nil {
+		s.Opened = h.opened(s.Cookie)
 	}
 	return s, err
 }

@@ -59,6 +59,7 @@ func TestMain(m *testing.M) {
 	if err := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		panic(err)
 	}
+	memoryTimeout = time.Minute // of a busy machine
 	role := os.Getenv(roleEnv)
 	if role == "" {
 		os.Exit(m.Run())

@@ -53,7 +53,7 @@ func (h *Host) Sources() []string {
 	if h.files.Load() != nil {
 		from = append(from, "bpf")
 	}
-	if h.past.Load() != nil {
+	if p := h.past.Load(); p != nil && p.isOff() == nil {
 		from = append(from, "recorder")
 	}
 	return from

@@ -21,53 +21,32 @@ import (
 
 // A past is what is remembered of this machine, and what keeps it.
 type past struct {
+	Recorder
 	h       *Host
-	events  *bpf.Events
 	history *recorder.History
-	keep    time.Duration
 	running sync.WaitGroup
+	closing context.Context
+	cancel  context.CancelFunc
+	first   chan error // what became of the first beginning
+	told    bool       // that it failed; of run alone
 
-	mu      sync.Mutex
-	waiting []chan struct{} // who waits for what was written before
-	failed  error           // why nothing is remembered any more
+	mu     sync.Mutex  // of whoever reads events
+	events *bpf.Events // nil while there are none
+	off    error       // why nothing is remembered now; nil while it is
+	lost   uint64      // how many events were, of these
+	before uint64      // and of those that failed
+	whole  uint64      // until when it was remembered, and all that was is known
+	owed   bool        // a sweep
 }
 
 const (
-	// lookAfter is after how long events are looked for whose number did not wake the reader.
-	lookAfter = 50 * time.Millisecond
+	// lookAfter is after how long events are looked for that were too few to wake the reader, if nobody asks.
+	lookAfter = 200 * time.Millisecond
 	// sweepAfter is how far apart sweeps are that find what lost events would have said.
 	sweepAfter = 10 * time.Second
 	// forgetAfter is how far apart it is looked for what is too old.
 	forgetAfter = time.Minute
 )
-
-// Remember lets the host remember connections and processes for so long from now on, in so many octets.
-func (h *Host) Remember(memory int, keep time.Duration) error {
-	if err := errors.Join(sameProcesses(), sameClock()); err != nil {
-		return err
-	}
-	if !h.uids.all { // the kernel has others
-		return errors.New("the daemon is in a user namespace, which has numbers of its own for users")
-	}
-	events, err := bpf.OpenEvents()
-	if err != nil {
-		return err
-	}
-	p := &past{h: h, events: events, keep: keep}
-	if p.history, err = recorder.New(memory, sinceBoot()); err == nil {
-		err = p.sweep()
-	}
-	if err != nil {
-		events.Close()
-		return err
-	}
-	if !h.past.CompareAndSwap(nil, p) {
-		events.Close()
-		return errors.New("the host remembers already")
-	}
-	p.running.Go(p.run)
-	return nil
-}
 
 // sameClock fails where the daemon's clock since the start of the host is another than the kernel's.
 func sameClock() error {
@@ -99,68 +78,58 @@ const unset = 1<<32 - 1
 // tick is the unit in which /proc has the start of a process, in nanoseconds.
 const tick = 1e9 / userHZ
 
-func (p *past) close() {
-	p.events.Stop()
-	p.running.Wait()
-	p.events.Close()
-}
-
-// run reads events until the past is closed.
-func (p *past) run() {
-	err := p.read()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.failed = err
-	for _, w := range p.waiting {
-		close(w)
-	}
-	p.waiting = nil
-}
-
-func (p *past) read() error {
-	var lost uint64
-	whole := sinceBoot() // until when nothing was lost
+// follow reads events until it fails, or is stopped.
+func (p *past) follow(events *bpf.Events) error {
 	var swept, forgot time.Time
-	owed := false // a sweep
 	for {
-		p.mu.Lock()
-		waiting := p.waiting
-		p.waiting = nil
-		p.mu.Unlock()
-		until := time.Now()
-		if len(waiting) == 0 {
-			until = until.Add(lookAfter)
-		}
-		begun := sinceBoot()
-		err := p.events.Read(until, func(e *recorder.Event) { p.history.Apply(*e) })
-		if err == nil {
-			var n uint64
-			if n, err = p.events.Lost(); n != lost {
-				p.history.Lost(whole, sinceBoot())
-				lost, owed = n, true
-			} else {
-				whole = begun
-			}
-		}
-		for _, w := range waiting {
-			close(w)
-		}
+		err := events.Wait(time.Now().Add(lookAfter))
 		now := time.Now()
-		if err == nil && owed && now.Sub(swept) >= sweepAfter {
-			err, swept, owed = p.sweep(), now, false
+		p.mu.Lock()
+		begun, lost := sinceBoot(), p.lost
+		if err == nil {
+			err = events.CountSkipped()
 		}
+		if err == nil {
+			err = p.read()
+		}
+		if err == nil && lost == p.lost {
+			p.whole = begun
+		}
+		if err == nil && p.owed && now.Sub(swept) >= sweepAfter {
+			err, swept, p.owed = p.sweep(events), now, false
+		}
+		p.mu.Unlock()
 		if err != nil {
 			return err
 		}
-		if since := sinceBoot(); now.Sub(forgot) >= forgetAfter && since > uint64(p.keep) {
-			p.history.Forget(since - uint64(p.keep))
+		if since := sinceBoot(); now.Sub(forgot) >= forgetAfter && since > uint64(p.Keep) {
+			p.history.Forget(since - uint64(p.Keep))
 			forgot = now
 		}
 	}
 }
 
+// read brings the history up to what has happened so far. The caller has the lock.
+func (p *past) read() error {
+	if p.off != nil {
+		return p.off
+	}
+	if p.off = p.events.Read(func(events []recorder.Event) { p.history.Apply(events...) }); p.off != nil {
+		return p.off
+	}
+	var lost uint64
+	if lost, p.off = p.events.Lost(); p.off != nil {
+		return p.off
+	}
+	if lost != p.lost {
+		p.history.Lost(p.whole, sinceBoot())
+		p.lost, p.owed = lost, true
+	}
+	return nil
+}
+
 // sweep compares the history with what there is. What is read then may be in the ring still, and says nothing new there.
-func (p *past) sweep() error {
+func (p *past) sweep(events *bpf.Events) error {
 	root, err := openProcFS()
 	if err != nil {
 		return err
@@ -168,7 +137,7 @@ func (p *past) sweep() error {
 	defer unix.Close(root)
 	exe := make([]byte, unix.PathMax)
 	p.history.Sweep(sinceBoot())
-	err = p.events.Met(func(e *recorder.Event) {
+	err = events.Met(func(e *recorder.Event) {
 		if e.Kind == recorder.ProcessMet {
 			if n, err := unix.Readlinkat(root, strconv.Itoa(int(e.Process.PID))+"/exe", exe); err == nil {
 				e.Process.Exe = exe[:n]
@@ -183,40 +152,24 @@ func (p *past) sweep() error {
 	return nil
 }
 
-// catchUp waits until all that has happened so far is in the history. The error is [host.ErrNotFound] where nothing is remembered.
-func (h *Host) catchUp(ctx context.Context) (*past, error) {
-	p := h.past.Load()
-	if p == nil {
-		return nil, host.ErrNotFound
+// opened returns when a connection that is open was established; zero where that is not known.
+func (h *Host) opened(cookie uint64) time.Time {
+	p, err := h.catchUp()
+	if err != nil {
+		return time.Time{}
 	}
-	done := make(chan struct{})
-	p.mu.Lock()
-	if p.failed != nil {
-		close(done)
-	} else {
-		p.waiting = append(p.waiting, done)
+	if c, ok := p.history.ByCookie(cookie); ok && !c.Met {
+		return p.time(c.Opened)
 	}
-	p.mu.Unlock()
-	p.events.Flush() // where it fails, all who wait are told
-	select {
-	case <-done:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.failed != nil {
-		return nil, fmt.Errorf("remember: %w", p.failed)
-	}
-	return p, nil
+	return time.Time{}
 }
 
 // recall returns what is remembered of a flow's latest connection in the host's own network namespace that somebody held.
-func (h *Host) recall(ctx context.Context, f host.Flow) (host.Socket, error) {
+func (h *Host) recall(f host.Flow) (host.Socket, error) {
 	if f.Protocol != host.TCP {
 		return host.Socket{}, host.ErrNotFound
 	}
-	p, err := h.catchUp(ctx)
+	p, err := h.catchUp()
 	if err != nil {
 		return host.Socket{}, err
 	}
@@ -279,24 +232,24 @@ func idOf(id recorder.ID) host.ID {
 }
 
 // recalledHolders returns who held a connection that nobody holds any more.
-func (h *Host) recalledHolders(ctx context.Context, cookie string) ([]host.Holder, error) {
+func (h *Host) recalledHolders(cookie string) ([]host.Holder, []host.Gap, error) {
 	n, err := strconv.ParseUint(cookie, 10, 64)
 	if err != nil {
-		return nil, fmt.Errorf("find holders of a closed connection: %w", errSyntax)
+		return nil, nil, fmt.Errorf("find holders of a closed connection: %w", errSyntax)
 	}
-	p, err := h.catchUp(ctx)
+	p, err := h.catchUp()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	c, ok := p.history.ByCookie(n)
 	if !ok {
-		return nil, host.ErrNotFound
+		return nil, nil, host.ErrNotFound
 	}
 	var hs []host.Holder
 	for _, id := range c.Holders {
 		hs = append(hs, host.Holder{ID: idOf(id), FDs: []int{}, Mode: host.ReadWrite})
 	}
-	return hs, nil
+	return hs, p.connectionGaps(c), nil
 }
 
 // maxHeld is how many connections of one process a trace is told of.
@@ -306,7 +259,7 @@ const maxHeld = 64
 func (s *snapshot) Remembered(ctx context.Context, id host.ID) (host.Remembered, error) {
 	if s.past == nil {
 		var err error
-		if s.past, err = s.h.catchUp(ctx); err != nil {
+		if s.past, err = s.h.catchUp(); err != nil {
 			return host.Remembered{}, err
 		}
 	}
@@ -320,11 +273,19 @@ func (s *snapshot) Remembered(ctx context.Context, id host.ID) (host.Remembered,
 	for _, c := range held {
 		r.Held = append(r.Held, p.socket(c))
 	}
+	joints, cut := p.history.Joined(found.ID, maxWith)
 	gap := func(format string, args ...any) {
 		r.Gaps = append(r.Gaps, host.Gap{PID: id.PID, What: "the past", Why: fmt.Sprintf(format, args...)})
 	}
 	if more {
 		gap("bound: it held more than %d connections", maxHeld)
+	}
+	r.Joints = s.joints(joints, gap)
+	if err := p.events.Unjoined(); err != nil {
+		gap("which pipes, UNIX sockets and terminals it had is not remembered: %v", err)
+	}
+	if cut {
+		gap("bound: it may have had more pipes, UNIX sockets and terminals than are remembered")
 	}
 	if found.Unsure {
 		gap("its end was not noticed: it ended before %s", r.Process.Exited.Format(time.RFC3339Nano))
@@ -334,17 +295,7 @@ func (s *snapshot) Remembered(ctx context.Context, id host.ID) (host.Remembered,
 		until = sinceBoot()
 	}
 	for _, l := range p.history.Losses(found.Start, until) {
-		from, to := p.time(l.From).Format(time.RFC3339), p.time(l.To).Format(time.RFC3339)
-		switch l.Kind {
-		case recorder.Start:
-			gap("it is older than what is remembered, which begins at %s", to)
-		case recorder.Ring:
-			gap("events were lost between %s and %s", from, to)
-		case recorder.Full:
-			gap("there was no room for all that happened between %s and %s", from, to)
-		case recorder.Forgotten:
-			gap("what ended before %s is not remembered any more", to)
-		}
+		gap("%s", p.why(l))
 	}
 	return r, nil
 }

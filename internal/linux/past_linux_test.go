@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/stopd/stopd/host"
-	"github.com/stopd/stopd/internal/recorder"
 )
 
 // remembering is this machine, from now on remembered.
@@ -24,7 +24,7 @@ func remembering(t *testing.T) *Host {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { h.Close() })
-	if err := h.Remember(recorder.Smallest, time.Hour); err != nil {
+	if err := h.Remember(Recorder{Memory: 64 << 20, Keep: time.Hour}); err != nil { // room for what else happens meanwhile
 		if errors.Is(err, unix.EPERM) && os.Geteuid() != 0 {
 			t.Skip(err)
 		}
@@ -71,7 +71,7 @@ func TestRemember(t *testing.T) {
 	}
 	flow := host.Flow{Protocol: host.TCP, Local: c.LocalAddr().(*net.TCPAddr).AddrPort(), Remote: c.RemoteAddr().(*net.TCPAddr).AddrPort()}
 	open, err := h.Find(t.Context(), flow)
-	if err != nil || open.Recalled || open.Inode == 0 {
+	if err != nil || open.Recalled || open.Inode == 0 || time.Since(open.Opened) > time.Minute {
 		t.Fatalf("an open connection is %+v, %v", open, err)
 	}
 	io.WriteString(c, "octets")
@@ -142,12 +142,69 @@ func TestNothingRemembered(t *testing.T) {
 // TestForgottenAtClose: whoever asks while the host is closed is answered.
 func TestForgottenAtClose(t *testing.T) {
 	h := remembering(t)
-	p, err := h.catchUp(t.Context())
+	p, err := h.catchUp()
 	if err != nil {
 		t.Fatal(err)
 	}
 	p.close()
-	if _, err := h.catchUp(t.Context()); err == nil {
+	if _, err := h.catchUp(); err == nil {
 		t.Error("a past that is closed says nothing of it")
+	}
+}
+
+// TestLossTold: where more happens than there is room for while nobody reads, each process that was there is told to have a gap, and none that
+// came after it.
+func TestLossTold(t *testing.T) {
+	h := remembering(t)
+	before := start(t, "hold", nil, nil)
+	was, err := lookAt(t, h).Process(t.Context(), before.pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody := l.Addr().String()
+	l.Close()
+	p, err := h.catchUp()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.mu.Lock()
+	for lost := uint64(0); lost == 0 && !t.Failed(); {
+		for range 1000 {
+			if c, err := net.Dial("tcp", nobody); err == nil {
+				c.Close()
+			}
+		}
+		if lost, err = p.events.Lost(); err != nil {
+			t.Error(err)
+		}
+	}
+	p.mu.Unlock()
+	lossOf := func(id host.ID) (why string) {
+		t.Helper()
+		past, err := lookAt(t, h).Remembered(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, g := range past.Gaps {
+			if strings.HasPrefix(g.Why, "events were lost between ") {
+				why = g.Why
+			}
+		}
+		return why
+	}
+	if lossOf(was.ID()) == "" {
+		t.Error("a process that was there has no gap")
+	}
+	after := start(t, "hold", nil, nil)
+	is, err := lookAt(t, h).Process(t.Context(), after.pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if why := lossOf(is.ID()); why != "" {
+		t.Errorf("a process that came later has the gap %q", why)
 	}
 }

@@ -188,7 +188,7 @@ func ended(err error) error {
 
 // memoryTimeout is how long the parts of a process may take that its user can make block: its program may be
 // in a file system of their own making, and on some kernels so may its arguments and environment.
-const memoryTimeout = 250 * time.Millisecond
+var memoryTimeout = 250 * time.Millisecond // not a constant for the tests alone
 
 // memoryReadings bounds how many such reads may be stuck at once.
 var memoryReadings = make(chan struct{}, 16)

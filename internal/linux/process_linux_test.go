@@ -240,6 +240,9 @@ func TestHiddenArguments(t *testing.T) {
 // TestBlocked has programs that cannot be read in time. That their file system does not answer is played by
 // a lock that reading them needs.
 func TestBlocked(t *testing.T) {
+	limit := memoryTimeout
+	memoryTimeout = 250 * time.Millisecond
+	defer func() { memoryTimeout = limit }()
 	c := start(t, "hold", nil, nil)
 	h := openHost(t)
 	h.exes.mu.Lock()
@@ -271,6 +274,7 @@ func TestBlocked(t *testing.T) {
 		t.Errorf("gap when all readings are stuck: %q", got)
 	}
 	unlock()
+	memoryTimeout = limit
 	waitFor(t, "no reading is stuck", func() bool { return len(memoryReadings) == 0 })
 	if p := readProcess(t, openSnapshot(t, h), c.pid); p.ExeSHA256 == "" || p.Args == nil {
 		t.Errorf("a process that blocks no more: %+v", p)
@@ -307,16 +311,22 @@ func TestRefusedFile(t *testing.T) {
 func TestSnapshotReadsOnce(t *testing.T) {
 	h := openHost(t)
 	s := openSnapshot(t, h)
-	before := readProcess(t, s, os.Getpid())
-	l, err := net.Listen("unix", t.TempDir()+"/s")
+	path := t.TempDir() + "/s"
+	has := func(s *snapshot) bool {
+		return slices.ContainsFunc(readProcess(t, s, os.Getpid()).Descriptors, func(d host.Descriptor) bool { return d.Path == path })
+	}
+	if has(s) {
+		t.Error("a look shows what is not there yet")
+	}
+	l, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if got := readProcess(t, s, os.Getpid()); len(got.Descriptors) != len(before.Descriptors) {
+	if has(s) {
 		t.Error("one look shows a process in two states")
 	}
-	if got := readProcess(t, openSnapshot(t, h), os.Getpid()); len(got.Descriptors) <= len(before.Descriptors) {
+	if !has(openSnapshot(t, h)) {
 		t.Error("the next look does not show the process as it is now")
 	}
 }

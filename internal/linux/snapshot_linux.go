@@ -151,7 +151,9 @@ func (s *snapshot) Process(ctx context.Context, pid int) (host.Process, error) {
 // Holders returns who holds an object, by ascending pid.
 func (s *snapshot) Holders(ctx context.Context, name host.Object) ([]host.Holder, error) {
 	if cookie, ok := strings.CutPrefix(string(name), recalled); ok {
-		return s.h.recalledHolders(ctx, cookie)
+		hs, gaps, err := s.h.recalledHolders(cookie)
+		s.gaps = append(s.gaps, gaps...)
+		return hs, err
 	}
 	o, ok := parseObject(name)
 	if !ok {

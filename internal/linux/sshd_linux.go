@@ -131,7 +131,7 @@ func (s *snapshot) journal(ctx context.Context, ids []host.ID) (ls []host.Login,
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	args := []string{"--quiet", "--no-pager", "--boot", "--output=json", "--output-fields=MESSAGE,_PID,_UID", "_UID=0"}
+	args := []string{"--quiet", "--no-pager", "--boot", "--output=json", "--output-fields=MESSAGE,_PID,_UID,_SOURCE_REALTIME_TIMESTAMP", "_UID=0"}
 	for _, id := range ids {
 		args = append(args, "_PID="+strconv.Itoa(id.PID))
 	}

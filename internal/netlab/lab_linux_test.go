@@ -286,9 +286,17 @@ func TestClose(t *testing.T) {
 	mine := namespacesOf("/proc/self")
 	for _, c := range []*control{l.sw, hosts[0].control, hosts[1].control} {
 		for ns := range namespacesOf(fmt.Sprintf("/proc/%d", c.cmd.Process.Pid)) {
-			if !mine[ns] {
-				namespaces[ns] = true
+			if mine[ns] {
+				continue
 			}
+			namespaces[ns] = true
+			// As long as it is open nobody else's namespace gets its number.
+			kind, _, _ := strings.Cut(ns, ":")
+			f, err := os.Open(fmt.Sprintf("/proc/%d/ns/%s", c.cmd.Process.Pid, kind))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
 		}
 	}
 	if want := 2*5 + 1; len(namespaces) != want {

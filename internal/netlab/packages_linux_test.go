@@ -26,8 +26,13 @@ func TestPackages(t *testing.T) {
 	if out, err := hosts[0].Run(ctx, "sh", "-c", "command -v nc.traditional && command -v ls"); err != nil {
 		t.Errorf("programs in host: %q, %v", out, err)
 	}
-	left, err := filepath.Glob(filepath.Join(filepath.Dir(dir), "new-*"))
-	if err != nil || len(left) != 0 {
+	var left []string
+	err = WaitFor(ctx, func() (bool, error) { // other processes fetch packages as well
+		var err error
+		left, err = filepath.Glob(filepath.Join(filepath.Dir(dir), "new-*"))
+		return len(left) == 0, err
+	})
+	if err != nil {
 		t.Errorf("temporary directories stay: %q, %v", left, err)
 	}
 }

@@ -36,12 +36,12 @@ type connection struct {
 }
 
 func (c *connections) make(n int) {
-	*c = connections{make([]connection, n+1), newSlots(n), newChain(n, n), newChain(n, n), newChain(n, n*holdersKept)}
+	*c = connections{make([]connection, n+1), newSlots(n), newChain(bucketsFor(n), n), newList(bucketsFor(n), n), newChain(bucketsFor(n), n*holdersKept)}
 }
 
 // connectionsBytes is what make takes.
 func connectionsBytes(n int) int {
-	return taken[connection](n+1) + 4*(n+1) + 2*chainBytes(n, n) + chainBytes(n, n*holdersKept)
+	return taken[connection](n+1) + 4*(n+1) + chainBytes(bucketsFor(n), n) + listBytes(bucketsFor(n), n) + chainBytes(bucketsFor(n), n*holdersKept)
 }
 
 func (s *connection) holder(role int) ID { return ID{s.pids[role], s.starts[role]} }
@@ -93,13 +93,10 @@ func (h *History) addConnection(at, cookie uint64) uint32 {
 		h.losses.add(Loss{Full, at, at})
 		return 0
 	}
-	c.all[n] = connection{cookie: cookie, pending: at, uid: unknownUID}
+	c.all[n] = connection{cookie: cookie, pending: at}
 	c.cookies.insert(h.cookieHash(cookie), n)
 	return n
 }
-
-// unknownUID is the user of a connection that nobody was seen to hold.
-const unknownUID = 1<<32 - 1
 
 // dropConnection forgets the connection that closed first.
 func (h *History) dropConnection() {
@@ -140,9 +137,6 @@ func (h *History) touched(k Kind, at uint64, id ID, e *Connection) {
 	}
 	if k == Connecting {
 		s.direction = Outbound
-	}
-	if s.uid == unknownUID {
-		s.uid = e.UID
 	}
 	h.hold(n, id)
 }
@@ -192,9 +186,7 @@ func (h *History) open(n uint32, at uint64, e *Connection) {
 	s.opened, s.pending, s.netns = at, 0, e.NetNS
 	s.local, s.remote = e.Local.Addr().As16(), e.Remote.Addr().As16()
 	s.localPort, s.remotePort = e.Local.Port(), e.Remote.Port()
-	if s.uid == unknownUID {
-		s.uid = e.UID
-	}
+	s.uid = e.UID
 	if s.direction == Unknown { // both ends may connect at once
 		s.direction = e.Direction
 	}

@@ -19,7 +19,7 @@ const (
 	Executed
 	// Exited: the same, as they were at its end, but for Exe.
 	Exited
-	// Connecting: Cookie, UID, and the Process's ID whose call it is.
+	// Connecting: Cookie, and the Process's ID whose call it is.
 	Connecting
 	// Established: the Connection without holders. Direction is Outbound or Inbound.
 	Established
@@ -31,6 +31,8 @@ const (
 	// They are of a sweep; see [History.Sweep].
 	ProcessMet
 	ConnectionMet
+	// Held: Process's ID, and the Joints that it has at the time, or of More some.
+	Held
 )
 
 // An Event is what happened to a process or a connection.
@@ -39,6 +41,8 @@ type Event struct {
 	At         uint64
 	Process    Process
 	Connection Connection
+	Joints     []Joint // in an event they are only read before the next
+	More       bool
 }
 
 // A Process is what is remembered of one.

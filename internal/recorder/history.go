@@ -15,6 +15,7 @@ type History struct {
 	seed        maphash.Seed
 	connections connections
 	processes   processes
+	joints      joints
 	paths       paths
 	losses      losses
 	sweep       uint8  // what the last one marks with
@@ -29,30 +30,52 @@ func New(memory int, begun uint64) (*History, error) {
 	if memory < Smallest {
 		return nil, fmt.Errorf("make history: %d octets are less than %d", memory, Smallest)
 	}
-	n := room(memory)
 	h := &History{seed: maphash.MakeSeed()}
+	h.make(room(memory), begun)
+	return h, nil
+}
+
+// make makes the tables, with room for so many connections and as many processes.
+func (h *History) make(n int, begun uint64) {
 	h.connections.make(n)
 	h.processes.make(n)
+	h.joints.make(n)
 	h.paths = newPaths(pathsFor(n), h.seed)
 	h.losses = losses{begun: begun}
-	return h, nil
 }
 
 // pathsFor is how many paths are kept of so many processes.
 func pathsFor(n int) int { return n/64 + 64 }
 
+// bucketsFor is how many buckets the indexes of so many have.
+func bucketsFor(n int) int { return n/2 + 1 }
+
 // room is how many connections, and how many processes, there is room for.
 func room(memory int) int {
-	taken := func(n int) int { return connectionsBytes(n) + processesBytes(n) + pathsBytes(pathsFor(n)) }
-	n := memory / (taken(1<<16) >> 16)
+	taken := func(n int) int {
+		return connectionsBytes(n) + processesBytes(n) + jointsBytes(n) + pathsBytes(pathsFor(n))
+	}
+	n := memory / (taken(1<<20) >> 20)
 	for taken(n) > memory {
 		n -= n/1024 + 1
 	}
 	return n
 }
 
-// Room returns how many connections, and how many processes, can be remembered at once.
-func (h *History) Room() int { return len(h.connections.all) - 1 }
+// A Fill is how many connections and processes are remembered, how many of each there is room for, and since when.
+type Fill struct {
+	Connections, Processes, Room int
+	Begun                        uint64
+}
+
+// Fill returns how full the history is.
+func (h *History) Fill() Fill {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return Fill{h.connections.slots.taken, h.processes.slots.taken, h.room(), h.losses.begun}
+}
+
+func (h *History) room() int { return len(h.connections.all) - 1 }
 
 // Apply enters what happened.
 func (h *History) Apply(events ...Event) {
@@ -81,14 +104,21 @@ func (h *History) apply(e *Event) {
 		h.metProcess(e.At, &e.Process)
 	case ConnectionMet:
 		h.metConnection(e.At, e.Process.ID, &e.Connection)
+	case Held:
+		h.held(e.At, e)
 	}
 }
 
 // Lost says that events may be missing that happened between two times.
-func (h *History) Lost(from, to uint64) {
+func (h *History) Lost(from, to uint64) { h.lose(Loss{Ring, from, to}) }
+
+// Off says that nobody looked between two times.
+func (h *History) Off(from, to uint64) { h.lose(Loss{Off, from, to}) }
+
+func (h *History) lose(l Loss) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.losses.add(Loss{Ring, from, to})
+	h.losses.add(l)
 }
 
 // Forget forgets what ended before a time, but for processes that made others that are still remembered.
@@ -101,6 +131,7 @@ func (h *History) Forget(before uint64) {
 	for p, n := &h.processes, len(h.processes.all); n > 0 && p.slots.first != 0 && p.all[p.slots.first].exited < before; n-- {
 		h.dropProcess(1)
 	}
+	h.dropEmpty()
 }
 
 // Losses returns what may be missing between two times.
@@ -201,9 +232,12 @@ func (h *History) Swept(at uint64) {
 
 func (h *History) idHash(id ID) uint64 { return maphash.Comparable(h.seed, id) }
 
-func (h *History) pidHash(pid uint32) uint64 { return maphash.Comparable(h.seed, pid) }
+// Pids and cookies are given one after the other. As they are they spread evenly, and what comes together lies together: a
+// hash would have the processor wait for memory at each event.
 
-func (h *History) cookieHash(cookie uint64) uint64 { return maphash.Comparable(h.seed, cookie) }
+func (h *History) pidHash(pid uint32) uint64 { return uint64(pid) }
+
+func (h *History) cookieHash(cookie uint64) uint64 { return cookie }
 
 func (h *History) flowHash(local, remote netip.AddrPort, netns uint32) uint64 {
 	var b [40]byte
@@ -225,6 +259,9 @@ const (
 	odd // the mark of the last sweep that it was met by
 	even
 	swept = odd | even
+
+	partial  = 1 << 5 // processes: it had more than is kept
+	unjoined = 1 << 6 // processes: what it had is forgotten, or there was no place for it
 )
 
 // taken is what a slice of n of a type takes.

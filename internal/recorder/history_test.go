@@ -51,7 +51,7 @@ func TestMemory(t *testing.T) {
 		if made > uint64(memory)+32*8192 || made < uint64(memory)*9/10 {
 			t.Errorf("a history of %d octets has %d", memory, made)
 		}
-		fill(h, 3*h.Room())
+		fill(h, 3*h.Fill().Room)
 		if grown := int(inUse()-before) - int(made); grown > 64<<10 {
 			t.Errorf("a history of %d octets grew by %d", memory, grown)
 		}

@@ -1,5 +1,7 @@
 package recorder
 
+import "slices"
+
 // A LossKind says why something is not remembered.
 type LossKind uint8
 
@@ -13,6 +15,12 @@ const (
 	Full
 	// Forgotten: it ended so long ago that it gave way, or might have.
 	Forgotten
+	// Off: nobody looked.
+	Off
+	// Unjoined: what the processes had, by which they can be joined, that ended so long ago gave way.
+	Unjoined
+
+	lossKinds
 )
 
 // A Loss is between when something may be missing.
@@ -30,18 +38,24 @@ const near = 1e9
 type losses struct {
 	begun uint64
 	reach uint64 // everything that ended later is remembered, but for the lists
-	ring  []Loss
-	full  []Loss
+	// unjoined is reach for what processes had.
+	unjoined uint64
+	lists    [lossKinds][]Loss
+}
+
+func (l *losses) clone() losses {
+	c := *l
+	for k := range c.lists {
+		c.lists[k] = slices.Clone(c.lists[k])
+	}
+	return c
 }
 
 // forgot notes that something is forgotten that ended at a time.
 func (l *losses) forgot(ended uint64) { l.reach = max(l.reach, ended) }
 
 func (l *losses) add(x Loss) {
-	list := &l.ring
-	if x.Kind == Full {
-		list = &l.full
-	}
+	list := &l.lists[x.Kind]
 	if n := len(*list); n > 0 && x.From <= (*list)[n-1].To+near {
 		last := &(*list)[n-1]
 		last.From, last.To = min(last.From, x.From), max(last.To, x.To)
@@ -63,7 +77,10 @@ func (l *losses) touching(from, to uint64) []Loss {
 	if l.reach > 0 && from <= l.reach {
 		found = append(found, Loss{Forgotten, 0, l.reach})
 	}
-	for _, list := range [][]Loss{l.ring, l.full} {
+	if l.unjoined > 0 && from <= l.unjoined {
+		found = append(found, Loss{Unjoined, 0, l.unjoined})
+	}
+	for _, list := range l.lists {
 		for _, x := range list {
 			if x.From <= to && from <= x.To {
 				found = append(found, x)

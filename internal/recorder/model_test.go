@@ -125,6 +125,9 @@ func (m *model) apply(e Event) {
 		}
 		if p.Exited == 0 {
 			p.Name, p.EUID = e.Process.Name, e.Process.EUID
+			if len(e.Process.Exe) > 0 {
+				p.Exe = e.Process.Exe
+			}
 		}
 		m.met[p.ID] = true
 	case ConnectionMet:
@@ -243,7 +246,11 @@ func (w *world) event() (Event, bool) {
 // both applies what the octets say to a history and to the model, sweeps included.
 func both(b []byte, h *History) (*model, uint64) {
 	m := &model{}
-	w := &world{b: b}
+	return m, (&world{b: b}).run(h, m)
+}
+
+// run applies what the octets say until they are at an end, and returns when that is.
+func (w *world) run(h *History, m *model) uint64 {
 	for {
 		if len(w.b) > 0 && w.b[0] == 255 { // a sweep of those whose numbers are even
 			w.octet()
@@ -282,7 +289,7 @@ func both(b []byte, h *History) (*model, uint64) {
 		}
 		e, ok := w.event()
 		if !ok {
-			return m, w.at
+			return w.at
 		}
 		h.Apply(e)
 		m.apply(e)
@@ -358,6 +365,7 @@ func small(n int) *History {
 	h := &History{seed: maphash.MakeSeed()}
 	h.connections.make(n)
 	h.processes.make(n)
+	h.joints.make(n)
 	h.paths = newPaths(16, h.seed)
 	return h
 }

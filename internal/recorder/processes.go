@@ -18,11 +18,11 @@ type process struct {
 }
 
 func (p *processes) make(n int) {
-	*p = processes{make([]process, n+1), newSlots(n), newChain(n, n)}
+	*p = processes{make([]process, n+1), newSlots(n), newList(bucketsFor(n), n)}
 }
 
 // processesBytes is what make takes.
-func processesBytes(n int) int { return taken[process](n+1) + 4*(n+1) + chainBytes(n, n) }
+func processesBytes(n int) int { return taken[process](n+1) + 4*(n+1) + listBytes(bucketsFor(n), n) }
 
 func (s *process) id() ID { return ID{s.pid, s.start} }
 
@@ -117,6 +117,9 @@ func (h *History) exited(at uint64, e *Process) {
 func (h *History) exit(n uint32, at uint64) {
 	h.processes.all[n].exited = at
 	h.processes.slots.end(n)
+	if of := h.joints.of[n]; of != 0 {
+		h.unshare(of, at)
+	}
 }
 
 func (h *History) metProcess(at uint64, e *Process) {
@@ -129,6 +132,11 @@ func (h *History) metProcess(at uint64, e *Process) {
 	}
 	if s := &h.processes.all[n]; s.exited == 0 {
 		s.describe(e)
+		if len(e.Exe) > 0 { // it may run another since
+			old := s.path
+			s.path = h.paths.add(e.Exe)
+			h.paths.drop(old)
+		}
 		s.flags = s.flags&^swept | h.sweep
 	}
 }
@@ -158,6 +166,7 @@ func (h *History) dropProcess(among int) {
 		of.children--
 	}
 	h.paths.drop(s.path)
+	h.forgetJoints(n)
 	p.pids.remove(h.pidHash(s.pid), n)
 	*s = process{}
 	p.slots.give(n)

@@ -16,7 +16,13 @@ import (
 func encodeEvent(ev recorder.Event) []byte {
 	e := binary.NativeEndian
 	p, c := ev.Process, ev.Connection
-	b := e.AppendUint16([]byte{byte(ev.Kind), byte(c.Direction)}, uint16(len(p.Exe)))
+	beside, n := byte(c.Direction), len(p.Exe)
+	if ev.Kind == recorder.Held {
+		if n = len(ev.Joints); ev.More {
+			beside = 1
+		}
+	}
+	b := e.AppendUint16([]byte{byte(ev.Kind), beside}, uint16(n))
 	b = e.AppendUint32(b, p.PID)
 	b = e.AppendUint64(e.AppendUint64(b, p.Start), ev.At)
 	switch ev.Kind {
@@ -29,19 +35,29 @@ func encodeEvent(ev recorder.Event) []byte {
 		name := [16]byte{}
 		copy(name[:], p.Name)
 		return append(append(b, name[:]...), p.Exe...)
-	}
-	b = e.AppendUint32(e.AppendUint32(e.AppendUint64(b, c.Cookie), c.UID), c.NetNS)
-	if ev.Kind == recorder.Connecting || ev.Kind == recorder.Touched {
+	case recorder.Held:
+		for _, j := range ev.Joints {
+			b = e.AppendUint64(e.AppendUint64(b, j.Object.Number), j.Peer.Number)
+			b = append(e.AppendUint32(b, j.Object.Device), byte(j.Object.Class), byte(j.Mode), 0, 0)
+		}
 		return b
 	}
-	b = e.AppendUint64(e.AppendUint64(b, c.Sent), c.Received)
-	if ev.Kind == recorder.Closed {
+	b = e.AppendUint64(b, c.Cookie)
+	switch ev.Kind {
+	case recorder.Connecting, recorder.Touched:
 		return b
+	case recorder.Closed:
+		return e.AppendUint64(e.AppendUint64(b, c.Sent), c.Received)
 	}
-	l, r := c.Local.Addr().As16(), c.Remote.Addr().As16()
-	b = append(append(b, l[:]...), r[:]...)
+	l, r := c.Local.Addr().AsSlice(), c.Remote.Addr().AsSlice()
+	if len(l) != len(r) { // one is mapped
+		long := func(a netip.Addr) []byte { b := a.As16(); return b[:] }
+		l, r = long(c.Local.Addr()), long(c.Remote.Addr())
+	}
+	e.PutUint16(b[2:], uint16(len(l)))
+	b = e.AppendUint32(e.AppendUint32(b, c.UID), c.NetNS)
 	b = binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(b, c.Local.Port()), c.Remote.Port())
-	return append(b, 0, 0, 0, 0)
+	return append(append(b, l...), r...)
 }
 
 var events = []recorder.Event{
@@ -50,13 +66,20 @@ var events = []recorder.Event{
 	{Kind: recorder.Executed, At: 1, Process: recorder.Process{ID: recorder.ID{PID: 2, Start: 3}, Name: []byte("x"), Exe: []byte("/bin/x")}},
 	{Kind: recorder.Exited, Process: recorder.Process{ID: recorder.ID{PID: 2, Start: 3}}},
 	{Kind: recorder.ProcessMet, Process: recorder.Process{ID: recorder.ID{PID: 1<<32 - 1, Start: 1<<64 - 1}}},
-	{Kind: recorder.Connecting, At: 1, Process: recorder.Process{ID: recorder.ID{PID: 2, Start: 3}}, Connection: recorder.Connection{Cookie: 4, UID: 5}},
-	{Kind: recorder.Touched, At: 1, Connection: recorder.Connection{Cookie: 4, UID: 5}},
-	{Kind: recorder.Closed, At: 1, Connection: recorder.Connection{Cookie: 4, UID: 5, NetNS: 6, Sent: 7, Received: 8}},
+	{Kind: recorder.Connecting, At: 1, Process: recorder.Process{ID: recorder.ID{PID: 2, Start: 3}}, Connection: recorder.Connection{Cookie: 4}},
+	{Kind: recorder.Touched, At: 1, Connection: recorder.Connection{Cookie: 4}},
+	{Kind: recorder.Closed, At: 1, Connection: recorder.Connection{Cookie: 4, Sent: 7, Received: 8}},
 	{Kind: recorder.Established, At: 1, Connection: recorder.Connection{Cookie: 4, UID: 5, NetNS: 6, Direction: recorder.Inbound,
 		Local: netip.MustParseAddrPort("192.0.2.1:22"), Remote: netip.MustParseAddrPort("198.51.100.2:1025")}},
 	{Kind: recorder.ConnectionMet, At: 1, Process: recorder.Process{ID: recorder.ID{PID: 2, Start: 3}}, Connection: recorder.Connection{Cookie: 4,
-		Direction: recorder.Outbound, Sent: 1 << 63, Local: netip.MustParseAddrPort("[2001:db8::1]:1"), Remote: netip.MustParseAddrPort("[2001:db8::2]:65535")}},
+		Direction: recorder.Outbound, UID: 1<<32 - 1, Local: netip.MustParseAddrPort("[2001:db8::1]:1"), Remote: netip.MustParseAddrPort("[2001:db8::2]:65535")}},
+	{Kind: recorder.Held, At: 1, Process: recorder.Process{ID: recorder.ID{PID: 2, Start: 3}}, More: true, Joints: []recorder.Joint{
+		{Object: recorder.Object{Class: recorder.Pipe, Device: 4, Number: 5}, Peer: recorder.Object{Class: recorder.Pipe, Device: 4, Number: 5}, Mode: recorder.Reads},
+		{Object: recorder.Object{Class: recorder.Unix, Number: 6}, Peer: recorder.Object{Class: recorder.Unix, Number: 7}, Mode: recorder.Reads | recorder.Writes | recorder.Named},
+		{Object: recorder.Object{Class: recorder.Unix, Number: 6}, Mode: recorder.Reads | recorder.Writes | recorder.Passing},
+		{Object: recorder.Object{Class: recorder.Master, Device: 8, Number: 9}, Peer: recorder.Object{Class: recorder.Slave, Device: 8, Number: 9}},
+		{Object: recorder.Object{Class: recorder.Slave, Device: 8, Number: 9}, Peer: recorder.Object{Class: recorder.Master, Device: 8, Number: 9}}}},
+	{Kind: recorder.Held},
 }
 
 var sameEvent = cmp.Options{cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.AddrPort{})}
@@ -78,7 +101,22 @@ func TestDecodeEvent(t *testing.T) {
 			}
 		}
 	}
-	for _, kind := range []byte{0, byte(recorder.ConnectionMet) + 1, 255} {
+	for _, ends := range []string{"192.0.2.1", "::ffff:192.0.2.1"} { // as a socket of IPv6 has them
+		var got recorder.Event
+		b := encodeEvent(recorder.Event{Kind: recorder.Established, Connection: recorder.Connection{
+			Local: netip.AddrPortFrom(netip.MustParseAddr("::1"), 1), Remote: netip.AddrPortFrom(netip.MustParseAddr(ends), 2)}})
+		if _, err := DecodeEvent(b, &got); err != nil || got.Connection.Remote != netip.MustParseAddrPort("192.0.2.1:2") {
+			t.Errorf("an end at %s is %v, %v", ends, got.Connection.Remote, err)
+		}
+	}
+	for length := range byte(255) {
+		var got recorder.Event
+		b := append([]byte{byte(recorder.Established), 0}, binary.NativeEndian.AppendUint16(nil, uint16(length))...)
+		if _, err := DecodeEvent(append(b, make([]byte, 600)...), &got); (err == nil) != (length == 4 || length == 16) {
+			t.Errorf("addresses of %d octets: %v", length, err)
+		}
+	}
+	for _, kind := range []byte{0, byte(recorder.Held) + 1, 255} {
 		var got recorder.Event
 		if _, err := DecodeEvent(append([]byte{kind}, make([]byte, 500)...), &got); !errors.Is(err, errEvent) {
 			t.Errorf("kind %d is an event: %+v, %v", kind, got, err)

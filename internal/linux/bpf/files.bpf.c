@@ -32,12 +32,6 @@ static int reader;  // its process, which is left out
 
 #define CUT 4
 
-#define TYPE 0170000
-#define SOCKET 0140000
-#define REGULAR 0100000
-#define DEVICE 0020000
-#define FIFO 0010000
-
 #define MEMORY 1 // the devices' major number
 
 #define ANON_INODE_MAGIC 0x09041934 // linux/magic.h
@@ -113,15 +107,9 @@ int descriptors(struct bpf_iter__task_file *ctx)
 	r.magic = sb->s_magic;
 	if (r.magic == ANON_INODE_MAGIC) {
 		r.type = 0; // as stat(2) shows it
-	} else if (rdev == (5 << 20 | 2) && type == DEVICE) {
-		struct tty_file_private *opened = file->private_data;
-		struct tty_struct *tty = READ(opened, tty);
-		struct tty_struct *slave = READ(tty, link);
-		struct dentry *entry = READ(slave, driver_data);
-		sb = READ(entry, d_sb);
+	} else if (rdev == MULTIPLEXER && type == DEVICE) {
 		r.kind = MASTER;
-		r.number = READ(tty, index);
-		r.device = READ(sb, s_dev);
+		r.number = number_of_terminal(file, &r.device);
 	}
 	r.table = (__u64)task->files;
 	if (r.table != table) {

@@ -322,13 +322,13 @@ func BenchmarkWatch(b *testing.B) {
 		defer unix.Close(pair[0])
 		defer unix.Close(pair[1])
 		octet := make([]byte, 1)
-		before := spent(b)
+		before := spent()
 		b.ResetTimer()
 		for range b.N {
 			must(unix.Write(pair[0], octet))
 			must(unix.Read(pair[1], octet))
 		}
-		b.ReportMetric(float64(spent(b)-before)/float64(b.N), "cpu-ns/op")
+		b.ReportMetric(float64(spent()-before)/float64(b.N), "cpu-ns/op")
 	}
 	b.Run("off", round)
 	b.Run("another", func(b *testing.B) {
@@ -340,7 +340,7 @@ func BenchmarkWatch(b *testing.B) {
 		round(b)
 	})
 	b.Run("begin-and-end", func(b *testing.B) {
-		before := spent(b)
+		before := spent()
 		for range b.N {
 			w, err := OpenWatch(os.Getpid())
 			if err != nil {
@@ -348,6 +348,6 @@ func BenchmarkWatch(b *testing.B) {
 			}
 			w.Close()
 		}
-		b.ReportMetric(float64(spent(b)-before)/float64(b.N), "cpu-ns/op")
+		b.ReportMetric(float64(spent()-before)/float64(b.N), "cpu-ns/op")
 	})
 }

@@ -15,10 +15,11 @@ typedef long long __s64;
 
 // Maps are described to the loader by the types of fields.
 #define __uint(name, value) int(*name)[value]
+#define BPF_MAP_TYPE_PERCPU_ARRAY 6
 #define BPF_MAP_TYPE_RINGBUF 27
 #define BPF_RB_NO_WAKEUP 1
 #define BPF_RB_FORCE_WAKEUP 2
-#define BPF_RB_AVAIL_DATA 0
+#define BPF_RB_PROD_POS 3
 
 struct task_struct;
 struct sock;
@@ -27,6 +28,7 @@ struct file;
 struct socket;
 
 // Helper functions, by their numbers in linux/bpf.h.
+static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static long (*const bpf_get_current_task)(void) = (void *)35;
 static __u64 (*const bpf_get_socket_cookie)(void *sk) = (void *)46;
 static long (*const bpf_probe_read_kernel)(void *to, __u32 size, const void *from) = (void *)113;
@@ -51,12 +53,22 @@ static struct socket *(*const bpf_sock_from_file)(struct file *file) = (void *)1
 // HAS says whether the running kernel's type has a field (BPF_FIELD_EXISTS).
 #define HAS(expression) __builtin_preserve_field_info(expression, 2)
 
+#define AF_UNIX 1
 #define AF_INET 2
 #define AF_INET6 10
 #define SOCK_STREAM 1
 #define IPPROTO_TCP 6
 #define PIDTYPE_SID 3
+#define PF_FORKNOEXEC 0x00000040
 #define PF_KTHREAD 0x00200000 // linux/sched.h
+
+// What an inode is (uapi/linux/stat.h), and /dev/ptmx.
+#define TYPE 0170000
+#define SOCKET 0140000
+#define REGULAR 0100000
+#define DEVICE 0020000
+#define FIFO 0010000
+#define MULTIPLEXER (5 << 20 | 2)
 
 // net/tcp_states.h
 enum { TCP_ESTABLISHED = 1, TCP_SYN_SENT, TCP_SYN_RECV, TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_TIME_WAIT, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_LAST_ACK, TCP_LISTEN };
@@ -170,6 +182,7 @@ struct sock_common {
 	volatile __u8 skc_state;
 	possible_net_t skc_net;
 	struct in6_addr skc_v6_daddr, skc_v6_rcv_saddr;
+	atomic64_t skc_cookie;
 };
 
 typedef struct {
@@ -178,6 +191,7 @@ typedef struct {
 
 struct sock {
 	struct sock_common __sk_common;
+	struct socket *sk_socket;
 	socket_lock_t sk_lock;
 	__u16 sk_type, sk_protocol;
 	kuid_t sk_uid;
@@ -195,6 +209,15 @@ struct tcp_sock {
 struct socket {
 	struct socket_wq wq;
 	struct sock *sk;
+};
+
+struct unix_sock {
+	void *addr;
+	struct sock *peer;
+};
+
+struct socket_alloc {
+	struct inode vfs_inode;
 };
 
 struct tty_struct {
@@ -217,8 +240,14 @@ struct pid {
 	struct upid numbers[1];
 };
 
+struct fdtable {
+	struct file **fd;
+	unsigned long *open_fds;
+};
+
 struct files_struct {
 	atomic_t count;
+	struct fdtable *fdt;
 };
 
 struct cred {
@@ -261,3 +290,16 @@ struct bpf_iter__task_file {
 };
 
 #pragma clang attribute pop
+
+// number_of_terminal is the number of a master side's terminal, and device that of the file system its slave side is on; 0 where it
+// is not known.
+__inline __u64 number_of_terminal(struct file *master, __u32 *device)
+{
+	struct tty_file_private *opened = READ(master, private_data);
+	struct tty_struct *tty = READ(opened, tty);
+	struct tty_struct *slave = READ(tty, link);
+	struct dentry *entry = READ(slave, driver_data);
+	struct super_block *sb = READ(entry, d_sb);
+	*device = READ(sb, s_dev);
+	return READ(tty, index);
+}

@@ -16,21 +16,30 @@ enum { UNKNOWN, OUTBOUND, INBOUND };
 // What all events begin with; see DecodeEvent in decode_event.go, which reads them.
 struct event {
 	__u8 kind, direction;
-	__u16 length; // of the path at the end of a process's event
+	__u16 length; // of the path at the end of a process's event, of an address at the end of a socket's
 	__u32 pid;    // as the daemon's PID namespace counts; 0 is a process that it does not have, or none
 	__u64 start;  // of the process
 	__u64 at;
 };
 
-// A socket's event ends where its kind needs no more: TOUCHED and CONNECTING at sent, CLOSED at local.
-struct socket_event {
+// CONNECTING and TOUCHED.
+struct touch_event {
 	struct event e;
 	__u64 cookie;
+};
+
+struct closed_event {
+	struct event e;
+	__u64 cookie, sent, received;
+};
+
+// ESTABLISHED and CONNECTION_MET.
+struct open_event {
+	struct event e; // length is that of an address, 4 or 16
+	__u64 cookie;
 	__u32 uid, netns;
-	__u64 sent, received;
-	__u8 local[16], remote[16]; // IPv4 mapped
 	__u16 local_port, remote_port;
-	__u32 pad;
+	__u8 ends[32]; // the local address and the remote one
 };
 
 #define MAX_PATH 256
@@ -55,14 +64,17 @@ __u64 lost; // events for which the ring had no room
 static __u64 namespace;
 static __u32 level;
 
-// Waking the reader for each event would cost more than all the rest; it looks by itself from time to time.
-#define WAKE_AT (64 << 10)
+// Waking the reader costs more than all the rest, so that is done once for so many octets; it looks by itself from time to time.
+#define WAKE_EACH (256 << 10)
 
-__inline void emit(void *data, __u64 size)
+__inline int emit(void *data, __u64 size)
 {
-	__u64 flags = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > WAKE_AT ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
-	if (bpf_ringbuf_output(&events, data, size, flags))
+	__u64 at = bpf_ringbuf_query(&events, BPF_RB_PROD_POS), wake = (at ^ (at + size)) & WAKE_EACH;
+	if (bpf_ringbuf_output(&events, data, size, wake ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP)) {
 		__sync_fetch_and_add(&lost, 1);
+		return 0;
+	}
+	return 1;
 }
 
 // number is a pid as the daemon's PID namespace counts, 0 where it does not.
@@ -93,38 +105,62 @@ __inline int is_tcp(struct sock *sk)
 	       (sk->__sk_common.skc_family == AF_INET || sk->__sk_common.skc_family == AF_INET6);
 }
 
-__inline void about(struct socket_event *e, struct sock *sk, int kind)
+__inline __u64 cookie(struct sock *sk)
 {
-	__builtin_memset(e, 0, sizeof(*e));
-	e->e.kind = kind;
-	e->e.at = bpf_ktime_get_boot_ns();
-	e->cookie = bpf_get_socket_cookie(sk);
-	e->uid = sk->sk_uid.val;
+	__u64 n = sk->__sk_common.skc_cookie.counter;
+	return n ? n : bpf_get_socket_cookie(sk); // which gives it one
 }
 
-__inline void ends(struct socket_event *e, struct sock *sk, struct tcp_sock *tcp)
+// ends fills in the ends of a connection, and returns how long that is.
+__inline __u64 ends(struct open_event *e, struct sock *sk, struct tcp_sock *tcp)
 {
 	struct inet_sock *inet = (void *)tcp;
+	e->cookie = cookie(sk);
+	e->uid = sk->sk_uid.val;
 	e->netns = sk->__sk_common.skc_net.net->ns.inum;
-	e->local_port = inet->inet_sport; // skc_num is 0 when it is closed
+	e->local_port = inet->inet_sport;
 	e->remote_port = sk->__sk_common.skc_dport;
 	if (sk->__sk_common.skc_family == AF_INET6 && HAS(((struct sock_common *)0)->skc_v6_daddr)) {
-		bpf_probe_read_kernel(e->local, 16, __builtin_preserve_access_index(&sk->__sk_common.skc_v6_rcv_saddr));
-		bpf_probe_read_kernel(e->remote, 16, __builtin_preserve_access_index(&sk->__sk_common.skc_v6_daddr));
-		return;
+		bpf_probe_read_kernel(e->ends, 16, __builtin_preserve_access_index(&sk->__sk_common.skc_v6_rcv_saddr));
+		bpf_probe_read_kernel(e->ends + 16, 16, __builtin_preserve_access_index(&sk->__sk_common.skc_v6_daddr));
+		e->e.length = 16;
+		return __builtin_offsetof(struct open_event, ends[32]);
 	}
-	*(__u16 *)(e->local + 10) = *(__u16 *)(e->remote + 10) = 0xffff;
-	*(__u32 *)(e->local + 12) = sk->__sk_common.skc_rcv_saddr;
-	*(__u32 *)(e->remote + 12) = sk->__sk_common.skc_daddr;
+	*(__u32 *)e->ends = sk->__sk_common.skc_rcv_saddr;
+	*(__u32 *)(e->ends + 4) = sk->__sk_common.skc_daddr;
+	e->e.length = 4;
+	return __builtin_offsetof(struct open_event, ends[8]);
 }
 
-#define UPTO(field) __builtin_offsetof(struct socket_event, field)
+// Of which process was told last that it has a connection: what has been told is not told again. Cookies are given one after the
+// other, so each of the latest connections has a place of its own; one whose place another took is told of once more.
+#define TOLD 4096
+static __u64 told[TOLD];
 
-// Whoever has locked a socket has it (lock_sock in net/core/sock.c); what packets do to it they do where nobody has. The
-// kernel's own threads close what others left.
-__inline int has(struct sock *sk, struct task_struct *task)
+// touched tells that the running process has a connection. The kernel's own threads close what others left.
+__inline int touched(struct sock *sk, int kind)
 {
-	return sk->sk_lock.owned && !(task->flags & PF_KTHREAD);
+	struct task_struct *task = bpf_get_current_task_btf();
+	if (task->flags & PF_KTHREAD)
+		return 0;
+	struct touch_event e = {.e.kind = kind, .cookie = cookie(sk)};
+	who(&e.e, task);
+	if (!e.e.pid && kind == TOUCHED) // nobody's of ours
+		return 0;
+	// Both in one word: it may be written on another processor.
+	__u64 *last = &told[e.cookie % TOLD], both = (e.cookie * 0x9e3779b97f4a7c15 ^ e.e.start) + e.e.pid;
+	if (*last == both)
+		return 0;
+	e.e.at = bpf_ktime_get_boot_ns();
+	if (emit(&e, sizeof(e)))
+		*last = both;
+	return 0;
+}
+
+// Whoever has locked a socket has it (lock_sock in net/core/sock.c); what packets do to it they do where nobody has.
+__inline int locked(struct sock *sk)
+{
+	return sk->sk_lock.owned;
 }
 
 SEC("tp_btf/inet_sock_set_state")
@@ -132,63 +168,33 @@ int state(__u64 *ctx)
 {
 	struct sock *sk = (void *)ctx[0];
 	int from = ctx[1], to = ctx[2];
-	struct task_struct *task;
-	struct socket_event e;
 	struct tcp_sock *tcp;
 
 	if (!is_tcp(sk))
 		return 0;
-	switch (to) {
-	case TCP_SYN_SENT:
-		task = bpf_get_current_task_btf();
-		if (task->flags & PF_KTHREAD)
+	if (to == TCP_SYN_SENT)
+		return touched(sk, CONNECTING);
+	if (to == TCP_FIN_WAIT1 || to == TCP_LAST_ACK)
+		return locked(sk) ? touched(sk, TOUCHED) : 0;
+	if (to == TCP_ESTABLISHED) {
+		struct open_event e = {.e.kind = ESTABLISHED, .e.direction = from == TCP_SYN_SENT ? OUTBOUND : INBOUND};
+		if (!(tcp = bpf_skc_to_tcp_sock(sk)))
 			return 0;
-		about(&e, sk, CONNECTING);
-		who(&e.e, task);
-		emit(&e, UPTO(sent));
-		return 0;
-	case TCP_ESTABLISHED:
-		tcp = bpf_skc_to_tcp_sock(sk);
-		if (!tcp)
+		e.e.at = bpf_ktime_get_boot_ns();
+		emit(&e, ends(&e, sk, tcp));
+	}
+	if (to == TCP_CLOSE && from != TCP_CLOSE && from != TCP_LISTEN) {
+		struct closed_event e = {.e.kind = CLOSED, .cookie = cookie(sk)};
+		if (!(tcp = bpf_skc_to_tcp_sock(sk)))
 			return 0;
-		about(&e, sk, ESTABLISHED);
-		e.e.direction = from == TCP_SYN_SENT ? OUTBOUND : INBOUND;
-		ends(&e, sk, tcp);
-		emit(&e, sizeof(e));
-		return 0;
-	case TCP_FIN_WAIT1:
-	case TCP_LAST_ACK:
-		task = bpf_get_current_task_btf();
-		if (!has(sk, task))
-			return 0;
-		about(&e, sk, TOUCHED);
-		who(&e.e, task);
-		emit(&e, UPTO(sent));
-		return 0;
-	case TCP_CLOSE:
-		tcp = bpf_skc_to_tcp_sock(sk);
-		if (from == TCP_LISTEN || !tcp)
-			return 0;
-		task = bpf_get_current_task_btf();
-		about(&e, sk, CLOSED);
-		if (has(sk, task))
+		struct task_struct *task = bpf_get_current_task_btf();
+		if (locked(sk) && !(task->flags & PF_KTHREAD))
 			who(&e.e, task);
+		e.e.at = bpf_ktime_get_boot_ns();
 		e.sent = tcp->bytes_acked;
 		e.received = tcp->bytes_received;
-		emit(&e, UPTO(local));
+		emit(&e, sizeof(e));
 	}
-	return 0;
-}
-
-__inline int touched(struct sock *sk)
-{
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct socket_event e;
-	if (task->flags & PF_KTHREAD)
-		return 0;
-	about(&e, sk, TOUCHED);
-	who(&e.e, task);
-	emit(&e, UPTO(sent));
 	return 0;
 }
 
@@ -203,7 +209,7 @@ int sent(__u64 *ctx)
 	if (n <= 0 || !is_tcp(sk) || !(tcp = bpf_skc_to_tcp_sock(sk)))
 		return 0;
 	__u64 all = tcp->bytes_acked + (__u32)(tcp->write_seq - tcp->snd_una);
-	return all <= (__u64)n + 1 ? touched(sk) : 0;
+	return all <= (__u64)n + 1 ? touched(sk, TOUCHED) : 0;
 }
 
 SEC("tp_btf/sock_recv_length")
@@ -215,7 +221,7 @@ int received(__u64 *ctx)
 	if (n < 0 || !is_tcp(sk) || !(tcp = bpf_skc_to_tcp_sock(sk)))
 		return 0;
 	__u64 all = tcp->bytes_received - (__u32)(tcp->rcv_nxt - tcp->copied_seq);
-	return all <= (__u64)n + 1 ? touched(sk) : 0;
+	return all <= (__u64)n + 1 ? touched(sk, TOUCHED) : 0;
 }
 
 // describe fills in what a process is; 0 where the daemon's PID namespace does not have it.
@@ -322,7 +328,7 @@ int connections(struct bpf_iter__task_file *ctx)
 {
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
-	struct socket_event e;
+	struct open_event e = {.e.kind = CONNECTION_MET};
 	if (!task || !file)
 		return 0;
 	struct socket *socket = bpf_sock_from_file(file);
@@ -337,10 +343,11 @@ int connections(struct bpf_iter__task_file *ctx)
 	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
 	if (!tcp)
 		return 0;
-	about(&e, sk, CONNECTION_MET);
+	e.e.at = bpf_ktime_get_boot_ns();
 	e.e.direction = direction(tcp, state);
 	who(&e.e, task);
-	ends(&e, sk, tcp);
-	bpf_seq_write(ctx->meta->seq, &e, sizeof(e));
+	bpf_seq_write(ctx->meta->seq, &e, ends(&e, sk, tcp));
 	return 0;
 }
+
+#include "joints.h"

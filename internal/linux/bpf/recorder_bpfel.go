@@ -17,10 +17,15 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	recorderMapEvents       = "events"
+	recorderMapScratch      = "scratch"
 	recorderProgConnections = "connections"
 	recorderProgExecuted    = "executed"
 	recorderProgExited      = "exited"
 	recorderProgForked      = "forked"
+	recorderProgHeldFrom    = "held_from"
+	recorderProgHeldSince   = "held_since"
+	recorderProgHeldUntil   = "held_until"
+	recorderProgHeldWhile   = "held_while"
 	recorderProgProcesses   = "processes"
 	recorderProgReceived    = "received"
 	recorderProgSent        = "sent"
@@ -74,6 +79,10 @@ type recorderProgramSpecs struct {
 	Executed    *ebpf.ProgramSpec `ebpf:"executed"`
 	Exited      *ebpf.ProgramSpec `ebpf:"exited"`
 	Forked      *ebpf.ProgramSpec `ebpf:"forked"`
+	HeldFrom    *ebpf.ProgramSpec `ebpf:"held_from"`
+	HeldSince   *ebpf.ProgramSpec `ebpf:"held_since"`
+	HeldUntil   *ebpf.ProgramSpec `ebpf:"held_until"`
+	HeldWhile   *ebpf.ProgramSpec `ebpf:"held_while"`
 	Processes   *ebpf.ProgramSpec `ebpf:"processes"`
 	Received    *ebpf.ProgramSpec `ebpf:"received"`
 	Sent        *ebpf.ProgramSpec `ebpf:"sent"`
@@ -84,7 +93,8 @@ type recorderProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type recorderMapSpecs struct {
-	Events *ebpf.MapSpec `ebpf:"events"`
+	Events  *ebpf.MapSpec `ebpf:"events"`
+	Scratch *ebpf.MapSpec `ebpf:"scratch"`
 }
 
 // recorderVariableSpecs contains global variables before they are loaded into the kernel.
@@ -114,12 +124,14 @@ func (o *recorderObjects) Close() error {
 //
 // It can be passed to loadRecorderObjects or ebpf.CollectionSpec.LoadAndAssign.
 type recorderMaps struct {
-	Events *ebpf.Map `ebpf:"events"`
+	Events  *ebpf.Map `ebpf:"events"`
+	Scratch *ebpf.Map `ebpf:"scratch"`
 }
 
 func (m *recorderMaps) Close() error {
 	return _RecorderClose(
 		m.Events,
+		m.Scratch,
 	)
 }
 
@@ -138,6 +150,10 @@ type recorderPrograms struct {
 	Executed    *ebpf.Program `ebpf:"executed"`
 	Exited      *ebpf.Program `ebpf:"exited"`
 	Forked      *ebpf.Program `ebpf:"forked"`
+	HeldFrom    *ebpf.Program `ebpf:"held_from"`
+	HeldSince   *ebpf.Program `ebpf:"held_since"`
+	HeldUntil   *ebpf.Program `ebpf:"held_until"`
+	HeldWhile   *ebpf.Program `ebpf:"held_while"`
 	Processes   *ebpf.Program `ebpf:"processes"`
 	Received    *ebpf.Program `ebpf:"received"`
 	Sent        *ebpf.Program `ebpf:"sent"`
@@ -150,6 +166,10 @@ func (p *recorderPrograms) Close() error {
 		p.Executed,
 		p.Exited,
 		p.Forked,
+		p.HeldFrom,
+		p.HeldSince,
+		p.HeldUntil,
+		p.HeldWhile,
 		p.Processes,
 		p.Received,
 		p.Sent,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -19,10 +20,17 @@ import (
 type Events struct {
 	collection *ebpf.Collection
 	reader     *ringbuf.Reader
+	wakes      *os.File // the ring as something to wait for
 	links      []link.Link
 	untold     error // why accepted connections have no holder before they end; nil where they have
-	record     ringbuf.Record
+	unjoined   error // why it is not told by what processes can be joined; nil where it is
+	records    [batch]ringbuf.Record
+	events     [batch]recorder.Event // of these
+	skipped    uint64
 }
+
+// batch is how many events are read at once.
+const batch = 64
 
 // attached are the programs that the kernel runs by itself.
 var attached = []string{recorderProgState, recorderProgForked, recorderProgExecuted, recorderProgExited}
@@ -30,13 +38,15 @@ var attached = []string{recorderProgState, recorderProgForked, recorderProgExecu
 // touching are those of them that tell who has a connection that was accepted. Linux has them since 6.3.
 var touching = []string{recorderProgSent, recorderProgReceived}
 
+// joining are those of them that tell by what processes can be joined.
+var joining = []string{recorderProgHeldFrom, recorderProgHeldWhile, recorderProgHeldUntil}
+
 // OpenEvents has the kernel write events from now on. Whether it does is found by trying alone.
 func OpenEvents() (*Events, error) {
-	c, untold, err := loadEvents()
+	e, err := loadEvents()
 	if err != nil {
 		return nil, err
 	}
-	e := &Events{collection: c, untold: untold}
 	if err := e.begin(); err != nil {
 		e.Close()
 		return nil, err
@@ -44,38 +54,65 @@ func OpenEvents() (*Events, error) {
 	return e, nil
 }
 
-// loadEvents loads the programs, where it has to be without those that touch.
-func loadEvents() (c *ebpf.Collection, untold, err error) {
+// loadEvents loads the programs, where it has to be without those that join, or touch, or either.
+func loadEvents() (*Events, error) {
 	spec, err := loadRecorder()
 	if err != nil {
-		return nil, nil, fmt.Errorf("read programs: %w", err)
+		return nil, fmt.Errorf("read programs: %w", err)
 	}
-	if c, err = ebpf.NewCollection(spec.Copy()); err == nil {
-		return c, nil, nil
+	var first error
+	for _, without := range [][]string{nil, joining, touching, slices.Concat(joining, touching)} {
+		tried := spec.Copy()
+		for _, name := range without {
+			delete(tried.Programs, name)
+		}
+		if tried.Programs[joining[0]] == nil {
+			delete(tried.Programs, recorderProgHeldSince)
+		}
+		c, err := ebpf.NewCollection(tried)
+		if err == nil {
+			e := &Events{collection: c}
+			if tried.Programs[joining[0]] == nil {
+				e.unjoined = first
+			}
+			if tried.Programs[touching[0]] == nil {
+				e.untold = first
+			}
+			return e, nil
+		}
+		if first == nil {
+			first = err
+		}
 	}
-	untold = err
-	for _, name := range touching {
-		delete(spec.Programs, name)
+	if errors.Is(first, unix.EPERM) {
+		return nil, fmt.Errorf("load programs: %w: it takes CAP_BPF and CAP_PERFMON", unix.EPERM)
 	}
-	c, err = ebpf.NewCollection(spec)
-	if errors.Is(err, unix.EPERM) {
-		return nil, nil, fmt.Errorf("load programs: %w: it takes CAP_BPF and CAP_PERFMON", unix.EPERM)
-	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("load programs: %w", err)
-	}
-	return c, untold, nil
+	return nil, fmt.Errorf("load programs: %w", first)
 }
 
 func (e *Events) begin() (err error) {
 	if e.reader, err = ringbuf.NewReader(e.collection.Maps[recorderMapEvents]); err != nil {
 		return fmt.Errorf("read events: %w", err)
 	}
+	e.reader.SetDeadline(time.Unix(0, 1)) // what is there, and no more
+	fd, err := unix.FcntlInt(uintptr(e.collection.Maps[recorderMapEvents].FD()), unix.F_DUPFD_CLOEXEC, 0)
+	if err == nil {
+		err = unix.SetNonblock(fd, true) // has Go wait for it without a thread
+	}
+	if err != nil {
+		return fmt.Errorf("wait for events: %w", err)
+	}
+	e.wakes = os.NewFile(uintptr(fd), "events")
 	// The first record of a list of processes finds the PID namespace that the others count in.
 	if err := e.list(recorderProgProcesses, func([]byte) ([]byte, error) { return nil, io.EOF }); err != nil {
 		return err
 	}
-	for _, name := range append(attached, touching...) {
+	return e.attach()
+}
+
+func (e *Events) attach() error {
+	// What a process had as it ended is to be told before its end.
+	for _, name := range slices.Concat(joining, attached, touching) {
 		p := e.collection.Programs[name]
 		if p == nil {
 			continue
@@ -89,16 +126,27 @@ func (e *Events) begin() (err error) {
 	return nil
 }
 
+func (e *Events) detach() {
+	for _, l := range e.links {
+		l.Close()
+	}
+	e.links = nil
+}
+
 // Untold says why the kernel does not tell who has a connection that was accepted before it is ended; nil where it tells.
 func (e *Events) Untold() error { return e.untold }
 
-// Stop ends a Read that goes on, and has all others fail. It may be called from another goroutine.
-func (e *Events) Stop() { e.reader.Close() }
+// Unjoined says why the kernel does not tell by what processes can be joined; nil where it tells.
+func (e *Events) Unjoined() error { return e.unjoined }
+
+// Stop ends a Wait that goes on, and has all others fail. It may be called from another goroutine.
+func (e *Events) Stop() { e.wakes.Close() }
 
 // Close frees what the kernel has for it. Nobody may use it meanwhile.
 func (e *Events) Close() {
-	for _, l := range e.links {
-		l.Close()
+	e.detach()
+	if e.wakes != nil {
+		e.wakes.Close()
 	}
 	if e.reader != nil {
 		e.reader.Close()
@@ -106,42 +154,77 @@ func (e *Events) Close() {
 	e.collection.Close()
 }
 
-// Read calls each with what happens, until a time, or until Flush is called; it returns an error once Stop was. What was
-// written before is read then. The event is valid until each returns.
-func (e *Events) Read(until time.Time, each func(*recorder.Event)) error {
-	e.reader.SetDeadline(until)
-	var ev recorder.Event
-	for {
-		err := e.reader.ReadInto(&e.record)
-		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, ringbuf.ErrFlushed):
-			return nil
-		case err != nil:
-			return fmt.Errorf("read events: %w", err)
-		}
-		if _, err := DecodeEvent(e.record.RawSample, &ev); err != nil {
-			return err
-		}
-		each(&ev)
+// Wait waits until many events have been written, or until a time; it returns an error once Stop was called.
+func (e *Events) Wait(until time.Time) error {
+	ring, err := e.wakes.SyscallConn()
+	if err == nil {
+		err = e.wakes.SetReadDeadline(until)
 	}
+	if err == nil {
+		waited := false
+		err = ring.Read(func(uintptr) bool { // is called before it waits, and after
+			defer func() { waited = true }()
+			return waited
+		})
+	}
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("wait for events: %w", err)
+	}
+	return nil
 }
 
-// Flush ends a Read that goes on. It may be called from another goroutine.
-func (e *Events) Flush() error { return e.reader.Flush() }
+// Read calls each with all that has been written so far, some at a time. Events are valid until each returns.
+func (e *Events) Read(each func([]recorder.Event)) error {
+	left := e.reader.AvailableBytes()
+	for left > 0 {
+		n := 0
+		for ; n < batch && left > 0; n++ {
+			r := &e.records[n]
+			if err := e.reader.ReadInto(r); err != nil {
+				return fmt.Errorf("read events: %w", err)
+			}
+			if _, err := DecodeEvent(r.RawSample, &e.events[n]); err != nil {
+				return err
+			}
+			left -= unix.BPF_RINGBUF_HDR_SZ + (len(r.RawSample)+7)&^7
+		}
+		each(e.events[:n])
+	}
+	return nil
+}
 
-// Lost is how many events there was no room for so far.
+// Lost is how many events there was no room for so far, and how many the kernel skipped until they were counted last.
 func (e *Events) Lost() (n uint64, err error) {
 	if err = e.collection.Variables[recorderVarLost].Get(&n); err != nil {
 		return 0, fmt.Errorf("read count of lost events: %w", err)
 	}
-	return n, nil
+	return n + e.skipped, nil
 }
 
-// Met calls each with the processes of the daemon's PID namespace, and with the connections that a process has a descriptor of, once for
-// each descriptor.
+// CountSkipped counts what the kernel has skipped so far: where a packet comes while a program runs on the same processor, that one does not
+// run for it (prog->active in kernel/trace/bpf_trace.c). It takes some 20 microseconds.
+func (e *Events) CountSkipped() error {
+	e.skipped = 0
+	for _, name := range slices.Concat(joining, attached, touching) {
+		if p := e.collection.Programs[name]; p != nil {
+			s, err := p.Stats()
+			if err != nil {
+				return fmt.Errorf("count skipped events of program %s: %w", name, err)
+			}
+			e.skipped += s.RecursionMisses
+		}
+	}
+	return nil
+}
+
+// Met calls each with the processes of the daemon's PID namespace and with what these have by which they can be joined, and with the
+// connections that a process has a descriptor of, once for each descriptor.
 func (e *Events) Met(each func(*recorder.Event)) error {
 	var ev recorder.Event
-	for _, name := range []string{recorderProgProcesses, recorderProgConnections} {
+	for _, name := range []string{recorderProgProcesses, recorderProgHeldSince, recorderProgConnections} {
+		if e.collection.Programs[name] == nil {
+			continue
+		}
 		err := e.list(name, func(b []byte) (rest []byte, err error) {
 			for len(b) >= headEnd {
 				if rest, err = DecodeEvent(b, &ev); err != nil {

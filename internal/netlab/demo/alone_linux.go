@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -70,12 +71,12 @@ func runAlone(ctx context.Context, w io.Writer) error {
 
 // startAlone starts stopd on a free port of the loopback address.
 func startAlone(ctx context.Context, programs, dir string) (addr string, stop func(), err error) {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	at, free, err := netlab.FreePort(netip.MustParseAddr("127.0.0.1"))
 	if err != nil {
-		return "", nil, fmt.Errorf("find a free port: %w", err)
+		return "", nil, err
 	}
-	addr = l.Addr().String()
-	l.Close()
+	defer free()
+	addr = at.String()
 	site := filepath.Join(dir, "site")
 	if out, err := exec.CommandContext(ctx, filepath.Join(programs, "stopctl"), "init", "-dir", site, "-listen", addr).CombinedOutput(); err != nil {
 		return "", nil, fmt.Errorf("stopctl init: %w: %s", err, out)

@@ -1,0 +1,9 @@
+//go:build !linux
+
+package daemon
+
+import "time"
+
+func pastKey(string, time.Duration) ([]byte, error) { return nil, errSystem }
+
+func tryKeyring() error { return errSystem }

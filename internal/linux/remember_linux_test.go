@@ -1,0 +1,205 @@
+package linux
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/recorder"
+)
+
+// conversation is a connection within this machine that is over.
+func conversation(t *testing.T) host.Flow {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	io.Copy(io.Discard, a)
+	a.Close()
+	return host.Flow{Protocol: host.TCP, Local: c.LocalAddr().(*net.TCPAddr).AddrPort(), Remote: c.RemoteAddr().(*net.TCPAddr).AddrPort()}
+}
+
+// gapsAbout are the gaps of who held a closed connection, as one text.
+func gapsAbout(t *testing.T, h *Host, f host.Flow) string {
+	t.Helper()
+	c, err := h.Find(t.Context(), f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := lookAt(t, h)
+	hs, err := s.Holders(t.Context(), c.Object)
+	if err != nil || len(hs) != 1 || hs[0].PID != os.Getpid() {
+		t.Fatalf("it was held by %+v, %v", hs, err)
+	}
+	var all strings.Builder
+	for _, g := range s.Gaps() {
+		all.WriteString(g.What + ": " + g.Why + "\n")
+	}
+	return all.String()
+}
+
+// open opens this machine, with a recorder that tells of failures.
+func open(t *testing.T, r Recorder) *Host {
+	t.Helper()
+	h, err := Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.Close() })
+	if err := h.Remember(r); errors.Is(err, unix.EPERM) && os.Geteuid() != 0 {
+		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// TestFails: a recorder that fails is begun again, and says that it did not look meanwhile; nothing of before is lost.
+func TestFails(t *testing.T) {
+	told := make(chan error, 2)
+	h := open(t, Recorder{Memory: recorder.Smallest, Keep: time.Hour, Failed: func(err error) { told <- err }})
+	open, err := net.Listen("tcp", "127.0.0.1:0") // a connection that is open all the while
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	c, err := net.Dial("tcp", open.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := conversation(t)
+	if gaps := gapsAbout(t, h, before); gaps != "" {
+		t.Errorf("gaps are %s", gaps)
+	}
+	p := h.past.Load()
+	p.mu.Lock()
+	p.events.Stop()
+	p.mu.Unlock()
+	if err := <-told; err == nil {
+		t.Fatal("it does not fail")
+	}
+	if s := h.Sources(); strings.Contains(strings.Join(s, " "), "recorder") {
+		t.Errorf("sources are %q", s)
+	}
+	if r, ok := h.Recorded(); !ok || r.Running || r.Connections == 0 {
+		t.Errorf("recorded is %+v, %v", r, ok)
+	}
+	if _, err := lookAt(t, h).Remembered(t.Context(), host.ID{PID: os.Getpid(), Start: 1}); err == nil || errors.Is(err, host.ErrNotFound) {
+		t.Errorf("what is remembered: %v", err)
+	}
+	kept := false
+	if err := h.Keep(func(of *recorder.History, at uint64) error {
+		_, kept = of.Latest(before.Local, before.Remote, uint32(h.netns), at)
+		return nil
+	}); err != nil || !kept {
+		t.Errorf("what there was is kept: %v, %v", kept, err)
+	}
+	lost := conversation(t)
+	if err := <-told; err != nil {
+		t.Fatalf("it does not go on: %v", err)
+	}
+	after := conversation(t)
+	if s := h.Sources(); !strings.Contains(strings.Join(s, " "), "recorder") {
+		t.Errorf("sources are %q", s)
+	}
+	for _, f := range []host.Flow{before, after} {
+		if gaps := gapsAbout(t, h, f); gaps != "" {
+			t.Errorf("gaps are %s", gaps)
+		}
+	}
+	if s, err := h.Find(t.Context(), lost); err == nil && s.Recalled {
+		t.Error("what was over before it went on is remembered")
+	}
+	c.Close()
+	flow := host.Flow{Protocol: host.TCP, Local: c.LocalAddr().(*net.TCPAddr).AddrPort(), Remote: c.RemoteAddr().(*net.TCPAddr).AddrPort()}
+	if gaps := gapsAbout(t, h, flow); !strings.Contains(gaps, "nothing was remembered between") {
+		t.Errorf("gaps of what was open meanwhile are %q", gaps)
+	}
+}
+
+// TestRestored: what was closed before a restart is found after it; what ended meanwhile is said not to have been noticed.
+func TestRestored(t *testing.T) {
+	seal := recorder.Seal{Key: make([]byte, recorder.KeySize)}
+	h := open(t, Recorder{Memory: recorder.Smallest, Keep: time.Hour})
+	var err error
+	if seal.Scope, err = h.Scope(); err != nil || !strings.Contains(seal.Scope, h.facts.BootID) {
+		t.Fatalf("scope %q, %v", seal.Scope, err)
+	}
+	child, going := start(t, "hold", nil, nil), start(t, "hold", nil, nil)
+	was, err := lookAt(t, h).Process(t.Context(), child.pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	is, err := lookAt(t, h).Process(t.Context(), going.pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	over := conversation(t)
+	var b bytes.Buffer
+	if err := h.Keep(func(of *recorder.History, at uint64) error { return of.Keep(&b, seal, at) }); err != nil {
+		t.Fatal(err)
+	}
+	h.Close()
+	child.end()
+
+	waits := make(chan struct{})
+	told := make(chan error, 1)
+	h = open(t, Recorder{Memory: recorder.Smallest, Keep: time.Hour, Failed: func(err error) { told <- err },
+		Restore: func(of *recorder.History, since uint64) {
+			<-waits
+			told <- of.Restore(&b, seal, since)
+		}})
+	if s, err := h.Find(t.Context(), over); err == nil && s.Recalled { // and it does not wait
+		t.Error("it is found before it is restored")
+	}
+	if s := h.Sources(); strings.Contains(strings.Join(s, " "), "recorder") {
+		t.Errorf("sources are %q", s)
+	}
+	meanwhile := conversation(t)
+	close(waits)
+	if err := <-told; err != nil {
+		t.Fatal(err)
+	}
+	if err := <-h.past.Load().first; err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []host.Flow{over, meanwhile} {
+		if gaps := gapsAbout(t, h, f); gaps != "" {
+			t.Errorf("gaps are %s", gaps)
+		}
+	}
+	s := lookAt(t, h)
+	r, err := s.Remembered(t.Context(), was.ID())
+	if err != nil || r.Process.Exited == nil || r.Parent.PID != os.Getpid() {
+		t.Errorf("the child is %+v, %v", r, err)
+	}
+	why := ""
+	for _, g := range r.Gaps {
+		why += g.Why + "\n"
+	}
+	if !strings.Contains(why, "its end was not noticed") || !strings.Contains(why, "nothing was remembered between") {
+		t.Errorf("its gaps are %q", why)
+	}
+	if r, err := s.Remembered(t.Context(), is.ID()); err != nil || r.Process.Exited != nil || r.Parent.PID != os.Getpid() {
+		t.Errorf("the child that goes on is %+v, %v", r, err)
+	}
+}

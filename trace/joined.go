@@ -1,0 +1,147 @@
+package trace
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/stopd/stopd/host"
+)
+
+// What a process that has ended shared with others is remembered as far as docs/decisions/0070-recorder.md says. It leads on as
+// what is open does, from processes that have ended, and from living ones that are found so to others that have ended. What living ones
+// shared with each other is open, or over. It does not lead on from other users' processes than those who held the asked socket: what a
+// service did for one of its clients and what for another was at some time of its life, and which, nothing tells any more.
+
+// joined adds those with whom processes of the closure that have ended shared something, and the channels. Whose commands can have come to
+// the asked socket is found anew then.
+func (t *tracer) joined() {
+	before := len(t.channels)
+	for i := 0; i < len(t.nodes); i++ { // it grows
+		n := t.nodes[i]
+		if n.isInit() || n.acceptor || n.Exited == nil && !n.joined || !t.ofOwner(n) {
+			continue
+		}
+		if r := t.remembered(n.ID()); r != nil {
+			for _, j := range r.Joints {
+				t.rejoin(n, j)
+			}
+		}
+	}
+	if len(t.channels) == before {
+		return
+	}
+	w := t.flow(false)
+	for n := range w.commanded {
+		t.commanded[n] = t.commanded[n] || w.served[n] == plain
+	}
+	t.told = map[*node]bool{}
+	for _, n := range t.nodes {
+		if w.served[n] == plain && t.ofOwner(n) {
+			// A relay may be made of two halves that each lead one way.
+			t.commanded[n] = t.commanded[n] || w.reached[n]
+			t.told[n] = w.fed[n] || w.reached[n]
+		}
+	}
+}
+
+// rejoin follows the channel of something that a process had.
+func (t *tracer) rejoin(n *node, j host.Joint) {
+	var far []host.Holder
+	for _, h := range j.With {
+		if t.bound() {
+			return
+		}
+		known := t.node(h.ID)
+		if r := t.remembered(h.ID); r == nil || h.PID <= 1 || slices.Contains(t.q.Daemon, h.PID) || n.Exited == nil && r.Process.Exited == nil ||
+			known != nil && known.acceptor {
+			continue
+		}
+		far = append(far, h)
+	}
+	if len(far) == 0 {
+		return
+	}
+	c := t.pastChannel(n, j, far)
+	if !c.decided {
+		c.decided = true
+		c.Why = t.stopPast(n, far)
+		c.Followed = c.Why == ""
+	}
+	if !c.Followed {
+		return
+	}
+	n.joined = true // it has ended, or was found so
+	for _, h := range far {
+		if t.node(h.ID) == nil && !t.bound() {
+			t.expand(t.walk(h, Via{From: new(n.Index), By: ByChannel, Channel: new(c.ID)}, ""))
+		}
+		if m := t.node(h.ID); m != nil && !m.joined {
+			m.joined = true
+			for _, j := range t.remembered(h.ID).Joints {
+				m.was = append(m.was, j.Descriptor)
+			}
+		}
+	}
+}
+
+// pastChannel returns the channel of something that is remembered, listed once.
+func (t *tracer) pastChannel(n *node, j host.Joint, far []host.Holder) *Channel {
+	c := &Channel{Kind: j.Kind, past: true, Ends: []End{{PID: n.PID, start: n.StartTicks, FDs: []int{}, Mode: j.Mode, object: j.Object}}}
+	other := j.Peer
+	if other == "" { // its other end was closed before it was looked at: theirs has it as its own
+		other = "other end of " + j.Object
+	}
+	for _, h := range far {
+		c.Ends = append(c.Ends, End{PID: h.PID, start: h.Start, FDs: []int{}, Mode: h.Mode, object: other})
+	}
+	key := "past"
+	sorted := slices.SortedFunc(slices.Values(c.Ends), func(a, b End) int {
+		return cmp.Or(cmp.Compare(a.object, b.object), cmp.Compare(a.PID, b.PID), cmp.Compare(a.start, b.start))
+	})
+	for _, e := range sorted {
+		key += fmt.Sprintf("\x00%s %d %d", e.object, e.PID, e.start)
+	}
+	if known := t.byKey[key]; known != nil {
+		return known
+	}
+	c.ID = len(t.channels) + 1
+	t.byKey[key] = c
+	t.channels = append(t.channels, c)
+	return c
+}
+
+// stopPast says why a channel that is remembered is only listed; empty where it is followed.
+func (t *tracer) stopPast(n *node, far []host.Holder) string {
+	others := 0
+	for _, h := range far {
+		if r := t.remembered(h.ID); t.node(h.ID) == nil && (r == nil || !t.sameUser(n.Process.Process, r.Process)) {
+			others++
+		}
+	}
+	if others > t.opt.Hub {
+		return fmt.Sprintf("hub: more than %d processes of others", t.opt.Hub)
+	}
+	return ""
+}
+
+// at returns the process of the closure that an end is of; nil where it is not in it.
+func (t *tracer) at(e End) *node {
+	if e.start != 0 {
+		return t.node(host.ID{PID: e.PID, Start: e.start})
+	}
+	return t.byPID[e.PID]
+}
+
+// is reports whether two ends are of one process.
+func (e End) is(o End) bool { return e.PID == o.PID && e.start == o.start }
+
+// overlap reports whether two processes lived at one time.
+func overlap(a, b *node) bool {
+	return (a.Exited == nil || !a.Exited.Before(b.Start)) && (b.Exited == nil || !b.Exited.Before(a.Start))
+}
+
+// ofOwner reports whether a process is of a user who held the asked socket.
+func (t *tracer) ofOwner(n *node) bool {
+	return slices.ContainsFunc(t.nodes, func(o *node) bool { return o.owner && t.sameUser(o.Process.Process, n.Process.Process) })
+}

@@ -197,7 +197,11 @@ func (h *Host) recall(f host.Flow) (host.Socket, error) {
 	if latest.Opened == 0 {
 		return host.Socket{}, host.ErrNotFound
 	}
-	return p.socket(latest), nil
+	s := p.socket(latest)
+	if latest.Met {
+		s.Opened = time.Time{} // it is older
+	}
+	return s, nil
 }
 
 // recalled begins the names of connections that nobody holds any more.
@@ -270,6 +274,7 @@ func (s *snapshot) Remembered(ctx context.Context, id host.ID) (host.Remembered,
 	}
 	r := host.Remembered{Process: p.process(ctx, found), Parent: idOf(found.Parent)}
 	held, more := p.history.Held(found.ID, maxHeld)
+	r.Cut = more
 	for _, c := range held {
 		r.Held = append(r.Held, p.socket(c))
 	}

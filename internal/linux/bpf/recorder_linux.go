@@ -261,7 +261,10 @@ func (e *Events) list(program string, some func([]byte) ([]byte, error)) error {
 		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) { // it has walked very many and found none
 			continue
 		}
-		if err != nil && err != io.EOF || n == 0 {
+		if err != nil && err != io.EOF { // what was not listed is not over
+			return fmt.Errorf("read iterator %s: %w", program, err)
+		}
+		if n == 0 {
 			break
 		}
 		rest, err := some(buf[:left+n])

@@ -268,15 +268,15 @@ func (p *past) why(l recorder.Loss) string {
 	return fmt.Sprintf("nothing was remembered between %s and %s, when the daemon or its recorder was started anew", from, to)
 }
 
-// connectionGaps says what may be missing of a connection: others who held it, and its end.
+// connectionGaps says what may be missing of a flow's latest connection: others who held it, its end, and a later one.
 func (p *past) connectionGaps(c recorder.Connection) (gaps []host.Gap) {
-	until := c.Closed
-	if until == 0 {
-		until = sinceBoot()
-	}
-	for _, l := range p.history.Losses(c.Opened, until) {
-		if l.Kind == recorder.Ring || l.Kind == recorder.Off {
+	for _, l := range p.history.Losses(c.Opened, sinceBoot()) {
+		switch {
+		case l.Kind != recorder.Ring && l.Kind != recorder.Off && l.Kind != recorder.Full:
+		case c.Closed == 0 || l.From <= c.Closed:
 			gaps = append(gaps, host.Gap{What: "who held the connection", Why: p.why(l)})
+		default:
+			gaps = append(gaps, host.Gap{What: "which connection it was", Why: p.why(l) + ": a later one of the same ends may be missing"})
 		}
 	}
 	if c.Unsure {

@@ -232,12 +232,18 @@ func (h *History) Swept(at uint64) {
 
 func (h *History) idHash(id ID) uint64 { return maphash.Comparable(h.seed, id) }
 
-// Pids and cookies are given one after the other. As they are they spread evenly, and what comes together lies together: a
-// hash would have the processor wait for memory at each event.
+// together is how many pids, or cookies, that follow each other lie together. The kernel gives each processor as many cookies at once.
+const together = 4096
 
-func (h *History) pidHash(pid uint32) uint64 { return uint64(pid) }
+// Pids and cookies are given one after the other. What comes together lies together: a hash of each would have the processor wait for
+// memory at each event. Where it lies nobody can tell: who takes numbers until the one comes that he wants makes no chain long.
+func (h *History) spread(n uint64) uint64 {
+	return n%together + maphash.Comparable(h.seed, n/together)>>1
+}
 
-func (h *History) cookieHash(cookie uint64) uint64 { return cookie }
+func (h *History) pidHash(pid uint32) uint64 { return h.spread(uint64(pid)) }
+
+func (h *History) cookieHash(cookie uint64) uint64 { return h.spread(cookie) }
 
 func (h *History) flowHash(local, remote netip.AddrPort, netns uint32) uint64 {
 	var b [40]byte

@@ -165,12 +165,15 @@ func (h *History) Latest(local, remote netip.AddrPort, netns uint32, by uint64) 
 	return Connection{}, false
 }
 
-// ByCookie returns the connection of a socket.
-func (h *History) ByCookie(cookie uint64) (Connection, bool) {
+// ByCookie returns the latest connection of a socket that was established by a time.
+func (h *History) ByCookie(cookie, by uint64) (Connection, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if n := h.findCookie(cookie); n != 0 && h.connections.all[n].opened != 0 {
-		return h.connection(n), true
+	c := &h.connections
+	for n := c.cookies.first(h.cookieHash(cookie)); n != 0; n = c.cookies.next[n] {
+		if s := &c.all[n]; s.cookie == cookie && s.opened != 0 && s.opened <= by {
+			return h.connection(n), true
+		}
 	}
 	return Connection{}, false
 }

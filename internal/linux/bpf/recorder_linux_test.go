@@ -206,7 +206,7 @@ func TestRefused(t *testing.T) {
 	for _, ev := range r.all {
 		if ev.Kind == recorder.Connecting && ev.Process.ID == r.self {
 			cookies++
-			if c, ok := r.ByCookie(ev.Connection.Cookie); ok {
+			if c, ok := r.ByCookie(ev.Connection.Cookie, 1<<63); ok {
 				t.Errorf("remembered: %+v", c)
 			}
 		}

@@ -3,6 +3,7 @@ package recorder
 import (
 	"fmt"
 	"hash/maphash"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync"
@@ -13,6 +14,7 @@ import (
 type History struct {
 	mu          sync.Mutex
 	seed        maphash.Seed
+	secret      uint64 // see spread
 	connections connections
 	processes   processes
 	joints      joints
@@ -30,7 +32,7 @@ func New(memory int, begun uint64) (*History, error) {
 	if memory < Smallest {
 		return nil, fmt.Errorf("make history: %d octets are less than %d", memory, Smallest)
 	}
-	h := &History{seed: maphash.MakeSeed()}
+	h := &History{seed: maphash.MakeSeed(), secret: rand.Uint64()}
 	h.make(room(memory), begun)
 	return h, nil
 }
@@ -241,7 +243,9 @@ const together = 4096
 // Pids and cookies are given one after the other. What comes together lies together: a hash of each would have the processor wait for
 // memory at each event. Where it lies nobody can tell: who takes numbers until the one comes that he wants makes no chain long.
 func (h *History) spread(n uint64) uint64 {
-	return n%together + maphash.Comparable(h.seed, n/together)>>1
+	where := (n/together + h.secret) * (h.secret | 1)
+	where = (where ^ where>>32) * (h.secret | 1)
+	return n%together + where>>32
 }
 
 func (h *History) pidHash(pid uint32) uint64 { return h.spread(uint64(pid)) }

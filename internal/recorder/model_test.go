@@ -373,7 +373,7 @@ func octets(r *rand.Rand, n int) []byte {
 
 // small makes a history with room for so many of each.
 func small(n int) *History {
-	h := &History{seed: maphash.MakeSeed()}
+	h := &History{seed: maphash.MakeSeed(), secret: rand.Uint64()}
 	h.connections.make(n)
 	h.processes.make(n)
 	h.joints.make(n)

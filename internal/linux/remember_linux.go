@@ -16,6 +16,7 @@ import (
 type Recorder struct {
 	Memory int           // octets
 	Keep   time.Duration // for how long
+	Own    int           // the pid of who looks at others' sockets by copies, whose connections are none; 0 is none
 	// Restore fills a history in which nothing is yet, of events since a time. Remember does not wait for it, nor for what follows; nil is to have
 	// Remember wait until it remembers.
 	Restore func(h *recorder.History, since uint64)
@@ -37,7 +38,7 @@ func (h *Host) Remember(r Recorder) error {
 	if !h.uids.all { // the kernel has others
 		return errors.New("the daemon is in a user namespace, which has numbers of its own for users")
 	}
-	events, err := bpf.OpenEvents()
+	events, err := bpf.OpenEvents(r.Own)
 	if err != nil {
 		return err
 	}
@@ -93,7 +94,7 @@ func (p *past) remember() error {
 	p.mu.Unlock()
 	if events == nil {
 		var err error
-		if events, err = bpf.OpenEvents(); err != nil {
+		if events, err = bpf.OpenEvents(p.Own); err != nil {
 			return err
 		}
 		if err := p.goOn(events); err != nil {

@@ -1,7 +1,9 @@
 package bpf
 
 import (
+	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -178,5 +180,62 @@ func TestDestroyed(t *testing.T) {
 	}
 	if !slices.Equal(got.Holders, []recorder.ID{r.self}) {
 		t.Errorf("held by %+v, not by %v alone; ss is %d", got.Holders, r.self, cmd.Process.Pid)
+	}
+}
+
+// TestCopied: who copies a socket to look at it, and closes it last, had no connection.
+func TestCopied(t *testing.T) {
+	alone(t)
+	r := remember(t)
+	if err := r.collection.Variables[recorderVarOwn].Set(uint32(os.Getpid())); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	to := l.Addr().(*net.TCPAddr).AddrPort()
+	cmd := exec.Command("/bin/bash", "-c", fmt.Sprintf("exec 7<>/dev/tcp/127.0.0.1/%d; echo; read; exec 7>&-; echo; read", to.Port()))
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	said := bufio.NewReader(out)
+	said.ReadString('\n')
+	pidfd, err := unix.PidfdOpen(cmd.Process.Pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pidfd)
+	fd, err := unix.PidfdGetfd(pidfd, 7, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintln(in)
+	said.ReadString('\n') // it has closed it
+	unix.Close(fd)
+	in.Close()
+	cmd.Wait()
+	a, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	if _, err := io.ReadAll(a); err != nil {
+		t.Fatal(err)
+	}
+	a.Close()
+	r.catchUp(t)
+	got, _ := r.Latest(netip.MustParseAddrPort(a.RemoteAddr().String()), to, inode(t, "/proc/thread-self/ns/net"), now(t))
+	if len(got.Holders) != 1 || got.Holders[0].PID != uint32(cmd.Process.Pid) {
+		t.Errorf("held by %+v, not by %d alone", got.Holders, cmd.Process.Pid)
 	}
 }

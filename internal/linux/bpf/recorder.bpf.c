@@ -59,6 +59,7 @@ struct {
 } events SEC(".maps");
 
 __u64 lost; // events for which the ring had no room
+__u32 own;  // the daemon's process that copies others' sockets to look at them, and may be the last to close one; 0 is none
 
 // The daemon's PID namespace, as the iterator of processes found it.
 static __u64 namespace;
@@ -146,7 +147,7 @@ __inline int touched(struct sock *sk, int kind)
 		return 0;
 	struct touch_event e = {.e.kind = kind, .cookie = cookie(sk)};
 	who(&e.e, task);
-	if (!e.e.pid && kind == TOUCHED) // nobody's of ours
+	if ((!e.e.pid && kind == TOUCHED) || (own && e.e.pid == own)) // nobody's of ours
 		return 0;
 	// Both in one word: it may be written on another processor.
 	__u64 *last = &told[e.cookie % TOLD], both = (e.cookie * 0x9e3779b97f4a7c15 ^ e.e.start) + e.e.pid;
@@ -193,6 +194,8 @@ int state(__u64 *ctx)
 		struct task_struct *task = bpf_get_current_task_btf();
 		if (locked(sk) && !sk->sk_err && !(task->flags & PF_KTHREAD)) // an error came from elsewhere, or from tcp_abort
 			who(&e.e, task);
+		if (e.e.pid == own)
+			e.e.pid = 0;
 		e.e.at = bpf_ktime_get_boot_ns();
 		e.sent = tcp->bytes_acked;
 		e.received = tcp->bytes_received;

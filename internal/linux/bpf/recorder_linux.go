@@ -41,13 +41,14 @@ var touching = []string{recorderProgSent, recorderProgReceived}
 // joining are those of them that tell by what processes can be joined.
 var joining = []string{recorderProgHeldFrom, recorderProgHeldWhile, recorderProgHeldUntil}
 
-// OpenEvents has the kernel write events from now on. Whether it does is found by trying alone.
-func OpenEvents() (*Events, error) {
+// OpenEvents has the kernel write events from now on. Whether it does is found by trying alone. What the process with the pid own does with connections
+// is left out: it copies others' sockets; 0 is none.
+func OpenEvents(own int) (*Events, error) {
 	e, err := loadEvents()
 	if err != nil {
 		return nil, err
 	}
-	if err := e.begin(); err != nil {
+	if err := errors.Join(e.collection.Variables[recorderVarOwn].Set(uint32(own)), e.begin()); err != nil {
 		e.Close()
 		return nil, err
 	}

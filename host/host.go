@@ -125,6 +125,8 @@ type Remembered struct {
 	Gaps []Gap `json:"gaps,omitzero"`
 	// Joints are what the process is known to have had by which it can be joined to others, open or closed.
 	Joints []Joint `json:"joints,omitzero"`
+	// Cut says that it held connections that are not in Held.
+	Cut bool `json:"cut,omitzero"`
 }
 
 // A Joint is a descriptor that is remembered, without numbers, and who had its other end while the process lived.

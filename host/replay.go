@@ -149,7 +149,7 @@ func (r *Replay) Find(_ context.Context, f Flow) (Socket, error) {
 			if !s.Recalled {
 				return s, nil
 			}
-			if s.Opened.After(found.Opened) {
+			if !found.Recalled || s.Opened.After(found.Opened) {
 				found = s // the latest of those that are closed
 			}
 		}

@@ -199,11 +199,8 @@ func (w *witnessed) start() {
 	}
 	daemon := w.daemon
 	w.t.Cleanup(func() { daemon.Process.Kill(); daemon.Wait() })
-	for !w.ask() {
-		if w.t.Context().Err() != nil {
-			w.t.Fatal("the daemon never answered")
-		}
-		time.Sleep(10 * time.Millisecond)
+	if err := netlab.WaitFor(w.t.Context(), func() (bool, error) { return w.ask(), nil }); err != nil {
+		w.t.Fatalf("the daemon never answered: %v", err)
 	}
 }
 
@@ -223,20 +220,18 @@ func (w *witnessed) ask() bool {
 // covered waits until the witnesses have cosigned all that the daemon has kept: the next checkpoint is seconds away.
 func (w *witnessed) covered() {
 	w.t.Helper()
-	for {
-		_, out := w.stopctl("audit", "-store", filepath.Join(w.dir, "store"))
+	var out string
+	err := netlab.WaitFor(w.t.Context(), func() (bool, error) {
+		_, out = w.stopctl("audit", "-store", filepath.Join(w.dir, "store"))
 		var records, leaves int
 		for line := range strings.Lines(out) {
 			fmt.Sscanf(line, "store: %d records", &records)
 			fmt.Sscanf(line, "vouched for by the witnesses: the first %d leaves", &leaves)
 		}
-		if records > 0 && leaves == records {
-			return
-		}
-		if w.t.Context().Err() != nil {
-			w.t.Fatalf("the witnesses never cosigned it:\n%s", out)
-		}
-		time.Sleep(10 * time.Millisecond)
+		return records > 0 && leaves == records, nil
+	})
+	if err != nil {
+		w.t.Fatalf("the witnesses never cosigned it: %v\n%s", err, out)
 	}
 }
 

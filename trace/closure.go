@@ -87,9 +87,11 @@ type tracer struct {
 	// told are those whom something that is over joins to the asked socket, otherwise than as ancestors; see joined.
 	told  map[*node]bool
 	apart [][2]*node // see ways
-	loose bool       // nothing explains the asked socket but what a service accepted whose client it is
-	names []User
-	gaps  []host.Gap
+	// several are those by whose connections commands came of which nothing tells by which; see unclear.
+	several []*node
+	loose   bool // nothing explains the asked socket but what a service accepted whose client it is
+	names   []User
+	gaps    []host.Gap
 
 	descriptors int
 	bytes       int
@@ -135,6 +137,10 @@ func (t *tracer) owners() {
 	}
 	var chain []*node
 	for _, h := range holders {
+		if t.q.Socket.Recalled && t.apartFrom(holders[0].ID, h.ID) {
+			t.gap(h.PID, "owners", "not considered: it ended the connection, which another user's process had, and neither made the other")
+			continue
+		}
 		if n := t.node(h.ID); n != nil { // an owner that is another owner's ancestor
 			n.owner, n.acceptor = true, false
 			continue
@@ -291,6 +297,9 @@ func (t *tracer) expand(chain []*node) {
 // connection. What else it holds belongs to its other clients: sshd keeps a pipe to each of those that
 // are just logging in.
 func (t *tracer) accepted(n *node) bool {
+	if n.Exited != nil {
+		return t.acceptedFor(n, t.nodes[*n.Via.From-1])
+	}
 	for _, l := range n.Descriptors {
 		if l.Kind != host.TCP || !l.Listening() {
 			continue

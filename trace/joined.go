@@ -54,7 +54,8 @@ func (t *tracer) rejoin(n *node, j host.Joint) {
 		}
 		known := t.node(h.ID)
 		if r := t.remembered(h.ID); r == nil || h.PID <= 1 || slices.Contains(t.q.Daemon, h.PID) || n.Exited == nil && r.Process.Exited == nil ||
-			known != nil && known.acceptor {
+			known != nil && known.acceptor ||
+			j.Kind == host.PTY && !t.sameUser(n.Process.Process, r.Process) && !t.related(n.ID(), h.ID) { // the number may have been another's
 			continue
 		}
 		far = append(far, h)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/stopd/stopd/host"
@@ -59,18 +60,30 @@ func (t *tracer) maker(n *node) *node {
 	if made == nil || made.Parent.PID == 0 || n.parent != nil && n.parent.ID() == made.Parent {
 		return n.parent
 	}
+	if n.Exited == nil && n.PPID != nil && *n.PPID != made.Parent.PID && !t.ofOwner(n) && !t.inSessionOf(n, made.Parent) {
+		t.note(n, "parent", fmt.Sprintf("process %d, which made it, is not considered: it is another user's, another has adopted it, and whoever began a service does not direct it", made.Parent.PID))
+		return nil
+	}
 	id, via := made.Parent, Via{From: new(n.Index), By: ByRecordedParent}
 	if m := t.node(id); m != nil {
 		return m
 	}
-	if m := t.addEnded(id, via); m != nil {
-		return m
+	m := t.addEnded(id, via)
+	if p, err := t.snap.Process(t.ctx, id.PID); m == nil && err == nil && p.ID() == id {
+		m = t.add(id.PID, via)
 	}
-	if p, err := t.snap.Process(t.ctx, id.PID); err == nil && p.ID() == id {
-		return t.add(id.PID, via)
+	if m != nil {
+		m.acceptor = t.accepted(m)
+		return m
 	}
 	t.gap(n.PID, "parent", fmt.Sprintf("process %d, which made it, has ended and is not remembered", id.PID))
 	return nil
+}
+
+// inSessionOf reports whether a process is in the session of another still: sudo stays in that of who called it, a service leaves it.
+func (t *tracer) inSessionOf(n *node, id host.ID) bool {
+	r := t.remembered(id)
+	return r != nil && n.Session != nil && r.Process.Session != nil && *n.Session == *r.Process.Session
 }
 
 // node returns the process of the closure with an ID; nil for none. With a Start of 0 it is the living one.
@@ -102,6 +115,16 @@ func (t *tracer) heldBy(n *node, port uint16) bool {
 	})
 }
 
+// acceptedFor reports whether a process that has ended, of which it is not known where it listened, accepted a connection for a process that
+// it made: that one held it, which was there before, and the other is not known to have.
+func (t *tracer) acceptedFor(n, child *node) bool {
+	r, c := t.remembered(n.ID()), t.remembered(child.ID())
+	return r != nil && c != nil && slices.ContainsFunc(c.Held, func(s host.Socket) bool {
+		return s.Direction == host.Inbound && s.Opened.Before(c.Process.Start) && !t.own(s.Remote.Addr()) &&
+			!slices.ContainsFunc(r.Held, func(o host.Socket) bool { return o.Object == s.Object })
+	})
+}
+
 // recall makes candidates of connections that were held by those from whom the commands came, where nothing that is
 // open explains them: those that were held as the asked connection was established, by who shared something with others (see joined) while
 // it was open, else the first that whoever made a process held as it made it. Of an asked connection that is closed, what those
@@ -122,7 +145,7 @@ func (t *tracer) recall() {
 	}
 	if at := t.q.Socket.Opened; !at.IsZero() {
 		for _, n := range commanded {
-			if connected && !n.joined {
+			if connected && !n.joined || t.unclear(n) {
 				continue
 			}
 			// A listener may have been there before its client was.
@@ -137,17 +160,24 @@ func (t *tracer) recall() {
 	// Who began something need not be who directs it, so who has left it to another is asked about last.
 	for _, n := range slices.Clone(commanded) {
 		for range maxAncestry {
-			m := t.maker(n)
-			if m == nil || m.isInit() || t.connected() {
+			if t.connected() || t.unclear(n) {
 				break
 			}
-			if made := t.remembered(n.ID()); made != nil {
-				t.held(m, made.Process.Start, made.Process.Start, fmt.Sprintf("as process %d was made", n.PID), false)
+			m := t.maker(n)
+			if m == nil || m.isInit() {
+				break
 			}
 			if !slices.Contains(commanded, m) {
 				commanded = append(commanded, m)
 			}
+			child := n
 			n.parent, n = m, m
+			if made := t.remembered(child.ID()); made != nil {
+				at, when := made.Process.Start, fmt.Sprintf("as process %d was made", child.PID)
+				if !t.held(m, at, at, when, false) {
+					t.toldThen(m, at, when)
+				}
+			}
 		}
 	}
 	if t.explained() {
@@ -168,13 +198,28 @@ func (t *tracer) recall() {
 	}
 }
 
+// toldThen makes candidates of the connections that were held at a time by those who shared something with a process that has ended; see joined.
+func (t *tracer) toldThen(n *node, at time.Time, when string) {
+	if n.Exited == nil {
+		return
+	}
+	before := len(t.nodes)
+	t.joined()
+	for _, m := range t.nodes[before:] {
+		if t.commanded[m] && m.joined {
+			t.held(m, at, at, when, false)
+		}
+	}
+}
+
 // connected reports whether there is a candidate from which the commands can come and whose connection is known.
 func (t *tracer) connected() bool {
 	return slices.ContainsFunc(t.found, func(p Previous) bool { return p.Corroborated && p.Direction != host.Outbound && p.Local.IsValid() })
 }
 
 // held makes candidates of the connections that a process held between two times, of which the second may be zero for now, and that
-// another host opened, or this one. Where they are of several hosts, nothing tells which is meant. It returns whether there are any.
+// another host opened, or this one. Where they are of several hosts, or may be, nothing tells which is meant: see unclear. What came from
+// this host itself to the same port counts as one more, since the commands may have come by that. It returns whether there are any.
 func (t *tracer) held(n *node, from, to time.Time, when string, outbound bool) bool {
 	r := t.remembered(n.ID())
 	if r == nil || n.acceptor {
@@ -182,9 +227,16 @@ func (t *tracer) held(n *node, from, to time.Time, when string, outbound bool) b
 	}
 	var held []host.Socket
 	var hosts []netip.Addr
+	var own []uint16 // ports that this host itself came to
 	for _, s := range r.Held {
-		if (s.Direction == host.Outbound) != outbound || !to.IsZero() && s.Opened.After(to) || !s.Closed.IsZero() && s.Closed.Before(from) || t.own(s.Remote.Addr()) ||
-			s.Object != "" && s.Object == t.q.Socket.Object {
+		if (s.Direction == host.Outbound) != outbound || !to.IsZero() && s.Opened.After(to) || !s.Closed.IsZero() && s.Closed.Before(from) ||
+			s.Object != "" && s.Object == t.q.Socket.Object || s.Cookie != 0 && s.Cookie == t.q.Socket.Cookie {
+			continue
+		}
+		if t.own(s.Remote.Addr()) {
+			if !outbound {
+				own = append(own, s.Local.Port())
+			}
 			continue
 		}
 		held = append(held, s)
@@ -192,8 +244,21 @@ func (t *tracer) held(n *node, from, to time.Time, when string, outbound bool) b
 			hosts = append(hosts, s.Remote.Addr())
 		}
 	}
-	if len(hosts) > 1 {
-		t.note(n, "connections that are closed", fmt.Sprintf("not considered: it held those of %d hosts %s, and which of them is meant cannot be told", len(hosts), when))
+	var why string
+	switch {
+	case len(hosts) > 1:
+		why = fmt.Sprintf("it held those of %d hosts %s (%s), and which of them is meant cannot be told", len(hosts), when, list(hosts))
+	case len(own) > 0 && (len(held) == 0 || slices.ContainsFunc(held, func(s host.Socket) bool { return slices.Contains(own, s.Local.Port()) })):
+		why = "it held one from this host itself " + when + ", and by which the commands came cannot be told"
+	case r.Cut && !outbound:
+		why = "it held more than are known of, and " + when + " it may have held others"
+	}
+	if why != "" {
+		if len(hosts) == 1 {
+			why += "; known is " + list(hosts)
+		}
+		t.note(n, "connections that are closed", "not considered: "+why)
+		t.several = append(t.several, n)
 		return true
 	}
 	if len(held) == 1 && !outbound {
@@ -215,5 +280,70 @@ func (t *tracer) held(n *node, from, to time.Time, when string, outbound bool) b
 			t.candidate(p, ReasonUnknownDirection)
 		}
 	}
+	if len(held) > 0 {
+		for _, g := range r.Gaps {
+			t.note(n, g.What, g.Why) // that it held no other is as sure as this
+		}
+	}
 	return len(held) > 0
+}
+
+// unclear reports whether commands came to a process, or to one that descends from it, by connections of which nothing tells which is meant.
+// Who made it, or an ancestor, is not to be named in their place.
+func (t *tracer) unclear(n *node) bool {
+	return slices.ContainsFunc(t.several, func(u *node) bool { return u.descends(n) })
+}
+
+// list is the first few of the addresses.
+func list(addrs []netip.Addr) string {
+	const most = 8
+	var s []string
+	for _, a := range addrs[:min(len(addrs), most)] {
+		s = append(s, a.String())
+	}
+	if len(addrs) > most {
+		s = append(s, "and others")
+	}
+	return strings.Join(s, ", ")
+}
+
+// related reports whether of two processes one made the other, or made who did, as far as that is remembered.
+func (t *tracer) related(a, b host.ID) bool {
+	descends := func(id, from host.ID) bool {
+		for range maxAncestry {
+			if id == from {
+				return true
+			}
+			r := t.remembered(id)
+			if r == nil || r.Parent.PID <= 1 {
+				return false
+			}
+			id = r.Parent
+		}
+		return false
+	}
+	return descends(a, b) || descends(b, a)
+}
+
+// apartFrom reports whether who had the asked connection last had it of another user's process otherwise than by descent: who is sent a
+// descriptor that he does not want, and root who ends a connection, are those who ended it.
+func (t *tracer) apartFrom(first, last host.ID) bool {
+	a, b := t.remembered(first), t.remembered(last)
+	return a != nil && b != nil && !t.sameUser(a.Process, b.Process) && !t.related(first, last)
+}
+
+// later reports whether something began only after the asked connection was closed.
+func (t *tracer) later(began time.Time) bool {
+	return t.q.Socket.Recalled && !t.q.Socket.Closed.IsZero() && began.After(t.q.Socket.Closed)
+}
+
+// cameLater reports whether a connection that a process has was established only after the asked one was closed.
+func (t *tracer) cameLater(n *node, d host.Descriptor) bool {
+	if !t.q.Socket.Recalled {
+		return false
+	}
+	r := t.remembered(n.ID())
+	return r != nil && slices.ContainsFunc(r.Held, func(s host.Socket) bool {
+		return s.Closed.IsZero() && s.Local == d.Local && s.Remote == d.Remote && (s.NetNS == d.NetNS || s.NetNS == 0 || d.NetNS == 0) && t.later(s.Opened)
+	})
 }

@@ -136,7 +136,7 @@ func TestClosed(t *testing.T) {
 	asked := came(victim.String(), 30, 50)
 	asked.Direction, asked.Local = host.Outbound, question().Socket.Local
 	h.Sockets = []host.Socket{asked}
-	h.Remembered = []host.Remembered{was(100, 1, 20, 0, asked), was(95, 90, 25, 60, asked), was(90, 80, 10, 60, came(attacker, 9, 61))}
+	h.Remembered = []host.Remembered{*of(1001, new(was(100, 1, 20, 0, asked))), *of(1001, new(was(95, 90, 25, 60, asked))), was(90, 80, 10, 60, came(attacker, 9, 61))}
 	s, err := h.Find(t.Context(), host.Flow{Protocol: host.TCP, Local: asked.Local, Remote: asked.Remote})
 	if err != nil || !s.Recalled {
 		t.Fatalf("found %+v, %v", s, err)

@@ -38,7 +38,7 @@ func (t *tracer) connections(w ways, weak bool) (firm bool) {
 		}
 		busy := t.hosts(n) > t.opt.Hub
 		for _, d := range n.Descriptors {
-			if !t.remote(d) || t.asked(d) && t.q.Socket.Direction != host.Inbound || weak && d.Direction == host.Outbound {
+			if !t.remote(d) || t.cameLater(n, d) || t.asked(d) && t.q.Socket.Direction != host.Inbound || weak && d.Direction == host.Outbound {
 				continue
 			}
 			accepted := d.Direction != host.Outbound && n.accepts(d)

@@ -46,7 +46,6 @@ func (t *tracer) users(logins []host.Login) {
 const maxUserLogins = 64
 
 func (t *tracer) loginsOf(name string, logins []host.Login) []UserLogin {
-	var ls []UserLogin
 	var listed []host.Login
 	for _, l := range logins {
 		if name == "" || l.User != name || !l.Ended.IsZero() && !t.beganIn(name, l) || l.Line == "" && l.Host == "" {
@@ -57,11 +56,14 @@ func (t *tracer) loginsOf(name string, logins []host.Login) []UserLogin {
 		if l.Source == host.LoginAudit && slices.ContainsFunc(listed, func(o host.Login) bool { return sameLogin(l, o) }) {
 			continue
 		}
-		if len(ls) == maxUserLogins {
+		if len(listed) == maxUserLogins {
 			t.gap(0, "logins of "+name, "bound: "+strconv.Itoa(maxUserLogins))
 			break
 		}
 		listed = append(listed, l)
+	}
+	var ls []UserLogin
+	for _, l := range listed {
 		ls = append(ls, UserLogin{Line: l.Line, Host: l.Host, Address: l.Remote.Addr(), Time: l.Time, Ended: l.Ended})
 	}
 	return ls

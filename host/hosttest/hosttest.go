@@ -8,6 +8,7 @@ package hosttest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -191,7 +192,7 @@ func connection(t *testing.T, h host.Host, c Connection) {
 		t.Errorf("Find(%+v) = %+v, %v; want %+v", anywhere, got, err, want)
 	}
 	s := snapshot(t, h)
-	holders(t, s, want.Object, c.Holders, false)
+	holders(t, h, s, want.Object, c.Holders, false)
 	for _, e := range c.Holders {
 		d := descriptor(t, s, e)
 		got := host.Socket{Protocol: d.Kind, Local: d.Local, Remote: d.Remote, State: d.State, Direction: d.Direction,
@@ -221,44 +222,61 @@ func descriptor(t *testing.T, s host.Snapshot, e End) host.Descriptor {
 	return found[0]
 }
 
-// holders compares the holders of an object with those that there must be, and nobody else.
-func holders(t *testing.T, s host.Snapshot, o host.Object, want []End, modes bool) {
+// holders compares the holders of an object with those that there must be, and nobody else. A program that looks at other processes'
+// sockets by pidfd_getfd(2), as a daemon or another package's tests may meanwhile, holds them for a moment: then it is looked again.
+func holders(t *testing.T, h host.Host, s host.Snapshot, o host.Object, want []End, modes bool) {
 	t.Helper()
-	hs, err := s.Holders(t.Context(), o)
-	if err != nil {
-		t.Fatalf("Holders(%q): %v", o, err)
-	}
-	var got []End
-	for _, h := range hs {
-		p, err := s.Process(t.Context(), h.PID)
-		if err != nil || p.ID() != h.ID {
-			t.Errorf("holder %+v is process %+v, %v", h.ID, p.ID(), err)
-		}
-		for _, fd := range h.FDs {
-			e := End{PID: h.PID, FD: fd}
-			if modes {
-				e.Mode = h.Mode
-			}
-			got = append(got, e)
-		}
-	}
 	want = slices.Clone(want)
 	if !modes {
 		for i := range want {
 			want[i].Mode = ""
 		}
 	}
-	order := func(a, b End) int {
-		if a.PID != b.PID {
-			return a.PID - b.PID
+	slices.SortFunc(want, compareEnds)
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		got, err := ends(t, s, o, modes)
+		diff := cmp.Diff(want, got)
+		if err == nil && diff == "" {
+			return
 		}
-		return a.FD - b.FD
+		others := slices.ContainsFunc(got, func(e End) bool { return !slices.ContainsFunc(want, func(w End) bool { return w.PID == e.PID }) })
+		if !others || time.Now().After(deadline) {
+			t.Errorf("Holders(%q): %v (-want +got):\n%s", o, err, diff)
+			return
+		}
+		s = snapshot(t, h)
 	}
-	slices.SortFunc(got, order)
-	slices.SortFunc(want, order)
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("Holders(%q) (-want +got):\n%s", o, diff)
+}
+
+func compareEnds(a, b End) int {
+	if a.PID != b.PID {
+		return a.PID - b.PID
 	}
+	return a.FD - b.FD
+}
+
+// ends returns the descriptors by which processes hold an object. The error says of which process they cannot be.
+func ends(t *testing.T, s host.Snapshot, o host.Object, modes bool) (all []End, wrong error) {
+	t.Helper()
+	hs, err := s.Holders(t.Context(), o)
+	if err != nil {
+		t.Fatalf("Holders(%q): %v", o, err)
+	}
+	for _, h := range hs {
+		p, err := s.Process(t.Context(), h.PID)
+		if err != nil || p.ID() != h.ID {
+			wrong = fmt.Errorf("holder %+v is process %+v, %v", h.ID, p.ID(), err)
+		}
+		for _, fd := range h.FDs {
+			e := End{PID: h.PID, FD: fd}
+			if modes {
+				e.Mode = h.Mode
+			}
+			all = append(all, e)
+		}
+	}
+	slices.SortFunc(all, compareEnds)
+	return all, wrong
 }
 
 func channel(t *testing.T, h host.Host, c Channel) {
@@ -275,7 +293,7 @@ func channel(t *testing.T, h host.Host, c Channel) {
 			}
 			objects[i] = d.Object
 		}
-		holders(t, s, objects[i], side.Holders, true)
+		holders(t, h, s, objects[i], side.Holders, true)
 	}
 	// Each side is asked first once: what was read before must not matter.
 	for first := range c.Sides {

@@ -19,8 +19,7 @@ import (
 	"github.com/stopd/stopd/internal/netlab"
 )
 
-// newLog is an empty log.
-func newLog(t *testing.T) *translog.Log {
+func newLogKey(t testing.TB) translog.Key {
 	t.Helper()
 	text, err := translog.GenerateKey("host.example")
 	if err != nil {
@@ -30,6 +29,13 @@ func newLog(t *testing.T) *translog.Log {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return key
+}
+
+// newLog is an empty log.
+func newLog(t *testing.T) *translog.Log {
+	t.Helper()
+	key := newLogKey(t)
 	dir := filepath.Join(t.TempDir(), "log")
 	if err := translog.Create(dir, key); err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"os"
 
 	"github.com/stopd/stopd/host"
 	"github.com/stopd/stopd/internal/linux"
@@ -18,7 +19,7 @@ func openSystem() (system, error) {
 		return account{a.Name, a.Home, a.GID}
 	}
 	remember := func(r Recorder, restore func(*recorder.History, uint64), failed func(error)) error {
-		return h.Remember(linux.Recorder{Memory: r.Memory, Keep: r.Keep.Duration, Restore: restore, Failed: failed})
+		return h.Remember(linux.Recorder{Memory: r.Memory, Keep: r.Keep.Duration, Own: os.Getpid(), Restore: restore, Failed: failed})
 	}
 	how := func() *recorded {
 		r, ok := h.Recorded()

@@ -14,7 +14,6 @@ import (
 
 	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/evidence"
-	"github.com/stopd/stopd/evidence/translog"
 	"github.com/stopd/stopd/examine"
 	"github.com/stopd/stopd/server"
 )
@@ -57,14 +56,7 @@ func FuzzMessages(f *testing.F) {
 		f.Fatal(err)
 	}
 	quiet := slog.New(slog.DiscardHandler)
-	text, err := translog.GenerateKey("host.example")
-	if err != nil {
-		f.Fatal(err)
-	}
-	key, err := translog.ParseKey(text)
-	if err != nil {
-		f.Fatal(err)
-	}
+	key := newLogKey(f)
 	// The keeper has no store without a log.
 	store, err := evidence.Open(dir+"/store", evidence.Config{Recipients: []age.Recipient{id.Recipient()}, AllowVolatile: true, LogKey: &key, Logger: quiet})
 	if err != nil {

@@ -262,12 +262,12 @@ func TestDirectionSynSent(t *testing.T) {
 			l := listen(t, a.listen, a.addr, 0, 0)
 			to := sockaddr(a.family, netip.AddrPortFrom(a.to, localOf(t, l).Port()))
 			connect(t, socket(t, a.family, unix.SOCK_STREAM, 0), to) // fills the queue, once the listener has its last acknowledgement
-			for {
-				if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd(l)), Events: unix.POLLIN}}, -1); err == nil {
-					break
-				} else if err != unix.EINTR {
-					t.Fatal(err)
-				}
+			err := uninterrupted(func() error {
+				_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd(l)), Events: unix.POLLIN}}, -1)
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
 			}
 			c := socket(t, a.family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
 			if err := unix.Connect(fd(c), to); !errors.Is(err, unix.EINPROGRESS) {

@@ -315,6 +315,15 @@ func threadsIn(t *testing.T, pid int, words ...string) (n int) {
 	return n
 }
 
+// uninterrupted calls f until no signal interrupts it: Go's runtime sends them to threads.
+func uninterrupted(f func() error) error {
+	for {
+		if err := f(); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
 // waitingRole has threads that wait for a socket and for a pipe: two in poll(2), two in read(2).
 func waitingRole() (string, error) {
 	var a, b unix.Stat_t
@@ -322,17 +331,14 @@ func waitingRole() (string, error) {
 		return "", err
 	}
 	for _, fd := range []int32{3, 4} {
-		// Go's runtime interrupts threads by signals.
-		go func() {
-			for err := error(unix.EINTR); err == unix.EINTR; {
-				_, err = unix.Poll([]unix.PollFd{{Fd: fd, Events: unix.POLLIN}}, -1)
-			}
-		}()
-		go func() {
-			for err := error(unix.EINTR); err == unix.EINTR; {
-				_, err = unix.Read(int(fd), make([]byte, 1))
-			}
-		}()
+		go uninterrupted(func() error {
+			_, err := unix.Poll([]unix.PollFd{{Fd: fd, Events: unix.POLLIN}}, -1)
+			return err
+		})
+		go uninterrupted(func() error {
+			_, err := unix.Read(int(fd), make([]byte, 1))
+			return err
+		})
 	}
 	return report{Sockets: []uint64{a.Ino, b.Ino}}.line()
 }

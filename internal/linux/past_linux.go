@@ -158,7 +158,7 @@ func (h *Host) opened(cookie uint64) time.Time {
 	if err != nil {
 		return time.Time{}
 	}
-	if c, ok := p.history.ByCookie(cookie); ok && !c.Met {
+	if c, ok := p.history.ByCookie(cookie, sinceBoot()); ok && !c.Met {
 		return p.time(c.Opened)
 	}
 	return time.Time{}
@@ -197,16 +197,20 @@ func (h *Host) recall(f host.Flow) (host.Socket, error) {
 	if latest.Opened == 0 {
 		return host.Socket{}, host.ErrNotFound
 	}
-	return p.socket(latest), nil
+	s := p.socket(latest)
+	if latest.Met {
+		s.Opened = time.Time{} // it is older
+	}
+	return s, nil
 }
 
-// recalled begins the names of connections that nobody holds any more.
+// recalled begins the names of connections that nobody holds any more: then come the socket's cookie, and when it was established.
 const recalled = "recalled:"
 
 func (p *past) socket(c recorder.Connection) host.Socket {
 	s := host.Socket{Protocol: host.TCP, Local: c.Local, Remote: c.Remote, State: "CLOSED", UID: c.UID, Cookie: c.Cookie, NetNS: uint64(c.NetNS),
 		Direction: host.UnknownDirection, Opened: p.time(c.Opened), Bytes: host.Bytes{Sent: c.Sent, Acknowledged: c.Sent, Received: c.Received},
-		Object: host.Object(recalled + strconv.FormatUint(c.Cookie, 10)), Recalled: true}
+		Object: host.Object(fmt.Sprintf("%s%d:%d", recalled, c.Cookie, c.Opened)), Recalled: true}
 	switch c.Direction {
 	case recorder.Outbound:
 		s.Direction, s.DirectionSource = host.Outbound, host.FromRecorder
@@ -232,16 +236,18 @@ func idOf(id recorder.ID) host.ID {
 }
 
 // recalledHolders returns who held a connection that nobody holds any more.
-func (h *Host) recalledHolders(cookie string) ([]host.Holder, []host.Gap, error) {
-	n, err := strconv.ParseUint(cookie, 10, 64)
-	if err != nil {
+func (h *Host) recalledHolders(name string) ([]host.Holder, []host.Gap, error) {
+	first, second, _ := strings.Cut(name, ":")
+	cookie, err := strconv.ParseUint(first, 10, 64)
+	opened, err2 := strconv.ParseUint(second, 10, 64)
+	if err != nil || err2 != nil {
 		return nil, nil, fmt.Errorf("find holders of a closed connection: %w", errSyntax)
 	}
 	p, err := h.catchUp()
 	if err != nil {
 		return nil, nil, err
 	}
-	c, ok := p.history.ByCookie(n)
+	c, ok := p.history.ByCookie(cookie, opened)
 	if !ok {
 		return nil, nil, host.ErrNotFound
 	}
@@ -270,6 +276,7 @@ func (s *snapshot) Remembered(ctx context.Context, id host.ID) (host.Remembered,
 	}
 	r := host.Remembered{Process: p.process(ctx, found), Parent: idOf(found.Parent)}
 	held, more := p.history.Held(found.ID, maxHeld)
+	r.Cut = more
 	for _, c := range held {
 		r.Held = append(r.Held, p.socket(c))
 	}

@@ -134,7 +134,7 @@ func TestNothingRemembered(t *testing.T) {
 	if _, err := lookAt(t, h).Remembered(t.Context(), host.ID{PID: os.Getpid(), Start: 1}); !errors.Is(err, host.ErrNotFound) {
 		t.Error(err)
 	}
-	if _, err := lookAt(t, h).Holders(t.Context(), recalled+"1"); !errors.Is(err, host.ErrNotFound) {
+	if _, err := lookAt(t, h).Holders(t.Context(), recalled+"1:1"); !errors.Is(err, host.ErrNotFound) {
 		t.Error(err)
 	}
 }

@@ -16,6 +16,7 @@ import (
 type Recorder struct {
 	Memory int           // octets
 	Keep   time.Duration // for how long
+	Own    int           // the pid of who looks at others' sockets by copies, whose connections are none; 0 is none
 	// Restore fills a history in which nothing is yet, of events since a time. Remember does not wait for it, nor for what follows; nil is to have
 	// Remember wait until it remembers.
 	Restore func(h *recorder.History, since uint64)
@@ -37,7 +38,7 @@ func (h *Host) Remember(r Recorder) error {
 	if !h.uids.all { // the kernel has others
 		return errors.New("the daemon is in a user namespace, which has numbers of its own for users")
 	}
-	events, err := bpf.OpenEvents()
+	events, err := bpf.OpenEvents(r.Own)
 	if err != nil {
 		return err
 	}
@@ -93,7 +94,7 @@ func (p *past) remember() error {
 	p.mu.Unlock()
 	if events == nil {
 		var err error
-		if events, err = bpf.OpenEvents(); err != nil {
+		if events, err = bpf.OpenEvents(p.Own); err != nil {
 			return err
 		}
 		if err := p.goOn(events); err != nil {
@@ -268,15 +269,15 @@ func (p *past) why(l recorder.Loss) string {
 	return fmt.Sprintf("nothing was remembered between %s and %s, when the daemon or its recorder was started anew", from, to)
 }
 
-// connectionGaps says what may be missing of a connection: others who held it, and its end.
+// connectionGaps says what may be missing of a flow's latest connection: others who held it, its end, and a later one.
 func (p *past) connectionGaps(c recorder.Connection) (gaps []host.Gap) {
-	until := c.Closed
-	if until == 0 {
-		until = sinceBoot()
-	}
-	for _, l := range p.history.Losses(c.Opened, until) {
-		if l.Kind == recorder.Ring || l.Kind == recorder.Off {
+	for _, l := range p.history.Losses(c.Opened, sinceBoot()) {
+		switch {
+		case l.Kind != recorder.Ring && l.Kind != recorder.Off && l.Kind != recorder.Full:
+		case c.Closed == 0 || l.From <= c.Closed:
 			gaps = append(gaps, host.Gap{What: "who held the connection", Why: p.why(l)})
+		default:
+			gaps = append(gaps, host.Gap{What: "which connection it was", Why: p.why(l) + ": a later one of the same ends may be missing"})
 		}
 	}
 	if c.Unsure {

@@ -150,8 +150,8 @@ func (s *snapshot) Process(ctx context.Context, pid int) (host.Process, error) {
 
 // Holders returns who holds an object, by ascending pid.
 func (s *snapshot) Holders(ctx context.Context, name host.Object) ([]host.Holder, error) {
-	if cookie, ok := strings.CutPrefix(string(name), recalled); ok {
-		hs, gaps, err := s.h.recalledHolders(cookie)
+	if which, ok := strings.CutPrefix(string(name), recalled); ok {
+		hs, gaps, err := s.h.recalledHolders(which)
 		s.gaps = append(s.gaps, gaps...)
 		return hs, err
 	}

@@ -71,6 +71,7 @@ func (h *History) connection(n uint32) Connection {
 	return c
 }
 
+// findCookie returns the latest connection of a socket: one that was disconnected may be connected again. They were entered in this order.
 func (h *History) findCookie(cookie uint64) uint32 {
 	c := &h.connections
 	for n := c.cookies.first(h.cookieHash(cookie)); n != 0; n = c.cookies.next[n] {
@@ -102,6 +103,10 @@ func (h *History) addConnection(at, cookie uint64) uint32 {
 func (h *History) dropConnection() {
 	c := &h.connections
 	n := c.slots.shift()
+	if next := c.slots.first; next != 0 && c.all[n].closed > c.all[next].closed { // it went on after a sweep
+		c.slots.end(n)
+		n = c.slots.shift()
+	}
 	h.losses.forgot(c.all[n].closed)
 	h.freeConnection(n)
 }
@@ -126,17 +131,18 @@ func (h *History) freeConnection(n uint32) {
 // touched notes who has a connection.
 func (h *History) touched(k Kind, at uint64, id ID, e *Connection) {
 	n := h.findCookie(e.Cookie)
-	if n == 0 {
+	if n == 0 && e.Closed != 0 {
+		return // it was never established, or is forgotten, and nothing would say that it ends
+	}
+	if n == 0 || k == Connecting && h.connections.all[n].closed != 0 {
 		if n = h.addConnection(at, e.Cookie); n == 0 {
 			return
 		}
 	}
 	s := &h.connections.all[n]
-	if s.closed != 0 {
-		return
-	}
 	if k == Connecting {
 		s.direction = Outbound
+		s.flags = s.flags&^swept | h.sweep // a sweep lists those that are being established as well
 	}
 	h.hold(n, id)
 }
@@ -169,7 +175,7 @@ func (h *History) hold(n uint32, id ID) {
 
 func (h *History) established(at uint64, e *Connection) {
 	n := h.findCookie(e.Cookie)
-	if n == 0 {
+	if n == 0 || h.connections.all[n].closed != 0 {
 		if n = h.addConnection(at, e.Cookie); n == 0 {
 			return
 		}
@@ -187,6 +193,7 @@ func (h *History) open(n uint32, at uint64, e *Connection) {
 	s.local, s.remote = e.Local.Addr().As16(), e.Remote.Addr().As16()
 	s.localPort, s.remotePort = e.Local.Port(), e.Remote.Port()
 	s.uid = e.UID
+	s.flags &^= swept           // it came since, whichever sweep met it before
 	if s.direction == Unknown { // both ends may connect at once
 		s.direction = e.Direction
 	}
@@ -195,12 +202,20 @@ func (h *History) open(n uint32, at uint64, e *Connection) {
 
 func (h *History) closed(at uint64, id ID, e *Connection) {
 	n := h.findCookie(e.Cookie)
-	if n == 0 || h.connections.all[n].closed != 0 {
+	if n == 0 {
 		return // from before, or there was no place for it
 	}
 	s := &h.connections.all[n]
-	h.hold(n, id)
-	h.close(n, at)
+	switch {
+	case s.closed == 0:
+		h.hold(n, id)
+		h.close(n, at)
+	case s.flags&unsure != 0: // it went on, though no process had a descriptor as a sweep looked
+		h.hold(n, id)
+		s.closed, s.flags = at, s.flags&^unsure
+	default:
+		return
+	}
 	if s.opened != 0 {
 		s.pending, s.received = e.Sent, e.Received
 	}

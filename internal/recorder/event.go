@@ -23,7 +23,7 @@ const (
 	Connecting
 	// Established: the Connection without holders. Direction is Outbound or Inbound.
 	Established
-	// Touched: Cookie, and the Process's ID that has used the connection or ended it.
+	// Touched: Cookie, and the Process's ID that has used the connection or ended it; Closed where it was over then.
 	Touched
 	// Closed: Cookie, octets, and the Process's ID that did it; none where the other end did.
 	Closed

@@ -3,6 +3,7 @@ package recorder
 import (
 	"fmt"
 	"hash/maphash"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync"
@@ -13,6 +14,7 @@ import (
 type History struct {
 	mu          sync.Mutex
 	seed        maphash.Seed
+	secret      uint64 // see spread
 	connections connections
 	processes   processes
 	joints      joints
@@ -30,7 +32,7 @@ func New(memory int, begun uint64) (*History, error) {
 	if memory < Smallest {
 		return nil, fmt.Errorf("make history: %d octets are less than %d", memory, Smallest)
 	}
-	h := &History{seed: maphash.MakeSeed()}
+	h := &History{seed: maphash.MakeSeed(), secret: rand.Uint64()}
 	h.make(room(memory), begun)
 	return h, nil
 }
@@ -165,12 +167,15 @@ func (h *History) Latest(local, remote netip.AddrPort, netns uint32, by uint64) 
 	return Connection{}, false
 }
 
-// ByCookie returns the connection of a socket.
-func (h *History) ByCookie(cookie uint64) (Connection, bool) {
+// ByCookie returns the latest connection of a socket that was established by a time.
+func (h *History) ByCookie(cookie, by uint64) (Connection, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if n := h.findCookie(cookie); n != 0 && h.connections.all[n].opened != 0 {
-		return h.connection(n), true
+	c := &h.connections
+	for n := c.cookies.first(h.cookieHash(cookie)); n != 0; n = c.cookies.next[n] {
+		if s := &c.all[n]; s.cookie == cookie && s.opened != 0 && s.opened <= by {
+			return h.connection(n), true
+		}
 	}
 	return Connection{}, false
 }
@@ -232,12 +237,20 @@ func (h *History) Swept(at uint64) {
 
 func (h *History) idHash(id ID) uint64 { return maphash.Comparable(h.seed, id) }
 
-// Pids and cookies are given one after the other. As they are they spread evenly, and what comes together lies together: a
-// hash would have the processor wait for memory at each event.
+// together is how many pids, or cookies, that follow each other lie together. The kernel gives each processor as many cookies at once.
+const together = 4096
 
-func (h *History) pidHash(pid uint32) uint64 { return uint64(pid) }
+// Pids and cookies are given one after the other. What comes together lies together: a hash of each would have the processor wait for
+// memory at each event. Where it lies nobody can tell: who takes numbers until the one comes that he wants makes no chain long.
+func (h *History) spread(n uint64) uint64 {
+	where := (n/together + h.secret) * (h.secret | 1)
+	where = (where ^ where>>32) * (h.secret | 1)
+	return n%together + where>>32
+}
 
-func (h *History) cookieHash(cookie uint64) uint64 { return cookie }
+func (h *History) pidHash(pid uint32) uint64 { return h.spread(uint64(pid)) }
+
+func (h *History) cookieHash(cookie uint64) uint64 { return h.spread(cookie) }
 
 func (h *History) flowHash(local, remote netip.AddrPort, netns uint32) uint64 {
 	var b [40]byte

@@ -94,7 +94,7 @@ func BenchmarkMillion(b *testing.B) {
 	}
 	fill(h, 1_000_000)
 	for i := range 1_000_000 {
-		if _, ok := h.ByCookie(uint64(i + 1)); !ok {
+		if _, ok := h.ByCookie(uint64(i+1), 1<<63); !ok {
 			b.Fatalf("connection %d is not remembered", i)
 		}
 	}
@@ -213,14 +213,14 @@ func TestFull(t *testing.T) {
 		h.Apply(opened(i+1, 1e10*(i+1)), fork(uint32(i+2), 1, 1e10*(i+1)))
 	}
 	for i := range uint64(5) {
-		_, c := h.ByCookie(i + 1)
+		_, c := h.ByCookie(i+1, 1<<63)
 		_, p := h.Process(uint32(i+2), 0, 1<<62)
 		if lost := h.Losses(1e10*(i+1), 1e10*(i+1)) != nil; c == lost || p == lost {
 			t.Errorf("of number %d the connection is remembered: %v, the process: %v, a loss: %v", i, c, p, lost)
 		}
 	}
 	h.Apply(closed(1, 7e10), exit(2, 1e10, 7e10), opened(9, 8e10), fork(9, 1, 8e10))
-	if _, ok := h.ByCookie(9); !ok {
+	if _, ok := h.ByCookie(9, 1<<63); !ok {
 		t.Error("a place that is free again is not used for a connection")
 	}
 	if _, ok := h.Process(9, 0, 1<<62); !ok {

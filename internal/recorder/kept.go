@@ -84,8 +84,10 @@ type filling struct {
 
 func (f *filling) connection(s connection) {
 	h := f.h
-	if h.findCookie(s.cookie) != 0 {
-		return // its place was used again while it was written
+	for n := h.findCookie(s.cookie); n != 0; n = h.connections.cookies.next[n] {
+		if o := &h.connections.all[n]; o.cookie == s.cookie && o.opened == s.opened {
+			return // its place was used again while it was written
+		}
 	}
 	n := h.connections.slots.take()
 	if n == 0 {
@@ -132,6 +134,8 @@ func (f *filling) indexConnections() {
 	for _, n := range order {
 		s := &c.all[n]
 		l, r := s.ends()
+		c.cookies.remove(h.cookieHash(s.cookie), n) // in this order
+		c.cookies.insert(h.cookieHash(s.cookie), n)
 		c.flows.insert(h.flowHash(l, r, s.netns), n)
 		for role := range holdersKept {
 			if id := s.holder(role); id.PID != 0 {

@@ -40,8 +40,8 @@ func restored(t testing.TB, n int, b []byte, now uint64) *History {
 func TestKeep(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
 	for range 100 {
-		h, m := small(1000), &model{}
-		w := &world{b: octets(r, 1500)}
+		h, m := small(1000), &model{met: map[any]bool{}}
+		w := &world{b: octets(r, 1500), over: map[uint64]uint64{}}
 		at := w.run(h, m)
 		again := restored(t, 1000, kept(t, h, at), at+10)
 		check(t, again, m, at)
@@ -77,7 +77,7 @@ func TestKeepLosses(t *testing.T) {
 	}
 	again.Apply(opened(9, 21e10), fork(9, 1, 21e10))
 	for i := range uint64(6) {
-		_, c := again.ByCookie(i + 1)
+		_, c := again.ByCookie(i+1, 1<<63)
 		_, p := again.Process(uint32(i+2), 0, 1<<62)
 		if c != (i > 3) || p != (i > 3) {
 			t.Errorf("number %d: the connection is remembered: %v, the process: %v", i, c, p)
@@ -269,7 +269,7 @@ func TestKeepMeanwhile(t *testing.T) {
 	for i := range uint32(n) {
 		at := uint64(i) + 1
 		p, ok := again.Process(i+2, at, at)
-		c, ok2 := again.ByCookie(at)
+		c, ok2 := again.ByCookie(at, 1<<63)
 		switch ended := i%2 == 0; {
 		case ended && at+1 <= reach:
 			gone++
@@ -294,8 +294,8 @@ func TestSweptAfter(t *testing.T) {
 	if two.Exited != 0 || two.Met || two.Parent != (ID{1, 1}) || string(two.Exe) != "/bin/new" || three.Exited != 102 || !three.Unsure {
 		t.Errorf("they are %+v and %+v", two, three)
 	}
-	one, _ := again.ByCookie(1)
-	other, _ := again.ByCookie(2)
+	one, _ := again.ByCookie(1, 1<<63)
+	other, _ := again.ByCookie(2, 1<<63)
 	if one.Closed != 0 || one.Met || one.Opened != 3 || !slices.Equal(one.Holders, []ID{{2, 1}}) || other.Closed != 102 || !other.Unsure {
 		t.Errorf("they are %+v and %+v", one, other)
 	}

@@ -29,11 +29,12 @@ func (m *model) process(id ID) *Process {
 }
 
 func (m *model) cookie(c uint64) *Connection {
-	i := slices.IndexFunc(m.connections, func(x Connection) bool { return x.Cookie == c })
-	if i < 0 {
-		return nil
+	for i := len(m.connections) - 1; i >= 0; i-- { // the latest
+		if m.connections[i].Cookie == c {
+			return &m.connections[i]
+		}
 	}
-	return &m.connections[i]
+	return nil
 }
 
 func (m *model) fork(at uint64, p Process) {
@@ -63,8 +64,9 @@ func (m *model) hold(c *Connection, id ID) {
 	c.Holders = append(c.Holders, id)
 }
 
-func (m *model) socket(at, cookie uint64, uid uint32) *Connection {
-	if c := m.cookie(cookie); c != nil {
+// socket returns the connection of a socket, another than the last where that is over and it connects again.
+func (m *model) socket(k Kind, cookie uint64, uid uint32) *Connection {
+	if c := m.cookie(cookie); c != nil && (c.Closed == 0 || k != Connecting && k != Established) {
 		return c
 	}
 	m.connections = append(m.connections, Connection{Cookie: cookie, UID: uid})
@@ -82,7 +84,7 @@ func (m *model) open(c *Connection, at uint64, e Connection) {
 func (m *model) end(c *Connection, at uint64) {
 	if c.Opened == 0 {
 		cookie := c.Cookie
-		m.connections = slices.DeleteFunc(m.connections, func(x Connection) bool { return x.Cookie == cookie })
+		m.connections = slices.DeleteFunc(m.connections, func(x Connection) bool { return x.Cookie == cookie && x.Opened == 0 })
 		return
 	}
 	c.Closed = at
@@ -101,18 +103,20 @@ func (m *model) apply(e Event) {
 			p.Exited, p.Name, p.EUID = e.At, e.Process.Name, e.Process.EUID
 		}
 	case Connecting, Touched:
-		c := m.socket(e.At, e.Connection.Cookie, e.Connection.UID)
-		if c.Closed != 0 {
+		if m.cookie(e.Connection.Cookie) == nil && e.Connection.Closed != 0 {
 			return
 		}
+		c := m.socket(e.Kind, e.Connection.Cookie, e.Connection.UID)
 		if e.Kind == Connecting {
 			c.Direction = Outbound
+			m.met[c.Cookie] = true
 		}
 		m.hold(c, e.Process.ID)
 	case Established:
-		m.open(m.socket(e.At, e.Connection.Cookie, e.Connection.UID), e.At, e.Connection)
+		m.open(m.socket(e.Kind, e.Connection.Cookie, e.Connection.UID), e.At, e.Connection)
 	case Closed:
-		if c := m.cookie(e.Connection.Cookie); c != nil && c.Closed == 0 {
+		if c := m.cookie(e.Connection.Cookie); c != nil && (c.Closed == 0 || c.Unsure) {
+			c.Unsure = false
 			m.hold(c, e.Process.ID)
 			c.Sent, c.Received = e.Connection.Sent, e.Connection.Received
 			m.end(c, e.At)
@@ -133,7 +137,7 @@ func (m *model) apply(e Event) {
 	case ConnectionMet:
 		c := m.cookie(e.Connection.Cookie)
 		if c == nil {
-			c = m.socket(e.At, e.Connection.Cookie, e.Connection.UID)
+			c = m.socket(e.Kind, e.Connection.Cookie, e.Connection.UID)
 			c.Met = true
 		}
 		if c.Closed == 0 {
@@ -166,6 +170,7 @@ type world struct {
 	alive []ID
 	next  uint64 // cookie
 	open  []uint64
+	over  map[uint64]uint64 // when those sockets closed that have not been connected again
 }
 
 func (w *world) octet() int {
@@ -236,7 +241,13 @@ func (w *world) event() (Event, bool) {
 		e.Process.ID = w.id()
 		e.Connection = w.ends()
 		e.Connection.Cookie = w.cookie()
-		if e.Kind == Closed {
+		switch e.Kind {
+		case Connecting, Established:
+			delete(w.over, e.Connection.Cookie)
+		case Touched:
+			e.Connection.Closed = w.over[e.Connection.Cookie]
+		case Closed:
+			w.over[e.Connection.Cookie] = w.at
 			e.Connection.Sent, e.Connection.Received = uint64(w.octet()), uint64(w.octet())
 		}
 	}
@@ -245,8 +256,8 @@ func (w *world) event() (Event, bool) {
 
 // both applies what the octets say to a history and to the model, sweeps included.
 func both(b []byte, h *History) (*model, uint64) {
-	m := &model{}
-	return m, (&world{b: b}).run(h, m)
+	m := &model{met: map[any]bool{}}
+	return m, (&world{b: b, over: map[uint64]uint64{}}).run(h, m)
 }
 
 // run applies what the octets say until they are at an end, and returns when that is.
@@ -260,7 +271,7 @@ func (w *world) run(h *History, m *model) uint64 {
 			m.met = map[any]bool{}
 			before := map[uint64]bool{}
 			for _, c := range m.connections {
-				before[c.Cookie] = true
+				before[c.Cookie] = c.Closed == 0
 			}
 			for range w.octet() % 8 {
 				if w.octet()%4 == 0 {
@@ -310,12 +321,12 @@ func check(t *testing.T, h *History, m *model, at uint64) {
 	held := map[ID][]Connection{}
 	for _, c := range m.connections {
 		if c.Opened == 0 {
-			if _, ok := h.ByCookie(c.Cookie); ok {
+			if x, ok := h.ByCookie(c.Cookie, 1<<63); ok && x.Closed == 0 {
 				t.Fatalf("socket %d is a connection, which was never established", c.Cookie)
 			}
 			continue
 		}
-		got, _ := h.ByCookie(c.Cookie)
+		got, _ := h.ByCookie(c.Cookie, c.Opened)
 		if d := gocmp.Diff(c, got, equal); d != "" {
 			t.Fatalf("connection %d (-want +got):\n%s", c.Cookie, d)
 		}
@@ -362,7 +373,7 @@ func octets(r *rand.Rand, n int) []byte {
 
 // small makes a history with room for so many of each.
 func small(n int) *History {
-	h := &History{seed: maphash.MakeSeed()}
+	h := &History{seed: maphash.MakeSeed(), secret: rand.Uint64()}
 	h.connections.make(n)
 	h.processes.make(n)
 	h.joints.make(n)
@@ -435,7 +446,7 @@ func forgetful(t *testing.T, h *History, m *model, at uint64, missed *int) {
 		if c.Opened == 0 {
 			continue
 		}
-		got, ok := h.ByCookie(c.Cookie)
+		got, ok := h.ByCookie(c.Cookie, c.Opened)
 		if !ok {
 			*missed++
 		}

@@ -58,6 +58,9 @@ func DecodeEvent(b []byte, ev *recorder.Event) (rest []byte, err error) {
 	switch ev.Kind {
 	case recorder.Connecting, recorder.Touched:
 		c.Cookie = e.Uint64(b[24:])
+		if b[1] != 0 {
+			c.Closed = ev.At
+		}
 	case recorder.Closed:
 		c.Cookie, c.Sent, c.Received = e.Uint64(b[24:]), e.Uint64(b[32:]), e.Uint64(b[40:])
 	case recorder.Established, recorder.ConnectionMet:

@@ -194,6 +194,7 @@ struct sock {
 	struct socket *sk_socket;
 	socket_lock_t sk_lock;
 	__u16 sk_type, sk_protocol;
+	int sk_err;
 	kuid_t sk_uid;
 };
 

@@ -24,7 +24,7 @@ struct event {
 
 // CONNECTING and TOUCHED.
 struct touch_event {
-	struct event e;
+	struct event e; // direction is 1 where the connection is closed
 	__u64 cookie;
 };
 
@@ -59,6 +59,7 @@ struct {
 } events SEC(".maps");
 
 __u64 lost; // events for which the ring had no room
+__u32 own;  // the daemon's process that copies others' sockets to look at them, and may be the last to close one; 0 is none
 
 // The daemon's PID namespace, as the iterator of processes found it.
 static __u64 namespace;
@@ -132,8 +133,9 @@ __inline __u64 ends(struct open_event *e, struct sock *sk, struct tcp_sock *tcp)
 	return __builtin_offsetof(struct open_event, ends[8]);
 }
 
-// Of which process was told last that it has a connection: what has been told is not told again. Cookies are given one after the
-// other, so each of the latest connections has a place of its own; one whose place another took is told of once more.
+// Of which process was told last that it has a connection: what has been told is not told again, but that it connects, since a socket
+// may be connected once more. Each processor gives 4,096 cookies one after the other (include/linux/cookie.h), so each of the latest
+// connections has a place that few share; one whose place another took is told of once more.
 #define TOLD 4096
 static __u64 told[TOLD];
 
@@ -145,19 +147,21 @@ __inline int touched(struct sock *sk, int kind)
 		return 0;
 	struct touch_event e = {.e.kind = kind, .cookie = cookie(sk)};
 	who(&e.e, task);
-	if (!e.e.pid && kind == TOUCHED) // nobody's of ours
+	if ((!e.e.pid && kind == TOUCHED) || (own && e.e.pid == own)) // nobody's of ours
 		return 0;
 	// Both in one word: it may be written on another processor.
 	__u64 *last = &told[e.cookie % TOLD], both = (e.cookie * 0x9e3779b97f4a7c15 ^ e.e.start) + e.e.pid;
-	if (*last == both)
+	if (*last == both && kind == TOUCHED)
 		return 0;
+	e.e.direction = kind == TOUCHED && sk->__sk_common.skc_state == TCP_CLOSE;
 	e.e.at = bpf_ktime_get_boot_ns();
 	if (emit(&e, sizeof(e)))
 		*last = both;
 	return 0;
 }
 
-// Whoever has locked a socket has it (lock_sock in net/core/sock.c); what packets do to it they do where nobody has.
+// Whoever has locked a socket has it (lock_sock in net/core/sock.c), but for who destroys others' (tcp_abort in net/ipv4/tcp.c); what packets do
+// to it they do where nobody has.
 __inline int locked(struct sock *sk)
 {
 	return sk->sk_lock.owned;
@@ -188,8 +192,10 @@ int state(__u64 *ctx)
 		if (!(tcp = bpf_skc_to_tcp_sock(sk)))
 			return 0;
 		struct task_struct *task = bpf_get_current_task_btf();
-		if (locked(sk) && !(task->flags & PF_KTHREAD))
+		if (locked(sk) && !sk->sk_err && !(task->flags & PF_KTHREAD)) // an error came from elsewhere, or from tcp_abort
 			who(&e.e, task);
+		if (e.e.pid == own)
+			e.e.pid = 0;
 		e.e.at = bpf_ktime_get_boot_ns();
 		e.sent = tcp->bytes_acked;
 		e.received = tcp->bytes_received;
@@ -338,8 +344,15 @@ int connections(struct bpf_iter__task_file *ctx)
 	if (!sk || !is_tcp(sk))
 		return 0;
 	__u8 state = sk->__sk_common.skc_state;
-	if (state == TCP_LISTEN || state == TCP_CLOSE || state == TCP_SYN_SENT)
+	if (state == TCP_LISTEN || state == TCP_CLOSE)
 		return 0;
+	if (state == TCP_SYN_SENT) { // it has no ends yet
+		struct touch_event c = {.e.kind = CONNECTING, .cookie = cookie(sk)};
+		c.e.at = bpf_ktime_get_boot_ns();
+		who(&c.e, task);
+		bpf_seq_write(ctx->meta->seq, &c, sizeof(c));
+		return 0;
+	}
 	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
 	if (!tcp)
 		return 0;

@@ -31,6 +31,7 @@ const (
 	recorderProgSent        = "sent"
 	recorderProgState       = "state"
 	recorderVarLost         = "lost"
+	recorderVarOwn          = "own"
 )
 
 // loadRecorder returns the embedded CollectionSpec for recorder.
@@ -102,6 +103,7 @@ type recorderMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type recorderVariableSpecs struct {
 	Lost *ebpf.VariableSpec `ebpf:"lost"`
+	Own  *ebpf.VariableSpec `ebpf:"own"`
 }
 
 // recorderObjects contains all objects after they have been loaded into the kernel.
@@ -140,6 +142,7 @@ func (m *recorderMaps) Close() error {
 // It can be passed to loadRecorderObjects or ebpf.CollectionSpec.LoadAndAssign.
 type recorderVariables struct {
 	Lost *ebpf.Variable `ebpf:"lost"`
+	Own  *ebpf.Variable `ebpf:"own"`
 }
 
 // recorderPrograms contains all programs after they have been loaded into the kernel.

@@ -41,13 +41,14 @@ var touching = []string{recorderProgSent, recorderProgReceived}
 // joining are those of them that tell by what processes can be joined.
 var joining = []string{recorderProgHeldFrom, recorderProgHeldWhile, recorderProgHeldUntil}
 
-// OpenEvents has the kernel write events from now on. Whether it does is found by trying alone.
-func OpenEvents() (*Events, error) {
+// OpenEvents has the kernel write events from now on. Whether it does is found by trying alone. What the process with the pid own does with connections
+// is left out: it copies others' sockets; 0 is none.
+func OpenEvents(own int) (*Events, error) {
 	e, err := loadEvents()
 	if err != nil {
 		return nil, err
 	}
-	if err := e.begin(); err != nil {
+	if err := errors.Join(e.collection.Variables[recorderVarOwn].Set(uint32(own)), e.begin()); err != nil {
 		e.Close()
 		return nil, err
 	}
@@ -261,7 +262,10 @@ func (e *Events) list(program string, some func([]byte) ([]byte, error)) error {
 		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) { // it has walked very many and found none
 			continue
 		}
-		if err != nil && err != io.EOF || n == 0 {
+		if err != nil && err != io.EOF { // what was not listed is not over
+			return fmt.Errorf("read iterator %s: %w", program, err)
+		}
+		if n == 0 {
 			break
 		}
 		rest, err := some(buf[:left+n])

@@ -46,7 +46,7 @@ type remembering struct {
 // remember begins to remember, with what there is.
 func remember(t testing.TB) *remembering {
 	t.Helper()
-	e, err := OpenEvents()
+	e, err := OpenEvents(0)
 	if errors.Is(err, unix.EPERM) && os.Geteuid() != 0 {
 		t.Skip(err)
 	}
@@ -206,7 +206,7 @@ func TestRefused(t *testing.T) {
 	for _, ev := range r.all {
 		if ev.Kind == recorder.Connecting && ev.Process.ID == r.self {
 			cookies++
-			if c, ok := r.ByCookie(ev.Connection.Cookie); ok {
+			if c, ok := r.ByCookie(ev.Connection.Cookie, 1<<63); ok {
 				t.Errorf("remembered: %+v", c)
 			}
 		}
@@ -328,7 +328,7 @@ func TestChildren(t *testing.T) {
 // insideRole is the first process of a PID namespace: it remembers, makes a child, and says what it has remembered of
 // processes.
 func insideRole() error {
-	e, err := OpenEvents()
+	e, err := OpenEvents(0)
 	if err != nil {
 		return err
 	}

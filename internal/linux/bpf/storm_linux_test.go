@@ -108,7 +108,7 @@ func TestStorm(t *testing.T) {
 			for _, ev := range evs {
 				switch ev.Kind {
 				case recorder.Closed:
-					c, ok := r.ByCookie(ev.Connection.Cookie)
+					c, ok := r.ByCookie(ev.Connection.Cookie, 1<<63)
 					if ok && c.NetNS == netns && c.Closed != 0 && len(c.Holders) == 1 && of[c.Holders[0].PID] {
 						ends[c.Cookie] = true
 					}

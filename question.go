@@ -160,9 +160,10 @@ const (
 	FlowUnknown   = "unknown"
 )
 
-// A Fed is a candidate with what is told of it.
+// A Fed is a candidate with what is told of it, or one that would be one if there were not too many, of which more is told than of
+// the others.
 type Fed struct {
-	Previous Ends
+	Previous Previous
 	Flow
 }
 

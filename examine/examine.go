@@ -368,9 +368,12 @@ func bounded(r *report.Report) []byte {
 func candidates(ps []trace.Previous, home uint64) []stop.Previous {
 	var out []stop.Previous
 	for _, p := range ps {
-		out = append(out, stop.Previous{Ends: stop.Ends{Remote: p.Remote, Local: p.Local},
-			Outbound: p.Direction == host.Outbound, Reasons: p.Reasons, Corroborated: p.Corroborated,
-			Elsewhere: elsewhere(p.NetNS, home)})
+		out = append(out, candidate(p, home))
 	}
 	return out
+}
+
+func candidate(p trace.Previous, home uint64) stop.Previous {
+	return stop.Previous{Ends: stop.Ends{Remote: p.Remote, Local: p.Local}, Outbound: p.Direction == host.Outbound,
+		Reasons: p.Reasons, Corroborated: p.Corroborated, Elsewhere: elsewhere(p.NetNS, home)}
 }

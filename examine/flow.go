@@ -17,7 +17,7 @@ const (
 	// watchWindow is for how long a process is watched.
 	watchWindow = 500 * time.Millisecond
 	// maxWatchable is of how many questions it is known which process would be watched. Older ones give way.
-	maxWatchable = 256
+	maxWatchable = 64
 	// What a process took it may not have sent yet when it is looked at: so often and so far apart it is looked at again.
 	maxSettling, settling = 5, 20 * time.Millisecond
 )
@@ -96,10 +96,16 @@ func (x *Examiner) feeds(ctx context.Context, w trace.Watchable, transfers []hos
 	if now.Asked, ok = held(p, w.Asked); !ok || p.ID() != w.Process {
 		return nil, host.ErrNotFound
 	}
-	var of []trace.WatchableCandidate
+	var of []trace.Previous
 	for _, c := range w.Candidates {
 		if d, ok := held(p, c.Inode); ok {
-			now.Candidates, of = append(now.Candidates, d), append(of, c)
+			now.Candidates, of = append(now.Candidates, d), append(of, c.Previous)
+		}
+	}
+	named := len(of)
+	for _, d := range p.Descriptors {
+		if _, ok := slices.BinarySearch(w.Crowd, d.Inode); ok && d.Kind == host.TCP {
+			now.Candidates, of = append(now.Candidates, d), append(of, w.OfCrowd(d))
 		}
 	}
 	// Who holds the asked connection as well may send by it.
@@ -107,13 +113,15 @@ func (x *Examiner) feeds(ctx context.Context, w trace.Watchable, transfers []hos
 		holders, err := snap.Holders(ctx, o)
 		now.Hears = now.Hears || err != nil || slices.ContainsFunc(holders, func(h host.Holder) bool { return h.PID != p.PID && h.Mode.Writes() })
 	}
+	facts, _ := x.Host.Facts(ctx)
 	var fed []stop.Fed
 	for i, f := range now.Feeds() {
 		if f.Grade == trace.Certain && !w.Service {
 			f.Grade = trace.Supported
 		}
-		fed = append(fed, stop.Fed{Previous: stop.Ends{Remote: of[i].Remote, Local: of[i].Local},
-			Flow: stop.Flow{Grade: string(f.Grade), There: f.There, Back: f.Back}})
+		if i < named || f.Grade == trace.Certain {
+			fed = append(fed, stop.Fed{Previous: candidate(of[i], facts.NetNS), Flow: stop.Flow{Grade: string(f.Grade), There: f.There, Back: f.Back}})
+		}
 	}
 	return fed, nil
 }

@@ -97,7 +97,7 @@ func TestFlow(t *testing.T) {
 			var got [3]string
 			for i, f := range fed {
 				got[i] = f.Grade
-				if want := k.found(t).Previous[i].Ends; f.Previous != want {
+				if want := k.found(t).Previous[i].Ends; f.Previous.Ends != want {
 					t.Errorf("candidate %d is %v, and was %v", i, f.Previous, want)
 				}
 			}
@@ -157,5 +157,47 @@ func TestWatchables(t *testing.T) {
 		if got, ok := w.take(token(i)); !ok || got.Asked != uint64(i) {
 			t.Fatalf("take %d: %v, %t", i, got.Asked, ok)
 		}
+	}
+}
+
+// Of too many hosts to be candidates the one is told of that is certain, and no other.
+func TestFlowOfCrowd(t *testing.T) {
+	const clients = 40
+	listens := func(r *host.Recording) {
+		l := host.Descriptor{FDs: []int{3}, Kind: host.TCP, Mode: host.ReadWrite, Inode: 3, Object: "3", State: "LISTEN", Local: netip.MustParseAddrPort("0.0.0.0:80")}
+		r.Processes[1].Descriptors = append(r.Processes[1].Descriptors, l)
+	}
+	for name, tt := range map[string]struct {
+		times int
+		want  []string // the remote ends
+	}{
+		"certain":   {4, []string{"198.51.100.18:5000"}},
+		"supported": {2, nil},
+		"unknown":   {0, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x, k := proxy(t, clients, listens, func() []host.Transfer { return passed(20+17, 10, tt.times) })
+			e, err := x.Examine(t.Context(), question(t, "968 , 23 : SV_REC : 7"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f := k.found(t); !f.Watchable || len(f.Previous) > 0 {
+				t.Fatalf("found %+v", f)
+			}
+			fed, err := x.Flow(t.Context(), e.Token)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, f := range fed {
+				got = append(got, f.Previous.Remote.String())
+				if f.Grade != stop.FlowCertain || !f.Previous.Corroborated || f.Previous.Outbound || f.Previous.Elsewhere || f.Previous.Local.Port() != 80 {
+					t.Errorf("told %+v", f)
+				}
+			}
+			if d := cmp.Diff(tt.want, got); d != "" {
+				t.Errorf("told (-want +got):\n%s", d)
+			}
+		})
 	}
 }

@@ -10,7 +10,7 @@ import (
 
 // watch has it told which of the candidates feeds the asked connection, where that can be, and chooses anew whom to ask.
 func (tb *Tracebacks) watch(cfg *Config, p *promise, most time.Duration) {
-	if cfg.Flow == nil || !p.finding.Watchable || len(p.eligible()) < 2 {
+	if cfg.Flow == nil || !p.finding.Watchable {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), most)
@@ -20,7 +20,7 @@ func (tb *Tracebacks) watch(cfg *Config, p *promise, most time.Duration) {
 		tb.log.Warn("watch what flows to a connection", "error", err)
 		return
 	}
-	p.choose(fed, cfg.Traceback.MaxPrevious)
+	p.choose(cfg, fed)
 }
 
 // eligible are the records of candidates that may be asked, be it that there are too many of them.
@@ -35,16 +35,27 @@ func (p *promise) eligible() (of []int) {
 	return of
 }
 
-// choose chooses whom to ask by what was told of the candidates. For certain the one alone is asked, if he may be;
-// else those first of whom more was told, and as many as may be asked.
-func (p *promise) choose(fed []stop.Fed, most int) {
+// choose chooses whom to ask by what was told of the candidates. For certain the one alone is asked, if he may be, also where there
+// were too many for him to have a record so far; else those first of whom more was told, and as many as may be asked.
+func (p *promise) choose(cfg *Config, fed []stop.Fed) {
+	most := cfg.Traceback.MaxPrevious
 	eligible := p.eligible()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	certain := -1
 	for _, f := range fed {
-		i := slices.IndexFunc(p.records, func(r stop.Traceback) bool { return r.Previous == f.Previous })
-		if i < 0 {
+		i := slices.IndexFunc(p.records, func(r stop.Traceback) bool { return r.Previous == f.Previous.Ends })
+		switch {
+		case i >= 0:
+		case f.Grade == stop.FlowCertain:
+			i = len(p.records)
+			p.records = append(p.records, stop.Traceback{Previous: f.Previous.Ends, SelectedBy: selectedByFlow, Kind: "none"})
+			if why := whyNot(cfg, f.Previous); why != "" {
+				p.records[i].Error = "not asked: " + why
+			} else {
+				eligible = append(eligible, i)
+			}
+		default:
 			continue
 		}
 		p.records[i].Flow = new(f.Flow)

@@ -21,32 +21,35 @@ func TestChoose(t *testing.T) {
 	uncorroborated := host(5)
 	uncorroborated.Corroborated = false
 	fed := func(i int, grade string, there, back int) stop.Fed {
-		return stop.Fed{Previous: host(i).Ends, Flow: stop.Flow{Grade: grade, There: there, Back: back}}
+		return stop.Fed{Previous: host(i), Flow: stop.Flow{Grade: grade, There: there, Back: back}}
 	}
 	const passedBy = "flow not asked: another connection feeds the asked one"
 	const bound = "bound not asked: too many candidates"
 	for _, tt := range []struct {
 		name string
 		fed  []stop.Fed
-		want [5]string // what selected each of five, and why it is not asked
+		want [6]string // what selected each of five and of one who has no record yet, and why it is not asked
 	}{
-		{"nothing is told", nil, [5]string{"inbound", "inbound", bound, bound}},
-		{"all unknown", []stop.Fed{fed(1, "unknown", 0, 0), fed(2, "unknown", 0, 0), fed(3, "unknown", 0, 0)}, [5]string{"inbound", "inbound", bound, bound}},
-		{"certain", []stop.Fed{fed(1, "unknown", 0, 0), fed(2, "certain", 3, 0)}, [5]string{passedBy, "flow", passedBy, passedBy}},
-		{"certain of one beyond the bound", []stop.Fed{fed(4, "certain", 3, 0)}, [5]string{passedBy, passedBy, passedBy, "flow"}},
-		{"certain of one who may not be asked", []stop.Fed{fed(5, "certain", 3, 0)}, [5]string{passedBy, passedBy, passedBy, passedBy}},
-		{"certain of one who is none", []stop.Fed{fed(9, "certain", 3, 0)}, [5]string{"inbound", "inbound", bound, bound}},
-		{"supported", []stop.Fed{fed(1, "unknown", 0, 0), fed(3, "supported", 1, 1), fed(4, "supported", 0, 3)}, [5]string{bound, bound, "flow", "flow"}},
-		{"one is supported", []stop.Fed{fed(3, "supported", 1, 1)}, [5]string{"inbound", bound, "flow", bound}},
+		{"nothing is told", nil, [6]string{"inbound", "inbound", bound, bound}},
+		{"all unknown", []stop.Fed{fed(1, "unknown", 0, 0), fed(2, "unknown", 0, 0), fed(3, "unknown", 0, 0)}, [6]string{"inbound", "inbound", bound, bound}},
+		{"certain", []stop.Fed{fed(1, "unknown", 0, 0), fed(2, "certain", 3, 0)}, [6]string{passedBy, "flow", passedBy, passedBy}},
+		{"certain of one beyond the bound", []stop.Fed{fed(4, "certain", 3, 0)}, [6]string{passedBy, passedBy, passedBy, "flow"}},
+		{"certain of one who may not be asked", []stop.Fed{fed(5, "certain", 3, 0)}, [6]string{passedBy, passedBy, passedBy, passedBy}},
+		{"certain of one of too many", []stop.Fed{fed(9, "certain", 3, 0)}, [6]string{passedBy, passedBy, passedBy, passedBy, 5: "flow"}},
+		{"supported of one of too many", []stop.Fed{fed(9, "supported", 3, 0)}, [6]string{"inbound", "inbound", bound, bound}},
+		{"certain of one of too many who may not be asked", []stop.Fed{{Previous: stop.Previous{Ends: host(9).Ends, Corroborated: true, Elsewhere: true},
+			Flow: stop.Flow{Grade: "certain"}}}, [6]string{passedBy, passedBy, passedBy, passedBy, 5: "flow not asked: its connection leaves the host from another network namespace"}},
+		{"supported", []stop.Fed{fed(1, "unknown", 0, 0), fed(3, "supported", 1, 1), fed(4, "supported", 0, 3)}, [6]string{bound, bound, "flow", "flow"}},
+		{"one is supported", []stop.Fed{fed(3, "supported", 1, 1)}, [6]string{"inbound", bound, "flow", bound}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tb := NewTracebacks(nil, cfg)
 			f := stop.Finding{Type: stop.SVRec, SID: 7, Previous: []stop.Previous{host(1), host(2), host(3), host(4), uncorroborated}}
 			p := &promise{finding: f}
 			p.records, p.plan = tb.plan(cfg, f)
-			p.choose(tt.fed, cfg.Traceback.MaxPrevious)
+			p.choose(cfg, tt.fed)
 			tt.want[4] = "inbound not asked: only the user's own word speaks for it"
-			var got [5]string
+			var got [6]string
 			var asked []int
 			for i, r := range p.records {
 				got[i] = r.SelectedBy
@@ -60,7 +63,7 @@ func TestChoose(t *testing.T) {
 					asked = append(asked, i)
 				}
 				for _, f := range tt.fed {
-					if f.Previous == r.Previous && (r.Flow == nil || *r.Flow != f.Flow) {
+					if f.Previous.Ends == r.Previous && (r.Flow == nil || *r.Flow != f.Flow) {
 						t.Errorf("record %d has %v of what was told, %v", i, r.Flow, f)
 					}
 				}
@@ -90,7 +93,8 @@ func TestFlow(t *testing.T) {
 		{"supported", true, 2, stop.FlowSupported, nil, 1, 2},
 		{"refused", true, 2, "", errors.New("refused"), 1, 2},
 		{"not to be watched", false, 2, stop.FlowCertain, nil, 0, 2},
-		{"one candidate", true, 1, stop.FlowCertain, nil, 0, 1},
+		{"certain of one of too many", true, 0, stop.FlowCertain, nil, 1, 1},
+		{"supported of one of too many", true, 0, stop.FlowSupported, nil, 1, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var mu sync.Mutex
@@ -112,7 +116,7 @@ func TestFlow(t *testing.T) {
 				mu.Lock()
 				defer mu.Unlock()
 				watched++
-				return []stop.Fed{{Previous: all[1].Ends, Flow: stop.Flow{Grade: tt.grade, There: 3}}}, tt.err
+				return []stop.Fed{{Previous: all[1], Flow: stop.Flow{Grade: tt.grade, There: 3}}}, tt.err
 			}
 			s := newServer(f, cfg)
 			c := dialPipe(t, s, "127.0.0.9")
@@ -121,12 +125,12 @@ func TestFlow(t *testing.T) {
 			c.Close()
 			s.finish(t)
 			io.Copy(io.Discard, c.r)
-			if records, _ := f.lastKept(token); len(records) != tt.candidates {
+			if records, _ := f.lastKept(token); len(records) != max(tt.candidates, tt.asked) {
 				t.Errorf("records: %+v", records)
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			if watched != tt.watched || len(asked) != tt.asked || !asked[fmt.Sprintf("127.0.0.2%d", tt.candidates)] {
+			if watched != tt.watched || len(asked) != tt.asked || tt.asked > 0 && !asked["127.0.0.22"] {
 				t.Errorf("watched %d times, asked %v", watched, asked)
 			}
 		})

@@ -82,10 +82,14 @@ func (p *promise) due() []stop.Traceback {
 		return records
 	}
 	for _, known := range same.due() {
-		for i, r := range records {
-			if r.SameAs != "" && known.Previous == r.Previous {
-				records[i], records[i].SameAs = known, r.SameAs
-			}
+		i := slices.IndexFunc(records, func(r stop.Traceback) bool { return known.Previous == r.Previous })
+		switch {
+		case i < 0 && known.SelectedBy == selectedByFlow: // who was told when there were too many
+			known.SameAs = same.finding.Token.String()
+			records = append(records, known)
+		case i >= 0 && records[i].SameAs != "":
+			known.SameAs = records[i].SameAs
+			records[i] = known
 		}
 	}
 	return records

@@ -132,8 +132,7 @@ func requestTo(f stop.Finding, e stop.Ends) stop.Request {
 	return stop.Request{Local: uint64(e.Remote.Port()), Remote: uint64(e.Local.Port()), Type: f.Type, SID: f.SID}
 }
 
-// ask asks the chosen hosts, all at once, and fills in their records. It returns false where there was no room
-// to ask. All of it takes no longer than the time for one host since it began.
+// ask asks the chosen hosts, all at once, and fills in their records. It returns false where nobody was asked. All of it takes no longer than the time for one host since it began.
 func (tb *Tracebacks) ask(cfg *Config, p *promise, room bool, began time.Time) bool {
 	if room {
 		if room = tb.asking.wait(p.by, cfg.Traceback.Timeout/2); room {
@@ -152,7 +151,7 @@ func (tb *Tracebacks) ask(cfg *Config, p *promise, room bool, began time.Time) b
 		wg.Go(func() { p.change(i, tb.askOne(cfg, p.finding, p.record(i), left)) })
 	}
 	wg.Wait()
-	return true
+	return len(p.plan) > 0
 }
 
 // askOne asks one previous host, from this host's own end of the connection with it, and completes its record.

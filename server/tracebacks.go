@@ -81,7 +81,7 @@ func (tb *Tracebacks) Begin(_ context.Context, t stop.Token) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("begin trace-back: %w", err)
-	case len(p.plan) == 0:
+	case len(p.plan) == 0 && !p.finding.Watchable:
 	case tb.begun.take(p.by):
 		tb.under.Go(func() {
 			defer tb.begun.giveBack(p.by)

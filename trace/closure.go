@@ -87,6 +87,7 @@ type tracer struct {
 	// told are those whom something that is over joins to the asked socket, otherwise than as ancestors; see joined.
 	told  map[*node]bool
 	apart [][2]*node // see ways
+	crowd []Crowded
 	// several are those by whose connections commands came of which nothing tells by which; see unclear.
 	several []*node
 	loose   bool // nothing explains the asked socket but what a service accepted whose client it is
@@ -319,7 +320,7 @@ func (t *tracer) accepted(n *node) bool {
 }
 
 func (t *tracer) result() Result {
-	r := Result{Previous: t.found, Users: t.names, Gaps: t.gaps, Moved: t.moved}
+	r := Result{Previous: t.found, Users: t.names, Gaps: t.gaps, Moved: t.moved, Crowd: t.crowd}
 	for _, n := range t.nodes {
 		r.Processes = append(r.Processes, n.Process)
 		if n.owner {

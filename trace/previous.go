@@ -51,6 +51,7 @@ func (t *tracer) connections(w ways, weak bool) (firm bool) {
 			}
 			if busy && accepted {
 				t.note(n, "connections", fmt.Sprintf("not considered: it has accepted those of more than %d hosts, and which of them is meant cannot be told", t.opt.Hub))
+				t.crowd = append(t.crowd, Crowded{n.PID, d.Inode})
 				continue
 			}
 			firm = firm || d.Direction != host.Outbound && (!accepted || w.firm[n])
@@ -117,12 +118,17 @@ func (t *tracer) note(n *node, what, why string) {
 
 // candidateBy adds the host at the other end of a process's connection, with the ends that it sees itself.
 func (t *tracer) candidateBy(d host.Descriptor, pid int, reason string) {
-	o := outside(d)
-	p := Previous{Remote: o.Remote, Local: o.Local, PID: pid, Direction: d.Direction, Corroborated: true, NetNS: o.NetNS, Bytes: d.Bytes}
+	p := by(d, pid)
 	t.candidate(p, reason)
-	if o.Remote != d.Remote || o.Local != d.Local {
+	if p.Remote != d.Remote || p.Local != d.Local {
 		t.candidate(p, ReasonNAT)
 	}
+}
+
+// by is the host at the other end of a process's connection.
+func by(d host.Descriptor, pid int) Previous {
+	o := outside(d)
+	return Previous{Remote: o.Remote, Local: o.Local, PID: pid, Direction: d.Direction, Corroborated: true, NetNS: o.NetNS, Bytes: d.Bytes}
 }
 
 // candidate adds a candidate, or a reason to one that is known. What is told without this host's end is about the

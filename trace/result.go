@@ -44,6 +44,8 @@ type Result struct {
 	Previous  []Previous
 	Users     []User
 	Gaps      []host.Gap
+	// Crowd are connections that are no candidates since too many hosts have one.
+	Crowd []Crowded
 }
 
 // A Process is a process of the closure.

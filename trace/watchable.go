@@ -13,6 +13,9 @@ type Watchable struct {
 	// Asked and Candidates are numbers of inodes.
 	Asked      uint64
 	Candidates []WatchableCandidate
+	// Crowd are numbers of inodes of connections of which only what is certain counts: too many hosts have one for them to be
+	// candidates, or they are too many candidates.
+	Crowd []uint64
 	// Service is true where the system has started the process, for nobody in particular. What anybody has started for himself may
 	// show what he likes.
 	Service bool
@@ -23,6 +26,15 @@ type WatchableCandidate struct {
 	Previous
 	Inode uint64
 }
+
+// A Crowded is a connection of a process, by the number of its inode.
+type Crowded struct {
+	PID   int
+	Inode uint64
+}
+
+// These bound a [Watchable]. Candidates beyond are of the crowd; of a larger crowd nothing is looked at.
+const maxCandidates, maxCrowd = 1 << 10, 1 << 14
 
 // Watchable returns the process that watching may tell something of; false where there is none.
 func (r Result) Watchable(asked host.Socket) (w Watchable, ok bool) {
@@ -42,12 +54,35 @@ func (r Result) Watchable(asked host.Socket) (w Watchable, ok bool) {
 		for _, d := range p.Descriptors {
 			o := outside(d)
 			if d.Kind == host.TCP && d.Inode != 0 && d.Inode != asked.Inode && o.Remote == c.Remote && o.Local == c.Local {
-				w.Candidates = append(w.Candidates, WatchableCandidate{c, d.Inode})
+				if len(w.Candidates) < maxCandidates {
+					w.Candidates = append(w.Candidates, WatchableCandidate{c, d.Inode})
+				} else {
+					w.Crowd = append(w.Crowd, d.Inode)
+				}
 				break
 			}
 		}
 	}
-	return w, len(w.Candidates) > 1
+	for _, c := range r.Crowd {
+		if c.PID == p.PID && c.Inode != 0 && c.Inode != asked.Inode {
+			w.Crowd = append(w.Crowd, c.Inode)
+		}
+	}
+	slices.Sort(w.Crowd)
+	if w.Crowd = slices.Compact(w.Crowd); len(w.Crowd) > maxCrowd {
+		w.Crowd = nil
+	}
+	return w, len(w.Candidates)+len(w.Crowd) > 1
+}
+
+// OfCrowd is the host at the other end of a connection of the crowd.
+func (w Watchable) OfCrowd(d host.Descriptor) Previous {
+	p := by(d, w.Process.PID)
+	p.Reasons = []string{ReasonInbound}
+	if d.Direction != host.Inbound {
+		p.Reasons = []string{ReasonUnknownDirection}
+	}
+	return p
 }
 
 // service reports whether nobody who logged in has started a process, as far as the system tells: it is of no login, and its user is

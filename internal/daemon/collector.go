@@ -14,6 +14,7 @@ import (
 
 	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/examine"
+	"github.com/stopd/stopd/host"
 	"github.com/stopd/stopd/internal/optin"
 	"github.com/stopd/stopd/internal/recorder"
 )
@@ -32,6 +33,7 @@ type collectorPart struct {
 	cancel     context.CancelFunc
 	later      sync.WaitGroup // what the start does not wait for
 	watching   chan struct{}  // one process at a time
+	unwatched  atomic.Bool    // the kernel lets no process be watched
 	ended      atomic.Bool
 	now        atomic.Pointer[examine.Examiner]
 }
@@ -53,6 +55,10 @@ func (o *collectorPart) start(s started) (err error) {
 	o.later.Go(func() {
 		if err := o.sys.accelerate(); err != nil {
 			o.log.Info("descriptors are read by /proc alone", "error", err)
+		}
+		if err := o.sys.tryWatch(); err != nil {
+			o.unwatched.Store(true)
+			o.log.Info("what passes through a process is not watched", "error", err)
 		}
 		if s.Config.Recorder.Mode == recorderAuto {
 			if err := o.remember(s.Config.Recorder); err != nil {
@@ -98,7 +104,7 @@ func (o *collectorPart) remember(r Recorder) error {
 func (o *collectorPart) reload(s started) error {
 	x := examiner(s.Config, o.sys, s.PIDs)
 	x.Keeper, x.Checkpoint, x.Tracer, x.Secret = o.keeper, o.keeper.checkpoint, o.tracer, o.secret[:]
-	x.Tell, x.Watch = o.teller.tell, o.sys.watch
+	x.Tell, x.Watch = o.teller.tell, o.watch
 	o.now.Store(x)
 	return nil
 }
@@ -135,6 +141,14 @@ func (o *collectorPart) serves(ctx context.Context, c call, b []byte) ([]byte, e
 		return json.Marshal(o.sys.recorded())
 	}
 	return serveAnswerer(ctx, o.now.Load(), o.log, c, b)
+}
+
+// watch watches a process. Where that cannot be, once that is known, nothing was seen to pass.
+func (o *collectorPart) watch(ctx context.Context, id host.ID, window time.Duration) ([]host.Transfer, error) {
+	if o.unwatched.Load() {
+		return nil, nil
+	}
+	return o.sys.watch(ctx, id, window)
 }
 
 // flow has one process watched at a time. Who waits too long goes without.

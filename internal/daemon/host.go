@@ -18,7 +18,9 @@ type system struct {
 	// accelerate lets the kernel do what takes long otherwise; the error says why it does not.
 	accelerate func() error
 	// watch watches what a process takes from sockets and sends by them.
-	watch func(ctx context.Context, id host.ID, window time.Duration) ([]host.Transfer, error)
+	// The error of tryWatch says why it cannot.
+	watch    func(ctx context.Context, id host.ID, window time.Duration) ([]host.Transfer, error)
+	tryWatch func() error
 	// remember remembers connections and processes; the error says why it does not. Before it begins restore may fill the history, which remember
 	// does not wait for; where restore is nil it remembers once remember returns. Later failed is told why it does not for now, and nil when it goes on.
 	remember func(r Recorder, restore func(h *recorder.History, since uint64), failed func(error)) error

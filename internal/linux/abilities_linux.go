@@ -38,6 +38,7 @@ func Abilities() []string {
 	say("descriptors of all processes", err, "they are gaps in reports; run as root, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH")
 	say("descriptors of all processes by BPF", h.Accelerate(), "they are read by /proc, which takes longer and does not count who holds a socket without a descriptor")
 	say("connections and processes that have ended", h.Remember(Recorder{Memory: recorder.Smallest, Keep: time.Minute}), "they are not remembered: what had ended before a question is not found")
+	say("what passes through a process", h.TryWatch(), "which client of a proxy feeds a connection is told by signs alone, and never for certain; it takes BPF and Linux 6.3")
 	say("copies of sockets by pidfd_getfd", tryCopy(), "sockets are listed in the daemon's own network namespace only")
 	_, err = h.conntrack.entries(context.Background())
 	if errors.Is(err, errNoConntrack) {

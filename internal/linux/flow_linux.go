@@ -3,11 +3,25 @@ package linux
 import (
 	"context"
 	"errors"
+	"os"
 	"time"
 
 	"github.com/stopd/stopd/host"
 	"github.com/stopd/stopd/internal/linux/bpf"
 )
+
+// TryWatch says why no process can be watched, found by trying; nil where one can.
+func (h *Host) TryWatch() error {
+	if err := sameProcesses(); err != nil {
+		return err
+	}
+	w, err := bpf.OpenWatch(os.Getpid())
+	if err != nil {
+		return err
+	}
+	w.Close()
+	return nil
+}
 
 // Watch watches a process for a window of time, or until the context ends, and returns what its threads took from sockets and sent
 // by them, or the first of that where there is much. The error is [host.ErrNotFound] where the process has ended.

@@ -1,6 +1,7 @@
 package stop
 
 import (
+	"cmp"
 	"errors"
 	"net/netip"
 	"time"
@@ -151,6 +152,8 @@ type Flow struct {
 	// There is how often something was seen to pass from the candidate's connection to the asked one, and Back how often the other way.
 	There int `json:"there"`
 	Back  int `json:"back"`
+	// Signs are "passed", "octets", "last" and "opened", as far as there are; see docs/decisions/0080-flow.md.
+	Signs []string `json:"signs"`
 }
 
 // Grades of a [Flow].
@@ -167,10 +170,15 @@ type Fed struct {
 	Flow
 }
 
-// Rank orders by how much is told: 0 is nothing.
-func (f *Flow) Rank() int {
-	if f == nil || f.Grade == FlowUnknown {
-		return 0
+// Compare orders by how much is told: those with more signs are more, then those by which more passed.
+func (f *Flow) Compare(g *Flow) int {
+	told := func(f *Flow) (signs, passed int) {
+		if f == nil {
+			return 0, 0
+		}
+		return len(f.Signs), f.There + f.Back
 	}
-	return f.There + f.Back
+	a, b := told(f)
+	c, d := told(g)
+	return cmp.Or(cmp.Compare(a, c), cmp.Compare(b, d))
 }

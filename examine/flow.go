@@ -103,9 +103,17 @@ func (x *Examiner) feeds(ctx context.Context, w trace.Watchable, transfers []hos
 		}
 	}
 	named := len(of)
+	if r, err := snap.Remembered(ctx, p.ID()); err == nil {
+		now.Held = r.Held
+	}
 	for _, d := range p.Descriptors {
-		if _, ok := slices.BinarySearch(w.Crowd, d.Inode); ok && d.Kind == host.TCP {
+		_, ofCrowd := slices.BinarySearch(w.Crowd, d.Inode)
+		switch {
+		case d.Kind != host.TCP || d.Inode == w.Asked || w.Has(d.Inode):
+		case ofCrowd:
 			now.Candidates, of = append(now.Candidates, d), append(of, w.OfCrowd(d))
+		default:
+			now.Others = append(now.Others, d)
 		}
 	}
 	// Who holds the asked connection as well may send by it.
@@ -120,7 +128,7 @@ func (x *Examiner) feeds(ctx context.Context, w trace.Watchable, transfers []hos
 			f.Grade = trace.Supported
 		}
 		if i < named || f.Grade == trace.Certain {
-			fed = append(fed, stop.Fed{Previous: candidate(of[i], facts.NetNS), Flow: stop.Flow{Grade: string(f.Grade), There: f.There, Back: f.Back}})
+			fed = append(fed, stop.Fed{Previous: candidate(of[i], facts.NetNS), Flow: stop.Flow{Grade: string(f.Grade), There: f.There, Back: f.Back, Signs: append([]string{}, f.Signs...)}})
 		}
 	}
 	return fed, nil

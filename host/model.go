@@ -140,6 +140,12 @@ type Bytes struct {
 	Received     uint64 `json:"received"`     // in order
 }
 
+// Last is when data were last sent by a TCP connection, and came by it; where none were, when it was established.
+type Last struct {
+	Sent     time.Time `json:"sent"`
+	Received time.Time `json:"received"`
+}
+
 // Ends are the two ends of a connection.
 type Ends struct {
 	Local  netip.AddrPort `json:"local"`
@@ -204,6 +210,8 @@ type Descriptor struct {
 	Outer *Outer `json:"outer,omitzero" kinds:"tcp udp raw"`
 	// Bytes is zero where the system does not count.
 	Bytes Bytes `json:"bytes,omitzero" report:"-"`
+	// Last is zero where the system does not tell, and of what is no TCP connection.
+	Last Last `json:"last,omitzero" report:"-"`
 	// Within is true where the connection ends in this host, and its other end is no process's.
 	Within bool `json:"within,omitzero" report:"-"`
 	// Named is true where a UNIX socket has a name, and it is not known which.

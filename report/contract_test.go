@@ -117,5 +117,5 @@ const redeemedKeys = `
 report:
 traceback[]: previous selected_by asked request sent answered reply kind token error same_as flow
 traceback[].previous: remote local
-traceback[].flow: grade there back
+traceback[].flow: grade there back signs
 `

@@ -64,7 +64,7 @@ func (p *promise) choose(cfg *Config, fed []stop.Fed) {
 		}
 	}
 	if certain < 0 {
-		slices.SortStableFunc(eligible, func(a, b int) int { return p.records[b].Flow.Rank() - p.records[a].Flow.Rank() })
+		slices.SortStableFunc(eligible, func(a, b int) int { return p.records[b].Flow.Compare(p.records[a].Flow) })
 		p.plan = slices.Sorted(slices.Values(eligible[:min(most, len(eligible))]))
 	} else if p.plan = nil; slices.Contains(eligible, certain) {
 		p.plan = []int{certain}
@@ -74,7 +74,7 @@ func (p *promise) choose(cfg *Config, fed []stop.Fed) {
 		switch {
 		case slices.Contains(p.plan, i):
 			r.Asked, r.Request, r.Sent = true, requestTo(p.finding, r.Previous).String(), time.Now().UTC()
-			if certain < 0 && r.Flow.Rank() == 0 {
+			if certain < 0 && r.Flow.Compare(nil) == 0 {
 				r.SelectedBy = p.records[i].SelectedBy
 			}
 		case certain >= 0:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"sync"
 	"testing"
 
@@ -21,7 +22,7 @@ func TestChoose(t *testing.T) {
 	uncorroborated := host(5)
 	uncorroborated.Corroborated = false
 	fed := func(i int, grade string, there, back int) stop.Fed {
-		return stop.Fed{Previous: host(i), Flow: stop.Flow{Grade: grade, There: there, Back: back}}
+		return stop.Fed{Previous: host(i), Flow: stop.Flow{Grade: grade, There: there, Back: back, Signs: map[bool][]string{true: {"passed"}}[there+back > 0]}}
 	}
 	const passedBy = "flow not asked: another connection feeds the asked one"
 	const bound = "bound not asked: too many candidates"
@@ -63,7 +64,7 @@ func TestChoose(t *testing.T) {
 					asked = append(asked, i)
 				}
 				for _, f := range tt.fed {
-					if f.Previous.Ends == r.Previous && (r.Flow == nil || *r.Flow != f.Flow) {
+					if f.Previous.Ends == r.Previous && (r.Flow == nil || !reflect.DeepEqual(*r.Flow, f.Flow)) {
 						t.Errorf("record %d has %v of what was told, %v", i, r.Flow, f)
 					}
 				}

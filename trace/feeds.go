@@ -1,8 +1,8 @@
 package trace
 
 import (
-	"cmp"
 	"slices"
+	"sort"
 
 	"github.com/stopd/stopd/host"
 )
@@ -13,7 +13,7 @@ type Grade string
 // Grades.
 const (
 	Certain   Grade = "certain"   // the asked connection passes on what comes by this one, and nothing tells of another
-	Supported Grade = "supported" // something passed from one to the other, and that is not enough
+	Supported Grade = "supported" // there are signs of it, and they are not enough
 	Unknown   Grade = "unknown"
 )
 
@@ -23,6 +23,7 @@ type Feed struct {
 	// There is how often something passed from the candidate to the asked connection, and Back how often from that to
 	// the candidate.
 	There, Back int
+	Signs       []string // ascending
 }
 
 // A Watched is a process that was watched for a while.
@@ -32,6 +33,9 @@ type Watched struct {
 	// that.
 	Asked      host.Descriptor
 	Candidates []host.Descriptor
+	// Others are the process's other TCP connections, and Held those that it is remembered to have had.
+	Others []host.Descriptor
+	Held   []host.Socket
 	// Hears is true where others can tell the process something in ways that are no transfers.
 	Hears bool
 }
@@ -51,14 +55,18 @@ func (w Watched) Feeds() []Feed {
 	for _, ph := range p.threads {
 		p.end(ph)
 	}
-	feeds := make([]Feed, len(w.Candidates))
+	feeds, signs := make([]Feed, len(w.Candidates)), w.signs()
 	for i, c := range w.Candidates {
 		f := &feeds[i]
+		f.Signs = signs[i]
 		f.There, f.Back = p.passed[[2]uint64{c.Inode, w.Asked.Inode}], p.passed[[2]uint64{w.Asked.Inode, c.Inode}]
+		if f.There+f.Back > 0 {
+			f.Signs = slices.Insert(f.Signs, sort.SearchStrings(f.Signs, SignPassed), SignPassed)
+		}
 		switch {
 		case f.There >= enough && oneIn*f.There >= f.There+p.other && p.alone(c.Inode) && !w.Hears && alike(c.Bytes, w.Asked.Bytes):
 			f.Grade = Certain
-		case f.There+f.Back > 0:
+		case len(f.Signs) > 0:
 			f.Grade = Supported
 		default:
 			f.Grade = Unknown
@@ -139,18 +147,4 @@ func (p *passages) alone(candidate uint64) bool {
 func alike(a, b host.Bytes) bool {
 	near := func(x, y uint64) bool { return max(x, y)-min(x, y) <= 2 }
 	return a != (host.Bytes{}) && near(a.Received, b.Sent) && near(a.Sent, b.Received)
-}
-
-// Order sorts the indexes of feeds, those first of which more is told.
-func Order(feeds []Feed) []int {
-	rank := map[Grade]int{Certain: 2, Supported: 1}
-	order := make([]int, len(feeds))
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortStableFunc(order, func(i, j int) int {
-		a, b := feeds[i], feeds[j]
-		return cmp.Or(cmp.Compare(rank[b.Grade], rank[a.Grade]), cmp.Compare(b.There+b.Back, a.There+a.Back))
-	})
-	return order
 }

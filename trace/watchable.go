@@ -75,6 +75,11 @@ func (r Result) Watchable(asked host.Socket) (w Watchable, ok bool) {
 	return w, len(w.Candidates)+len(w.Crowd) > 1
 }
 
+// Has reports whether a number of an inode is a candidate's.
+func (w Watchable) Has(inode uint64) bool {
+	return slices.ContainsFunc(w.Candidates, func(c WatchableCandidate) bool { return c.Inode == inode })
+}
+
 // OfCrowd is the host at the other end of a connection of the crowd.
 func (w Watchable) OfCrowd(d host.Descriptor) Previous {
 	p := by(d, w.Process.PID)

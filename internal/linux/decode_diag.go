@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/stopd/stopd/host"
 )
@@ -174,11 +175,13 @@ type tcpInfo struct {
 	unacked, notsent           uint32
 	acked, sent, retransmitted uint64
 	received                   uint64
+	// Milliseconds since data were last sent, and came; since it was established where none were.
+	sentAgo, receivedAgo uint32
 }
 
 // settled reports whether nothing was sent or acknowledged between two reads.
 func (i tcpInfo) settled(last tcpInfo) bool {
-	i.received = last.received
+	i.received, i.sentAgo, i.receivedAgo = last.received, last.sentAgo, last.receivedAgo
 	return i == last
 }
 
@@ -187,13 +190,20 @@ func (i tcpInfo) bytes() host.Bytes {
 	return host.Bytes{Sent: max(i.sent-min(i.retransmitted, i.sent), i.acked), Acknowledged: i.acked, Received: i.received}
 }
 
+// last is when data were last sent and came, of what was read at a time.
+func (i tcpInfo) last(at time.Time) host.Last {
+	ago := func(ms uint32) time.Time { return at.Add(-time.Duration(ms) * time.Millisecond) }
+	return host.Last{Sent: ago(i.sentAgo), Received: ago(i.receivedAgo)}
+}
+
 func parseTCPInfo(b []byte) (tcpInfo, bool) {
 	if len(b) < 216 {
 		return tcpInfo{}, false
 	}
 	u32, u64 := binary.NativeEndian.Uint32, binary.NativeEndian.Uint64
 	return tcpInfo{state: b[0], unacked: u32(b[24:]), notsent: u32(b[144:]),
-		acked: u64(b[120:]), received: u64(b[128:]), sent: u64(b[200:]), retransmitted: u64(b[208:])}, true
+		acked: u64(b[120:]), received: u64(b[128:]), sent: u64(b[200:]), retransmitted: u64(b[208:]),
+		sentAgo: u32(b[44:]), receivedAgo: u32(b[52:])}, true
 }
 
 // direction tells which end opened a connection from its own counters. The SYN of an active open takes a

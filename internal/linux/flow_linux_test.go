@@ -341,3 +341,41 @@ func TestWatch(t *testing.T) {
 		t.Errorf("one that has ended: %v", err)
 	}
 }
+
+// When data last came and were sent is told of a process's connections.
+func TestLast(t *testing.T) {
+	h := openHost(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	began := time.Now()
+	a, b := connection(t, l)
+	const pause, rounding = 50 * time.Millisecond, 20 * time.Millisecond
+	time.Sleep(pause) // what is measured
+	sent := time.Now()
+	if _, err := a.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	came := time.Now()
+	p, err := openSnapshot(t, h).Process(t.Context(), os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range p.Descriptors {
+		if d.Kind != host.TCP || d.Listening() || d.Remote.String() != a.LocalAddr().String() && d.Local.String() != a.LocalAddr().String() {
+			continue
+		}
+		now, before := d.Last.Sent, d.Last.Received
+		if d.Direction == host.Inbound {
+			now, before = before, now
+		}
+		if now.Before(sent.Add(-rounding)) || now.After(came.Add(rounding)) || before.Before(began.Add(-rounding)) || before.After(sent.Add(rounding-pause)) {
+			t.Errorf("%s: %+v; it was opened at %s, and the octet was sent between %s and %s", d.Direction, d.Last, began, sent, came)
+		}
+	}
+}

@@ -111,7 +111,7 @@ func inetSocketOf(fd int, d *host.Descriptor) error {
 	}
 	d.Direction, d.DirectionSource = told(host.TCP, dir)
 	if proto == protoTCP {
-		d.Bytes = info.bytes()
+		d.Bytes, d.Last = info.bytes(), info.last(time.Now().UTC())
 	}
 	return nil
 }

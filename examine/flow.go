@@ -116,11 +116,15 @@ func (x *Examiner) feeds(ctx context.Context, w trace.Watchable, transfers []hos
 			now.Others = append(now.Others, d)
 		}
 	}
-	// Who holds the asked connection as well may send by it.
-	for _, o := range append(trace.Heard(p), now.Asked.Object) {
-		holders, err := snap.Holders(ctx, o)
-		now.Hears = now.Hears || err != nil || slices.ContainsFunc(holders, func(h host.Holder) bool { return h.PID != p.PID && h.Mode.Writes() })
+	others := func(objects []host.Object) bool {
+		return slices.ContainsFunc(objects, func(o host.Object) bool {
+			holders, err := snap.Holders(ctx, o)
+			return err != nil || slices.ContainsFunc(holders, func(h host.Holder) bool { return h.PID != p.PID && h.Mode.Writes() })
+		})
 	}
+	heard, memory := trace.Heard(p)
+	// Who holds the asked connection as well may send by it.
+	now.Hears, now.Shares = others(append(heard, now.Asked.Object)), others(memory)
 	facts, _ := x.Host.Facts(ctx)
 	var fed []stop.Fed
 	for i, f := range now.Feeds() {

@@ -21,8 +21,8 @@ import (
 const victimPort = 7000
 
 // packages are what the hosts of the lab run, besides what every Debian system has.
-var packages = append([]string{"at", "cron", "haproxy", "inetutils-telnet", "mosh", "nmap", "netcat-openbsd", "netcat-traditional", "nftables", "oidentd",
-	"openbsd-inetd", "procps", "python3", "rsyslog", "screen", "socat", "sudo", "tmux"}, netlab.SSHPackages...)
+var packages = append([]string{"at", "cron", "dante-server", "haproxy", "inetutils-telnet", "libnginx-mod-stream", "mosh", "nginx", "nmap", "netcat-openbsd",
+	"netcat-traditional", "nftables", "oidentd", "openbsd-inetd", "procps", "python3", "rsyslog", "screen", "socat", "stunnel4", "sudo", "tmux"}, netlab.SSHPackages...)
 
 //go:embed testdata/*.py
 var programs embed.FS
@@ -126,7 +126,7 @@ func (w *world) settle(ctx context.Context, packages []string) error {
 	return w.startInnocents(ctx)
 }
 
-// build makes the two programs from the sources at hand: what lies in bin/ may be older.
+// build makes the programs from the sources at hand: what lies in bin/ may be older.
 func build(ctx context.Context) (string, error) {
 	if site.Dir != "" {
 		return site.Dir, nil
@@ -136,9 +136,9 @@ func build(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("make directory: %w", err)
 	}
 	ends = append(ends, func() error { return os.RemoveAll(dir) })
-	out, err := exec.CommandContext(ctx, "go", "build", "-o", dir, "../cmd/stopd", "../cmd/stopctl", "./testdata/fixed").CombinedOutput()
+	out, err := exec.CommandContext(ctx, "go", "build", "-o", dir, "../cmd/stopd", "../cmd/stopctl", "./testdata/fixed", "./testdata/goproxy").CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("build stopd, stopctl and fixed: %w: %s", err, out)
+		return "", fmt.Errorf("build programs: %w: %s", err, out)
 	}
 	site.Dir = dir
 	return dir, nil
@@ -182,8 +182,10 @@ func (w *world) addSite(ctx context.Context, i int) (*site.Site, error) {
 	if err := h.Install(self, lookName); err != nil {
 		return nil, err
 	}
-	if err := h.Install(filepath.Join(w.bin, "fixed"), "/usr/local/bin/fixed"); err != nil {
-		return nil, err
+	for _, name := range []string{"fixed", "goproxy"} {
+		if err := h.Install(filepath.Join(w.bin, name), "/usr/local/bin/"+name); err != nil {
+			return nil, err
+		}
 	}
 	if !h.Systemd() {
 		if _, err := h.StartSSHD(ctx); err != nil {

@@ -36,8 +36,9 @@ type Watched struct {
 	// Others are the process's other TCP connections, and Held those that it is remembered to have had.
 	Others []host.Descriptor
 	Held   []host.Socket
-	// Hears is true where others can tell the process something in ways that are no transfers.
-	Hears bool
+	// Hears is true where others can tell the process something in ways that are no transfers, and Shares where others have memory
+	// that it has.
+	Hears, Shares bool
 }
 
 // Of what the asked connection sent, so often and one in so many times it must be told where it came from.
@@ -48,11 +49,12 @@ const enough, oneIn = 3, 4
 // A thread passes something on where it takes from one socket alone, and then sends by one other alone without having waited in
 // between. Where it takes from several, or sends by several, it tells nothing: what it sends then is as often another's.
 func (w Watched) Feeds() []Feed {
-	p := passages{asked: w.Asked.Inode, threads: map[uint32]*phase{}, passed: map[[2]uint64]int{}}
+	p := passages{asked: w.Asked.Inode, threads: map[uint32]*phase{}, passed: map[[2]uint64]int{}, same: map[[2]uint64]int{}, differed: map[[2]uint64]int{}}
 	for _, t := range w.Transfers {
 		p.add(t)
 	}
 	for _, ph := range p.threads {
+		ph.part = true // it may go on
 		p.end(ph)
 	}
 	feeds, signs := make([]Feed, len(w.Candidates)), w.signs()
@@ -64,7 +66,7 @@ func (w Watched) Feeds() []Feed {
 			f.Signs = slices.Insert(f.Signs, sort.SearchStrings(f.Signs, SignPassed), SignPassed)
 		}
 		switch {
-		case f.There >= enough && oneIn*f.There >= f.There+p.other && p.alone(c.Inode) && !w.Hears && alike(c.Bytes, w.Asked.Bytes):
+		case f.There >= enough && oneIn*f.There >= f.There+p.other && p.alone(c.Inode) && !w.Hears && (!w.Shares || p.whole(c.Inode)) && alike(c.Bytes, w.Asked.Bytes):
 			f.Grade = Certain
 		case len(f.Signs) > 0:
 			f.Grade = Supported
@@ -81,6 +83,8 @@ type passages struct {
 	threads map[uint32]*phase // as each is at the moment
 	// passed counts phases in which something passed from the first to the second.
 	passed map[[2]uint64]int
+	// same counts those in which as many octets were sent as had been taken, and differed those in which it were more or less.
+	same, differed map[[2]uint64]int
 	// other counts phases in which something was sent by the asked connection, and nothing tells where it came from.
 	other int
 }
@@ -93,12 +97,15 @@ type phase struct {
 	waited   bool   // between that and the first sending
 	sent     bool
 	toAsked  bool // something was sent by the asked connection
+	// took and gave are how many octets were taken, and sent by the other. What took 0 octets took some, it is not known how many.
+	took, gave uint64
+	part       bool // it was not watched from the beginning to the end, or it is not known how many octets it took
 }
 
 func (p *passages) add(t host.Transfer) {
 	ph := p.threads[t.Thread]
 	if ph == nil {
-		ph = &phase{several: t.Sent}
+		ph = &phase{several: t.Sent, part: t.Sent}
 		p.threads[t.Thread] = ph
 	}
 	if !t.Sent {
@@ -108,6 +115,7 @@ func (p *passages) add(t host.Transfer) {
 		}
 		ph.several = ph.several || ph.from != 0 && ph.from != t.Socket
 		ph.from, ph.waits = t.Socket, t.Waits
+		ph.took, ph.part = ph.took+uint64(t.Octets), ph.part || t.Octets == 0
 		return
 	}
 	ph.toAsked = ph.toAsked || t.Socket == p.asked
@@ -117,6 +125,7 @@ func (p *passages) add(t host.Transfer) {
 	if t.Socket != ph.from {
 		ph.several = ph.several || ph.to != 0 && ph.to != t.Socket
 		ph.to = t.Socket
+		ph.gave += uint64(t.Octets)
 	}
 }
 
@@ -124,8 +133,14 @@ func (p *passages) add(t host.Transfer) {
 func (p *passages) end(ph *phase) {
 	switch {
 	case !ph.several && !ph.waited && ph.to != 0:
-		p.passed[[2]uint64{ph.from, ph.to}]++
-	case ph.toAsked:
+		ends := [2]uint64{ph.from, ph.to}
+		p.passed[ends]++
+		if !ph.part && ph.took == ph.gave {
+			p.same[ends]++
+		} else if !ph.part {
+			p.differed[ends]++
+		}
+	case ph.toAsked && !(ph.part && ph.from == 0):
 		p.other++
 	}
 }
@@ -140,6 +155,13 @@ func (p *passages) alone(candidate uint64) bool {
 		}
 	}
 	return true
+}
+
+// whole reports whether all that the asked connection sent had been taken from a candidate right before, piece by piece. Then
+// nothing that another process left in memory was sent.
+func (p *passages) whole(candidate uint64) bool {
+	there := [2]uint64{candidate, p.asked}
+	return p.other == 0 && p.differed[there] == 0 && p.same[there] >= enough
 }
 
 // alike reports whether, all their life, as much was sent by one connection as came by the other, both ways. Where a

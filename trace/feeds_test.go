@@ -82,11 +82,23 @@ func TestFeeds(t *testing.T) {
 			w.Candidates[0].Bytes.Received++
 			w.Asked.Bytes.Received++
 		}, [3]trace.Feed{{trace.Certain, 3, 3, nil}}},
-		"hears otherwise":         {relayed, func(w *trace.Watched) { w.Hears = true }, [3]trace.Feed{{trace.Supported, 3, 3, nil}}},
-		"answers itself":          {relayed + ", " + times(9, "1 <b, 1 >b"), nil, [3]trace.Feed{{trace.Certain, 3, 3, nil}}},
-		"one to several":          {times(5, "1 <a, 1 >p, 1 >o"), nil, [3]trace.Feed{}},
-		"answers and passes":      {times(5, "1 <a, 1 >a, 1 >o"), nil, [3]trace.Feed{{trace.Certain, 5, 0, nil}}},
-		"late, to others as well": {relayed + ", 1 <b, 1 >p, 1 >o", nil, [3]trace.Feed{{trace.Certain, 3, 3, nil}}},
+		"hears otherwise": {relayed, func(w *trace.Watched) { w.Hears = true }, [3]trace.Feed{{trace.Supported, 3, 3, nil}}},
+		"shares memory":   {times(4, "1 <a, 1 >o"), func(w *trace.Watched) { w.Shares = true }, [3]trace.Feed{{trace.Certain, 4, 0, nil}}},
+		"shares memory, watched for too short a time": {times(3, "1 <a, 1 >o"), func(w *trace.Watched) { w.Shares = true }, [3]trace.Feed{{trace.Supported, 3, 0, nil}}},
+		"shares memory, begun before":                 {"1 >o, " + times(4, "1 <a, 1 >o"), func(w *trace.Watched) { w.Shares = true }, [3]trace.Feed{{trace.Certain, 4, 0, nil}}},
+		"shares memory, sends other octets": {times(9, "1 <a, 1 >o") + ", 1 <a, 1 >o, 1 >o, " + times(9, "1 <a, 1 >o"), func(w *trace.Watched) { w.Shares = true },
+			[3]trace.Feed{{trace.Supported, 19, 0, nil}}},
+		"shares memory, takes what it does not count": {times(9, "1 <a, 1 >o"), func(w *trace.Watched) {
+			w.Shares = true
+			for i := range w.Transfers {
+				w.Transfers[i].Octets = 0
+			}
+		}, [3]trace.Feed{{trace.Supported, 9, 0, nil}}},
+		"shares memory, and waits once": {times(9, "1 <a, 1 >o") + ", 1 <a, 1 ., 1 >o, 1 <a", func(w *trace.Watched) { w.Shares = true }, [3]trace.Feed{{trace.Supported, 9, 0, nil}}},
+		"answers itself":                {relayed + ", " + times(9, "1 <b, 1 >b"), nil, [3]trace.Feed{{trace.Certain, 3, 3, nil}}},
+		"one to several":                {times(5, "1 <a, 1 >p, 1 >o"), nil, [3]trace.Feed{}},
+		"answers and passes":            {times(5, "1 <a, 1 >a, 1 >o"), nil, [3]trace.Feed{{trace.Certain, 5, 0, nil}}},
+		"late, to others as well":       {relayed + ", 1 <b, 1 >p, 1 >o", nil, [3]trace.Feed{{trace.Certain, 3, 3, nil}}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -99,17 +99,22 @@ func (r Result) service(p host.Process) bool {
 	return *p.RUID == 0 || !slices.ContainsFunc(r.Users, func(u User) bool { return u.UID == *p.RUID && len(u.Logins) > 0 })
 }
 
-// Heard are the objects that others who hold them, and may write, can tell a process something by in a way that is no [host.Transfer].
-func Heard(p host.Process) (objects []host.Object) {
+// Heard are the objects that others who hold them, and may write, can tell a process something by in a way that is no [host.Transfer],
+// and those of memory that they can.
+func Heard(p host.Process) (objects, memory []host.Object) {
 	for _, d := range p.Descriptors {
 		if d.Kind.Inet() || d.Kind == host.Unix || !d.Mode.Reads() {
 			continue
 		}
+		of := &objects
+		if d.Kind == host.SHM {
+			of = &memory
+		}
 		for _, o := range []host.Object{d.Object, d.Peer} {
-			if o != "" && !slices.Contains(objects, o) {
-				objects = append(objects, o)
+			if o != "" && !slices.Contains(*of, o) {
+				*of = append(*of, o)
 			}
 		}
 	}
-	return objects
+	return objects, memory
 }

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"os/exec"
 	"runtime"
 	"strconv"
 	"sync"
@@ -221,30 +220,8 @@ func TestRelays(t *testing.T) {
 // relayed has clients talk through a relay that is watched, and holds what is told against who talked to whom.
 func relayed(t *testing.T, relay string, clients, rounds int) (certain, supported int) {
 	h := openHost(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	var given []*os.File
-	var outer [][2]*net.TCPConn // of a client, and of whom it talks to
-	for range clients {
-		client, in := connection(t, l)
-		out, server := connection(t, l)
-		outer = append(outer, [2]*net.TCPConn{client, server})
-		for _, c := range []*net.TCPConn{in, out} {
-			f, err := c.File()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer f.Close()
-			given = append(given, f)
-		}
-	}
-	c := start(t, "relay", given, func(cmd *exec.Cmd) {
-		cmd.Env = append(cmd.Env, "STOPD_TEST_RELAY="+relay, "STOPD_TEST_PAIRS="+strconv.Itoa(clients))
-	})
-	w, err := bpf.OpenWatch(c.pid)
+	outer, pid := startRelay(t, relay, clients)
+	w, err := bpf.OpenWatch(pid)
 	if errors.Is(err, unix.EPERM) && os.Geteuid() != 0 {
 		t.Skip(err)
 	}
@@ -257,7 +234,7 @@ func relayed(t *testing.T, relay string, clients, rounds int) (certain, supporte
 	if err != nil || !whole {
 		t.Fatal(whole, err)
 	}
-	p, err := openSnapshot(t, h).Process(t.Context(), c.pid)
+	p, err := openSnapshot(t, h).Process(t.Context(), pid)
 	if err != nil {
 		t.Fatal(err)
 	}

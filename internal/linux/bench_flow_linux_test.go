@@ -1,0 +1,147 @@
+package linux
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stopd/stopd/internal/linux/bpf"
+)
+
+// proxyTurn is how long a turn of BenchmarkProxy takes: shorter than a process is watched for a question.
+const proxyTurn = 250 * time.Millisecond
+
+// BenchmarkProxy is what watching costs a proxy: its requests and octets in a second while it is watched, while another process is, and
+// while none is, in turns, one after the other and in changing order. It reports medians: of turns without, and of the rate that is left.
+func BenchmarkProxy(b *testing.B) {
+	for _, relay := range []string{"loop", "goroutines", "splice"} {
+		for _, load := range []struct {
+			name string
+			do   func([][2]*net.TCPConn, time.Duration) float64
+		}{{"requests", requests}, {"octets", octets}} {
+			b.Run(relay+"/"+load.name, func(b *testing.B) {
+				outer, pid := startRelay(b, relay, 8)
+				watched := map[string]int{"this": pid, "another": os.Getpid()}
+				left := map[string][]float64{}
+				var rates []float64
+				order := []string{"", "this", "another"}
+				load.do(outer, proxyTurn)
+				for range b.N {
+					rate := map[string]float64{}
+					for _, who := range order {
+						if of, ok := watched[who]; ok {
+							w, err := bpf.OpenWatch(of)
+							if err != nil {
+								b.Skip(err)
+							}
+							rate[who] = load.do(outer, proxyTurn)
+							w.Close()
+						} else {
+							rate[who] = load.do(outer, proxyTurn)
+						}
+					}
+					rates = append(rates, rate[""])
+					for who := range watched {
+						left[who] = append(left[who], rate[who]/rate[""])
+					}
+					order = append(order[1:], order[0])
+				}
+				b.ReportMetric(0, "ns/op")
+				b.ReportMetric(median(rates), load.name+"/s")
+				for who := range watched {
+					b.ReportMetric(median(left[who]), who+"-left")
+				}
+			})
+		}
+	}
+}
+
+func median(fs []float64) float64 {
+	slices.Sort(fs)
+	return fs[len(fs)/2]
+}
+
+// startRelay starts a process that relays between so many pairs of connections, and returns their other ends.
+func startRelay(t testing.TB, relay string, pairs int) (outer [][2]*net.TCPConn, pid int) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var given []*os.File
+	for range pairs {
+		client, in := connection(t, l)
+		out, server := connection(t, l)
+		outer = append(outer, [2]*net.TCPConn{client, server})
+		for _, c := range []*net.TCPConn{in, out} {
+			f, err := c.File()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			given = append(given, f)
+		}
+	}
+	c := start(t, "relay", given, func(cmd *exec.Cmd) {
+		cmd.Env = append(cmd.Env, "STOPD_TEST_RELAY="+relay, "STOPD_TEST_PAIRS="+strconv.Itoa(pairs))
+	})
+	return outer, c.pid
+}
+
+// requests has each client send 100 octets and wait for as many, again and again; it returns how many in a second.
+func requests(outer [][2]*net.TCPConn, turn time.Duration) float64 {
+	return during(outer, turn, func(client, server *net.TCPConn, b []byte) (float64, error) {
+		for _, way := range [][2]*net.TCPConn{{client, server}, {server, client}} {
+			if _, err := way[0].Write(b[:100]); err != nil {
+				return 0, err
+			}
+			if _, err := io.ReadFull(way[1], b[:100]); err != nil {
+				return 0, err
+			}
+		}
+		return 1, nil
+	})
+}
+
+// octets has each client send 256 KiB at once, again and again; it returns how many octets in a second.
+func octets(outer [][2]*net.TCPConn, turn time.Duration) float64 {
+	return during(outer, turn, func(client, server *net.TCPConn, b []byte) (float64, error) {
+		sent := make(chan error, 1)
+		go func() {
+			_, err := client.Write(b)
+			sent <- err
+		}()
+		_, err := io.ReadFull(server, make([]byte, len(b)))
+		return float64(len(b)), errors.Join(err, <-sent)
+	})
+}
+
+// during has each client do something again and again for a while, and returns how much of it in a second.
+func during(outer [][2]*net.TCPConn, turn time.Duration, once func(client, server *net.TCPConn, b []byte) (float64, error)) float64 {
+	var done atomic.Uint64
+	var all sync.WaitGroup
+	begun := time.Now()
+	for _, pair := range outer {
+		all.Go(func() {
+			b := make([]byte, 256<<10)
+			for time.Since(begun) < turn {
+				n, err := once(pair[0], pair[1], b)
+				if err != nil {
+					panic(fmt.Sprintf("relay: %v", err))
+				}
+				done.Add(uint64(n))
+			}
+		})
+	}
+	all.Wait()
+	return float64(done.Load()) / time.Since(begun).Seconds()
+}

@@ -48,10 +48,10 @@ integration: build
 # The counted loops at the figure that is claimed: a hundred kills of the store's writer and twenty thousand acknowledged tokens,
 # power lost at every 13th byte, every byte of a small store, its log and a bundle flipped, 1,000 traces while processes come and go and get each other's pids,
 # a million requests at full speed, each process of the daemon killed and stopped at each step of a request,
-# half an hour of a steady load. Tests do a tenth and less.
+# half an hour of a steady load, each client of a proxy asked about. Tests do a tenth and less.
 soak: build
 	STOPD_SOAK=1 $(GO) test -count=1 -timeout 60m -v -run 'TestKilled|TestPowerLoss|TestEveryByteFlipped|TestAuditEveryOctet|TestEveryOctetOfALog' ./evidence/ ./evidence/translog/ ./bundle/
-	STOPD_REQUIRE_NETNS=1 STOPD_SOAK=1000 $(GO) test -count=1 -timeout 180m -run 'TestSoak|TestFlooded|TestFaults|TestSteady|TestEveryPortAsked' -v ./integration/
+	STOPD_REQUIRE_NETNS=1 STOPD_SOAK=1000 $(GO) test -count=1 -timeout 180m -run 'TestSoak|TestFlooded|TestFaults|TestSteady|TestEveryPortAsked|TestRelayOfMany|TestForwardsOfMany' -v ./integration/
 
 # Every fuzz target for some seconds.
 fuzz:

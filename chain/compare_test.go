@@ -257,3 +257,30 @@ func TestRecordsThatTheReportDoesNotName(t *testing.T) {
 		t.Error("what is genuine contradicts itself, or the caller's records were changed")
 	}
 }
+
+// Of too many hosts to be candidates one may have been asked, since watching told: that is drawn where the report has his connection.
+func TestRecordOfOneOfTooMany(t *testing.T) {
+	a := redeemed("sa", "a", aToB, bIn)
+	connection := host.Descriptor{Kind: host.TCP, Local: netip.MustParseAddrPort(bIn), Remote: netip.MustParseAddrPort(aToB), Direction: host.Inbound}
+	for name, tt := range map[string]struct {
+		change func(*report.Redeemed)
+		drawn  bool
+	}{
+		"he is told":                  {func(*report.Redeemed) {}, true},
+		"another reason":              {func(r *report.Redeemed) { r.Traceback[0].SelectedBy = "inbound" }, false},
+		"it was opened by this host":  {func(r *report.Redeemed) { r.Report.Processes[0].Descriptors[0].Direction = host.Outbound }, false},
+		"another's connection":        {func(r *report.Redeemed) { r.Report.Connection.Owners[0]++ }, false},
+		"the report does not have it": {func(r *report.Redeemed) { r.Report.Processes[0].Descriptors = nil }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := redeemed("sb", "b", bToC, cIn, previous(aToB, bIn, "token", "sa"))
+			b.Report.Previous, b.Traceback[0].SelectedBy = nil, "flow"
+			b.Report.Processes[0].Descriptors = []host.Descriptor{connection}
+			tt.change(&b)
+			c := Build(Of(a, b))
+			if drawn := strings.HasPrefix(Text(c), "a (192.0.2.1) -> b (192.0.2.2) -> 192.0.2.3\n"); drawn != tt.drawn || drawn != (len(c.Contradictions) == 0) {
+				t.Errorf("%v\n%s", c.Contradictions, Text(c))
+			}
+		})
+	}
+}

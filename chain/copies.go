@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/stopd/stopd"
+	"github.com/stopd/stopd/host"
 	"github.com/stopd/stopd/report"
 )
 
@@ -44,7 +45,8 @@ func (b *builder) accounts(ss []Source) {
 	}
 }
 
-// supported gives those of a token's trace-back records that its report supports: they are about candidates that it names,
+// supported gives those of a token's trace-back records that its report supports: they are about candidates that it names, or about
+// what an owner of the asked connection had accepted, where they say that watching chose it,
 // and say that one was asked only where more than the user's own word speaks for it. A host asks nobody else, and the token
 // is the hash of the report alone: whoever has had the records in his hands since can have written others.
 func (b *builder) supported(r report.Redeemed) []stop.Traceback {
@@ -53,10 +55,13 @@ func (b *builder) supported(r report.Redeemed) []stop.Traceback {
 		e := unmapped(stop.Ends{Remote: p.Remote, Local: p.Local})
 		corroborated[e] = corroborated[e] || p.Corroborated
 	}
+	crowd := accepted(r.Report)
 	var some []stop.Traceback
 	strange, asked := 0, 0
 	for _, t := range r.Traceback {
 		switch more, named := corroborated[unmapped(t.Previous)]; {
+		case !named && t.SelectedBy == "flow" && crowd[unmapped(t.Previous)]:
+			some = append(some, t)
 		case !named:
 			strange++
 		case t.Asked && !more:
@@ -68,6 +73,28 @@ func (b *builder) supported(r report.Redeemed) []stop.Traceback {
 	b.leftOut(r.Token, strange, "are about connections that its report does not name")
 	b.leftOut(r.Token, asked, "say that hosts were asked for whom its report has the word of a user alone, which no host does")
 	return some
+}
+
+// accepted are the connections that the owners of a report's connection had and had not opened. Where they are of too many hosts,
+// they are no candidates.
+func accepted(r report.Report) map[stop.Ends]bool {
+	ends := map[stop.Ends]bool{}
+	for _, p := range r.Processes {
+		if r.Connection == nil || !slices.Contains(r.Connection.Owners, p.PID) {
+			continue
+		}
+		for _, d := range p.Descriptors {
+			if d.Kind != host.TCP || d.Direction == host.Outbound {
+				continue
+			}
+			e := stop.Ends{Remote: d.Remote, Local: d.Local}
+			if d.Outer != nil {
+				e = stop.Ends{Remote: d.Outer.Remote, Local: d.Outer.Local}
+			}
+			ends[unmapped(e)] = true
+		}
+	}
+	return ends
 }
 
 // leftOut notes trace-back records that do not count.

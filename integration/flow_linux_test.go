@@ -52,7 +52,7 @@ func (s *stage) relayed(p program) *relayed {
 	s.t.Helper()
 	s.busy = true // no two looks are alike
 	// On a busy machine a second is little for watching and asking, one after the other.
-	s.configure("timeout", `timeout = "6s"`, `timeout = "1s"`)
+	s.configure("timeout", `timeout = "4s"`, `timeout = "1s"`)
 	s.configure("window", `window = "1s"`, `window = "2m0s"`)
 	s.on(s.c, "mallory", "answer", fmt.Sprint(s.port+1))
 	s.must(s.c.Host.WaitListen(s.ctx, s.port+1))
@@ -170,7 +170,7 @@ func (t tally) String() string {
 
 // perBatch is how many questions are asked at once: those that have a process watched one after the other, within half of the time for
 // a trace-back.
-const perBatch = 5
+const perBatch = 3
 
 // ask asks about clients, some at once, and counts what came of it by whether they talk. What came too late does not count, and is asked again.
 func (r *relayed) ask(cs []client) map[bool]tally {
@@ -197,7 +197,7 @@ func (r *relayed) ask(cs []client) map[bool]tally {
 // Of many who use a program he is told from the others as well as can be, and nobody is taken for him (thesis section 4.1.2). What it says at
 // the end is the table in docs/support.md.
 func TestRelayOfMany(t *testing.T) {
-	talking, silent := 3, 3
+	talking, silent := 2, 2
 	if os.Getenv("STOPD_SOAK") != "" {
 		talking, silent = 1+othersTalking, 1+othersSilent
 	}

@@ -44,7 +44,7 @@ type forward struct {
 
 var forwards = []forward{
 	{"ssh -J", func(s *stage) netip.AddrPort { return netip.AddrPortFrom(s.c.Host.Addr(), 22) }, func(s *stage, at *site.Site, user string, _ uint16) {
-		session := s.openAs(at, user, "ssh", "-4", "-J", "b", "c", "echo at''work; while sleep 0.05; do echo x; done")
+		session := s.openAs(at, user, "ssh", "-4", "-J", "b", s.c.Host.Addr().String(), "echo at''work; while sleep 0.05; do echo x; done")
 		_, err := session.Expect(s.ctx, "atwork")
 		s.must(err)
 	}},

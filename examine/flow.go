@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -91,30 +92,35 @@ func (x *Examiner) feeds(ctx context.Context, w trace.Watchable, transfers []hos
 	if err != nil {
 		return nil, err
 	}
+	connections := map[uint64]host.Descriptor{}
+	for _, d := range p.Descriptors {
+		if d.Kind == host.TCP {
+			connections[d.Inode] = d
+		}
+	}
 	now := trace.Watched{Transfers: transfers}
 	var ok bool
-	if now.Asked, ok = held(p, w.Asked); !ok || p.ID() != w.Process {
+	if now.Asked, ok = connections[w.Asked]; !ok || p.ID() != w.Process {
 		return nil, host.ErrNotFound
 	}
+	delete(connections, w.Asked)
 	var of []trace.Previous
-	for _, c := range w.Candidates {
-		if d, ok := held(p, c.Inode); ok {
-			now.Candidates, of = append(now.Candidates, d), append(of, c.Previous)
+	add := func(inode uint64, previous func(host.Descriptor) trace.Previous) {
+		if d, ok := connections[inode]; ok {
+			now.Candidates, of = append(now.Candidates, d), append(of, previous(d))
+			delete(connections, inode)
 		}
+	}
+	for _, c := range w.Candidates {
+		add(c.Inode, func(host.Descriptor) trace.Previous { return c.Previous })
 	}
 	named := len(of)
+	for _, inode := range w.Crowd {
+		add(inode, w.OfCrowd)
+	}
+	now.Others = slices.Collect(maps.Values(connections))
 	if r, err := snap.Remembered(ctx, p.ID()); err == nil {
 		now.Held = r.Held
-	}
-	for _, d := range p.Descriptors {
-		_, ofCrowd := slices.BinarySearch(w.Crowd, d.Inode)
-		switch {
-		case d.Kind != host.TCP || d.Inode == w.Asked || w.Has(d.Inode):
-		case ofCrowd:
-			now.Candidates, of = append(now.Candidates, d), append(of, w.OfCrowd(d))
-		default:
-			now.Others = append(now.Others, d)
-		}
 	}
 	others := func(objects []host.Object) bool {
 		return slices.ContainsFunc(objects, func(o host.Object) bool {
@@ -136,13 +142,4 @@ func (x *Examiner) feeds(ctx context.Context, w trace.Watchable, transfers []hos
 		}
 	}
 	return fed, nil
-}
-
-// held returns the TCP connection with a number of an inode that a process holds.
-func held(p host.Process, inode uint64) (host.Descriptor, bool) {
-	i := slices.IndexFunc(p.Descriptors, func(d host.Descriptor) bool { return d.Kind == host.TCP && d.Inode == inode })
-	if i < 0 {
-		return host.Descriptor{}, false
-	}
-	return p.Descriptors[i], true
 }

@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"net/netip"
 	"slices"
 
 	"github.com/stopd/stopd/host"
@@ -47,20 +48,21 @@ func (r Result) Watchable(asked host.Socket) (w Watchable, ok bool) {
 	}
 	p := r.Processes[i]
 	w = Watchable{Process: p.ID(), Asked: asked.Inode, Service: r.service(p.Process)}
-	for _, c := range r.Previous {
-		if c.PID != p.PID || c.Direction == host.Outbound {
-			continue
+	type ends struct{ local, remote netip.AddrPort }
+	inodes := map[ends]uint64{}
+	for _, d := range p.Descriptors {
+		if o := outside(d); d.Kind == host.TCP && d.Inode != 0 && d.Inode != asked.Inode {
+			inodes[ends{o.Local, o.Remote}] = d.Inode
 		}
-		for _, d := range p.Descriptors {
-			o := outside(d)
-			if d.Kind == host.TCP && d.Inode != 0 && d.Inode != asked.Inode && o.Remote == c.Remote && o.Local == c.Local {
-				if len(w.Candidates) < maxCandidates {
-					w.Candidates = append(w.Candidates, WatchableCandidate{c, d.Inode})
-				} else {
-					w.Crowd = append(w.Crowd, d.Inode)
-				}
-				break
-			}
+	}
+	for _, c := range r.Previous {
+		inode := inodes[ends{c.Local, c.Remote}]
+		switch {
+		case inode == 0 || c.PID != p.PID || c.Direction == host.Outbound:
+		case len(w.Candidates) < maxCandidates:
+			w.Candidates = append(w.Candidates, WatchableCandidate{c, inode})
+		default:
+			w.Crowd = append(w.Crowd, inode)
 		}
 	}
 	for _, c := range r.Crowd {
@@ -73,11 +75,6 @@ func (r Result) Watchable(asked host.Socket) (w Watchable, ok bool) {
 		w.Crowd = nil
 	}
 	return w, len(w.Candidates)+len(w.Crowd) > 1
-}
-
-// Has reports whether a number of an inode is a candidate's.
-func (w Watchable) Has(inode uint64) bool {
-	return slices.ContainsFunc(w.Candidates, func(c WatchableCandidate) bool { return c.Inode == inode })
 }
 
 // OfCrowd is the host at the other end of a connection of the crowd.

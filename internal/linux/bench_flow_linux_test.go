@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
@@ -21,48 +22,74 @@ import (
 const proxyTurn = 250 * time.Millisecond
 
 // BenchmarkProxy is what watching costs a proxy: its requests and octets in a second while it is watched, while another process is, and
-// while none is, in turns, one after the other and in changing order. It reports medians: of turns without, and of the rate that is left.
+// while none is, in turns, one after the other and in changing order. It reports medians: of turns without, and of the rate that is left, by
+// the clock and by the proxy's processor time.
 func BenchmarkProxy(b *testing.B) {
 	for _, relay := range []string{"loop", "goroutines", "splice"} {
 		for _, load := range []struct {
 			name string
-			do   func([][2]*net.TCPConn, time.Duration) float64
+			do   func([][2]*net.TCPConn, time.Duration) (n float64, took time.Duration)
 		}{{"requests", requests}, {"octets", octets}} {
 			b.Run(relay+"/"+load.name, func(b *testing.B) {
 				outer, pid := startRelay(b, relay, 8)
 				watched := map[string]int{"this": pid, "another": os.Getpid()}
-				left := map[string][]float64{}
 				var rates []float64
+				byClock, byProcessor := map[string][]float64{}, map[string][]float64{}
 				order := []string{"", "this", "another"}
 				load.do(outer, proxyTurn)
 				for range b.N {
-					rate := map[string]float64{}
+					rate, cost := map[string]float64{}, map[string]float64{}
 					for _, who := range order {
+						var w *bpf.Watch
 						if of, ok := watched[who]; ok {
-							w, err := bpf.OpenWatch(of)
-							if err != nil {
+							var err error
+							if w, err = bpf.OpenWatch(of); err != nil {
 								b.Skip(err)
 							}
-							rate[who] = load.do(outer, proxyTurn)
+						}
+						before := ran(b, pid)
+						n, took := load.do(outer, proxyTurn)
+						rate[who], cost[who] = n/took.Seconds(), float64(ran(b, pid)-before)/n
+						if w != nil {
 							w.Close()
-						} else {
-							rate[who] = load.do(outer, proxyTurn)
 						}
 					}
 					rates = append(rates, rate[""])
 					for who := range watched {
-						left[who] = append(left[who], rate[who]/rate[""])
+						byClock[who] = append(byClock[who], rate[who]/rate[""])
+						byProcessor[who] = append(byProcessor[who], cost[""]/cost[who])
 					}
 					order = append(order[1:], order[0])
 				}
 				b.ReportMetric(0, "ns/op")
 				b.ReportMetric(median(rates), load.name+"/s")
 				for who := range watched {
-					b.ReportMetric(median(left[who]), who+"-left")
+					b.ReportMetric(median(byClock[who]), who+"-clock")
+					b.ReportMetric(median(byProcessor[who]), who+"-cpu")
 				}
 			})
 		}
 	}
+}
+
+// ran is the processor time of a process's threads (schedstat of proc(5)).
+func ran(b *testing.B, pid int) (sum time.Duration) {
+	names, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	if err != nil || len(names) == 0 {
+		b.Fatal(names, err)
+	}
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			continue // it has ended
+		}
+		var ns int64
+		if _, err := fmt.Sscan(string(text), &ns); err != nil {
+			b.Fatal(err)
+		}
+		sum += time.Duration(ns)
+	}
+	return sum
 }
 
 func median(fs []float64) float64 {
@@ -97,8 +124,8 @@ func startRelay(t testing.TB, relay string, pairs int) (outer [][2]*net.TCPConn,
 	return outer, c.pid
 }
 
-// requests has each client send 100 octets and wait for as many, again and again; it returns how many in a second.
-func requests(outer [][2]*net.TCPConn, turn time.Duration) float64 {
+// requests has each client send 100 octets and wait for as many, again and again; it returns how many, and how long that took.
+func requests(outer [][2]*net.TCPConn, turn time.Duration) (float64, time.Duration) {
 	return during(outer, turn, func(client, server *net.TCPConn, b []byte) (float64, error) {
 		for _, way := range [][2]*net.TCPConn{{client, server}, {server, client}} {
 			if _, err := way[0].Write(b[:100]); err != nil {
@@ -112,8 +139,8 @@ func requests(outer [][2]*net.TCPConn, turn time.Duration) float64 {
 	})
 }
 
-// octets has each client send 256 KiB at once, again and again; it returns how many octets in a second.
-func octets(outer [][2]*net.TCPConn, turn time.Duration) float64 {
+// octets has each client send 256 KiB at once, again and again; it returns how many octets, and how long that took.
+func octets(outer [][2]*net.TCPConn, turn time.Duration) (float64, time.Duration) {
 	return during(outer, turn, func(client, server *net.TCPConn, b []byte) (float64, error) {
 		sent := make(chan error, 1)
 		go func() {
@@ -125,8 +152,8 @@ func octets(outer [][2]*net.TCPConn, turn time.Duration) float64 {
 	})
 }
 
-// during has each client do something again and again for a while, and returns how much of it in a second.
-func during(outer [][2]*net.TCPConn, turn time.Duration, once func(client, server *net.TCPConn, b []byte) (float64, error)) float64 {
+// during has each client do something again and again for a while, and returns how much of it, and how long that took.
+func during(outer [][2]*net.TCPConn, turn time.Duration, once func(client, server *net.TCPConn, b []byte) (float64, error)) (n float64, took time.Duration) {
 	var done atomic.Uint64
 	var all sync.WaitGroup
 	begun := time.Now()
@@ -143,5 +170,5 @@ func during(outer [][2]*net.TCPConn, turn time.Duration, once func(client, serve
 		})
 	}
 	all.Wait()
-	return float64(done.Load()) / time.Since(begun).Seconds()
+	return float64(done.Load()), time.Since(begun)
 }

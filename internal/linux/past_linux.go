@@ -288,7 +288,7 @@ func (s *snapshot) Remembered(ctx context.Context, id host.ID) (host.Remembered,
 		gap("bound: it held more than %d connections", maxHeld)
 	}
 	r.Joints = s.joints(joints, gap)
-	if err := p.events.Unjoined(); err != nil {
+	if err := p.unjoined(); err != nil {
 		gap("which pipes, UNIX sockets and terminals it had is not remembered: %v", err)
 	}
 	if cut {

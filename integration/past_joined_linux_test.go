@@ -70,8 +70,7 @@ func TestFetchedOver(t *testing.T) {
 	s.ended(append(in.pids, out.pids...)...)
 	s.clear()
 	s.over()
-	_, r, err := s.b.Traced(s.ctx, s.ask("SV_REC", out))
-	s.must(err)
+	r := s.askedOver("SV_REC", out)
 	if p := r.Report.Previous; len(p) != 1 || p[0].Remote != in.remote || p[0].Local != in.local || p[0].Direction != host.Outbound || !slices.Equal(p[0].Reasons, []string{trace.ReasonRecorded, trace.ReasonJoinedOutbound}) {
 		t.Errorf("previous hosts are %+v", p)
 	}
@@ -143,8 +142,7 @@ func TestRelaysOver(t *testing.T) {
 			s.over()
 
 			before := s.answered()
-			_, r, err := s.b.Traced(s.ctx, s.ask("SV_REC", out))
-			s.must(err)
+			r := s.askedOver("SV_REC", out)
 			s.came(r, in)
 			var kinds []host.Kind
 			for _, c := range r.Report.Channels {
@@ -194,8 +192,7 @@ func TestRelayOverLoginOpen(t *testing.T) {
 				s.clear()
 				s.over()
 			}
-			_, r, err := s.b.Traced(s.ctx, s.ask("SV_REC", out))
-			s.must(err)
+			r := s.askedOver("SV_REC", out)
 			got := map[string]string{}
 			for _, p := range r.Report.Previous {
 				got[p.Remote.String()] = p.Reasons[0]

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // A Recording is a host at one moment, as `stopctl record` writes it.
@@ -214,6 +215,16 @@ func (s replaySnapshot) Remembered(_ context.Context, id ID) (Remembered, error)
 		}
 	}
 	return Remembered{}, ErrNotFound
+}
+
+func (s replaySnapshot) Held(ctx context.Context, id ID, from, to time.Time, outbound bool) (held []Socket, more bool, err error) {
+	r, err := s.Remembered(ctx, id)
+	for _, h := range r.Held {
+		if maybe, _ := h.Within(from, to); maybe && (h.Direction == Outbound) == outbound {
+			held = append(held, h)
+		}
+	}
+	return held, r.Cut, err
 }
 
 func (s replaySnapshot) Peers(_ context.Context, o Object) ([]Object, error) {

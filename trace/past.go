@@ -107,12 +107,12 @@ func (t *tracer) addEnded(id host.ID, via Via) *node {
 	return t.enter(p, via)
 }
 
-// heldBy reports whether a process held a connection with another host that came in by a port.
+// heldBy reports whether a process held a connection with another host that came in by a port, or may have.
 func (t *tracer) heldBy(n *node, port uint16) bool {
 	r := t.remembered(n.ID())
-	return r != nil && slices.ContainsFunc(r.Held, func(s host.Socket) bool {
+	return r != nil && (r.Cut || slices.ContainsFunc(r.Held, func(s host.Socket) bool {
 		return s.Direction == host.Inbound && s.Local.Port() == port && !t.own(s.Remote.Addr())
-	})
+	}))
 }
 
 // acceptedFor reports whether a process that has ended, of which it is not known where it listened, accepted a connection for a process that
@@ -120,7 +120,7 @@ func (t *tracer) heldBy(n *node, port uint16) bool {
 func (t *tracer) acceptedFor(n, child *node) bool {
 	r, c := t.remembered(n.ID()), t.remembered(child.ID())
 	return r != nil && c != nil && slices.ContainsFunc(c.Held, func(s host.Socket) bool {
-		return s.Direction == host.Inbound && s.Opened.Before(c.Process.Start) && !t.own(s.Remote.Addr()) &&
+		return s.Direction == host.Inbound && !s.Opened.IsZero() && s.Opened.Before(c.Process.Start) && !t.own(s.Remote.Addr()) &&
 			!slices.ContainsFunc(r.Held, func(o host.Socket) bool { return o.Object == s.Object })
 	})
 }
@@ -217,29 +217,62 @@ func (t *tracer) connected() bool {
 	return slices.ContainsFunc(t.found, func(p Previous) bool { return p.Corroborated && p.Direction != host.Outbound && p.Local.IsValid() })
 }
 
-// held makes candidates of the connections that a process held between two times, of which the second may be zero for now, and that
-// another host opened, or this one. Where they are of several hosts, or may be, nothing tells which is meant: see unclear. What came from
-// this host itself to the same port counts as one more, since the commands may have come by that. It returns whether there are any.
-func (t *tracer) held(n *node, from, to time.Time, when string, outbound bool) bool {
-	r := t.remembered(n.ID())
-	if r == nil || n.acceptor {
-		return false
+// heldThen returns the connections that may have been open between two times and that a process held: those that are remembered, and what a living one
+// has, of which that need not be. more says that there may be others.
+func (t *tracer) heldThen(n *node, from, to time.Time, outbound bool) (all []host.Socket, more bool) {
+	if n.StartTicks == 0 {
+		return nil, false // a pid alone may be several
 	}
-	var held []host.Socket
-	var hosts []netip.Addr
-	var own []uint16 // ports that this host itself came to
-	for _, s := range r.Held {
-		if (s.Direction == host.Outbound) != outbound || !to.IsZero() && s.Opened.After(to) || !s.Closed.IsZero() && s.Closed.Before(from) ||
-			s.Object != "" && s.Object == t.q.Socket.Object || s.Cookie != 0 && s.Cookie == t.q.Socket.Cookie {
+	all, more, err := t.snap.Held(t.ctx, n.ID(), from, to, outbound)
+	if err != nil {
+		if !errors.Is(err, host.ErrNotFound) {
+			t.note(n, "the past", err.Error())
+		}
+		return nil, false
+	}
+	r := t.remembered(n.ID())
+	for _, d := range n.Descriptors {
+		if n.Exited != nil || r == nil || !connects(d) || t.asked(d) || (d.Direction == host.Outbound) != outbound ||
+			slices.ContainsFunc(r.Held, func(s host.Socket) bool { return s.Closed.IsZero() && isOf(s, d) }) {
 			continue
 		}
+		o := outside(d)
+		s := host.Socket{Local: o.Local, Remote: o.Remote, Direction: d.Direction, NetNS: o.NetNS, Bytes: d.Bytes, Object: d.Object, Opened: d.Opened}
+		if d.Peer != "" || d.Within {
+			s.Remote = netip.AddrPortFrom(netip.IPv6Loopback(), d.Remote.Port()) // whatever a container has for this host
+		}
+		if maybe, _ := s.Within(from, to); maybe {
+			all = append(all, s)
+		}
+	}
+	return slices.DeleteFunc(all, func(s host.Socket) bool {
+		return s.Object != "" && s.Object == t.q.Socket.Object || s.Cookie != 0 && s.Cookie == t.q.Socket.Cookie
+	}), more
+}
+
+// held makes candidates of the connections that a process held between two times, of which the second may be zero for now, and that
+// another host opened, or this one. Where they are of several hosts, or may be, nothing tells which is meant: see unclear. What came from
+// this host itself to the same port counts as one more, since the commands may have come by that, and so does what need not have been open then
+// since it was not noticed when it ended. It returns whether there are any.
+func (t *tracer) held(n *node, from, to time.Time, when string, outbound bool) bool {
+	if n.acceptor {
+		return false
+	}
+	all, more := t.heldThen(n, from, to, outbound)
+	var held []host.Socket // for sure
+	var hosts []netip.Addr
+	var ports, own []uint16 // that other hosts, and this one itself, came to
+	for _, s := range all {
 		if t.own(s.Remote.Addr()) {
 			if !outbound {
 				own = append(own, s.Local.Port())
 			}
 			continue
 		}
-		held = append(held, s)
+		if _, sure := s.Within(from, to); sure {
+			held = append(held, s)
+		}
+		ports = append(ports, s.Local.Port())
 		if !slices.Contains(hosts, s.Remote.Addr()) {
 			hosts = append(hosts, s.Remote.Addr())
 		}
@@ -248,10 +281,12 @@ func (t *tracer) held(n *node, from, to time.Time, when string, outbound bool) b
 	switch {
 	case len(hosts) > 1:
 		why = fmt.Sprintf("it held those of %d hosts %s (%s), and which of them is meant cannot be told", len(hosts), when, list(hosts))
-	case len(own) > 0 && (len(held) == 0 || slices.ContainsFunc(held, func(s host.Socket) bool { return slices.Contains(own, s.Local.Port()) })):
+	case len(own) > 0 && (len(ports) == 0 || slices.ContainsFunc(ports, func(p uint16) bool { return slices.Contains(own, p) })):
 		why = "it held one from this host itself " + when + ", and by which the commands came cannot be told"
-	case r.Cut && !outbound:
+	case more:
 		why = "it held more than are known of, and " + when + " it may have held others"
+	case len(hosts) > 0 && len(held) == 0:
+		why = "when it was opened or ended was not noticed, and it may have been open or not " + when
 	}
 	if why != "" {
 		if len(hosts) == 1 {
@@ -280,7 +315,7 @@ func (t *tracer) held(n *node, from, to time.Time, when string, outbound bool) b
 			t.candidate(p, ReasonUnknownDirection)
 		}
 	}
-	if len(held) > 0 {
+	if r := t.remembered(n.ID()); r != nil && len(held) > 0 {
 		for _, g := range r.Gaps {
 			t.note(n, g.What, g.Why) // that it held no other is as sure as this
 		}
@@ -339,11 +374,17 @@ func (t *tracer) later(began time.Time) bool {
 
 // cameLater reports whether a connection that a process has was established only after the asked one was closed.
 func (t *tracer) cameLater(n *node, d host.Descriptor) bool {
+	if !d.Opened.IsZero() {
+		return t.later(d.Opened)
+	}
 	if !t.q.Socket.Recalled {
 		return false
 	}
 	r := t.remembered(n.ID())
-	return r != nil && slices.ContainsFunc(r.Held, func(s host.Socket) bool {
-		return s.Closed.IsZero() && s.Local == d.Local && s.Remote == d.Remote && (s.NetNS == d.NetNS || s.NetNS == 0 || d.NetNS == 0) && t.later(s.Opened)
-	})
+	return r != nil && slices.ContainsFunc(r.Held, func(s host.Socket) bool { return s.Closed.IsZero() && isOf(s, d) && t.later(s.Opened) })
+}
+
+// isOf reports whether a descriptor that a process has is of a connection that is remembered.
+func isOf(s host.Socket, d host.Descriptor) bool {
+	return s.Local == d.Local && s.Remote == d.Remote && (s.NetNS == d.NetNS || s.NetNS == 0 || d.NetNS == 0)
 }

@@ -1,0 +1,102 @@
+package linux
+
+import (
+	"io"
+	"net"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/recorder"
+)
+
+// TestHeldThen: what a process held at a time is told, whatever it held since, and since when a connection is open is told of who has it.
+func TestHeldThen(t *testing.T) {
+	h := remembering(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	pair := func() (c, a *net.TCPConn) {
+		t.Helper()
+		one, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		two, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(one, "octets")
+		io.ReadFull(two, make([]byte, 6))
+		return one.(*net.TCPConn), two.(*net.TCPConn)
+	}
+	c, a := pair()
+	defer c.Close()
+	local, remote := a.LocalAddr().(*net.TCPAddr).AddrPort(), a.RemoteAddr().(*net.TCPAddr).AddrPort()
+	is := func(s host.Socket) bool { return s.Local == local && s.Remote == remote }
+	p, err := h.catchUp()
+	if err != nil {
+		t.Fatal(err)
+	}
+	then := p.time(sinceBoot())
+	for range 2 * maxHeld {
+		c, a := pair()
+		c.Close()
+		a.Close()
+	}
+	s := lookAt(t, h)
+	me, err := s.Process(t.Context(), os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(me.Descriptors, func(d host.Descriptor) bool {
+		return d.Local == local && d.Remote == remote && !d.Opened.IsZero() && !d.Opened.After(then) && then.Sub(d.Opened) < time.Hour
+	}) {
+		t.Errorf("the open connection is not among %+v", me.Descriptors)
+	}
+	a.Close()
+	s = lookAt(t, h)
+	held, _, err := s.Held(t.Context(), me.ID(), then, then, false)
+	if err != nil || !slices.ContainsFunc(held, is) {
+		t.Errorf("at the time it held %+v, %v", held, err)
+	}
+	if held, _, err = s.Held(t.Context(), me.ID(), then, then, true); err != nil || slices.ContainsFunc(held, is) {
+		t.Errorf("it opened %+v, %v", held, err)
+	}
+	if held, more, err := s.Held(t.Context(), me.ID(), then, time.Time{}, false); err != nil || len(held) != maxHeld || !more {
+		t.Errorf("since then it held %d, and that there were more is %v, %v", len(held), more, err)
+	}
+}
+
+// TestUnnoticed: a connection whose end was not noticed was open for sure until events were lost.
+func TestUnnoticed(t *testing.T) {
+	history, err := recorder.New(recorder.Smallest, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	boot := time.Unix(1000, 0).UTC()
+	p := &past{h: &Host{boot: boot}, history: history}
+	at := func(ns uint64) time.Time { return boot.Add(time.Duration(ns)) }
+	history.Lost(3e9, 5e9)
+	history.Off(20e9, 30e9)
+	for _, tt := range []struct {
+		c                    recorder.Connection
+		opened, since, until time.Time
+	}{
+		{recorder.Connection{Opened: 1e9, Closed: 6e9}, at(1e9), time.Time{}, time.Time{}},
+		{recorder.Connection{Opened: 1e9, Closed: 6e9, Met: true}, time.Time{}, at(1e9), time.Time{}},
+		{recorder.Connection{Opened: 1e9, Closed: 6e9, Unsure: true}, at(1e9), time.Time{}, at(3e9)},
+		{recorder.Connection{Opened: 1e9, Closed: 40e9, Unsure: true}, at(1e9), time.Time{}, at(3e9)},
+		{recorder.Connection{Opened: 4e9, Closed: 6e9, Unsure: true}, at(4e9), time.Time{}, at(4e9)},
+		{recorder.Connection{Opened: 10e9, Closed: 31e9, Unsure: true}, at(10e9), time.Time{}, at(20e9)},
+		{recorder.Connection{Opened: 10e9, Closed: 11e9, Unsure: true}, at(10e9), time.Time{}, at(10e9)},
+	} {
+		if s := p.socket(tt.c); !s.Opened.Equal(tt.opened) || !s.Since.Equal(tt.since) || !s.Until.Equal(tt.until) {
+			t.Errorf("%+v is opened %v, since %v, until %v", tt.c, s.Opened, s.Since, s.Until)
+		}
+	}
+}

@@ -132,6 +132,8 @@ type Socket struct {
 	// open then, and at Closed no more.
 	Since time.Time `json:"since,omitzero"`
 	Until time.Time `json:"until,omitzero"`
+	// Peer is the Object of the other end, where that is this host's and remembered.
+	Peer Object `json:"peer,omitzero"`
 	// Recalled says that nobody holds the socket any more: what is known of it is remembered. Its Object is then one that
 	// [Snapshot.Holders] knows, and no process has a descriptor of it.
 	Recalled bool `json:"recalled,omitzero"`

@@ -108,6 +108,15 @@ func (r *Recording) recall(ctx context.Context, s Snapshot) error {
 			}
 		}
 		for _, h := range m.Held {
+			if h.Peer != "" {
+				far, err := s.Holders(ctx, h.Peer)
+				if err != nil && !errors.Is(err, ErrNotFound) {
+					return err
+				}
+				for _, o := range far {
+					todo = append(todo, o.ID)
+				}
+			}
 			if h.Recalled && !slices.ContainsFunc(r.Sockets, func(o Socket) bool { return o.Object == h.Object }) {
 				r.Sockets = append(r.Sockets, h)
 			}

@@ -39,7 +39,7 @@ type Question struct {
 // Run traces a socket over a snapshot. It always returns a result: what could not be seen, or was left
 // out at a bound or at the context's deadline, is among its gaps.
 func Run(ctx context.Context, snap host.Snapshot, q Question, o Options) Result {
-	t := &tracer{ctx: ctx, snap: snap, q: q, opt: o, byPID: map[int]*node{}, ended: map[host.ID]*node{}, past: map[host.ID]*host.Remembered{}, byKey: map[string]*Channel{}, uses: map[use][]int{}}
+	t := &tracer{ctx: ctx, snap: snap, q: q, opt: o, byPID: map[int]*node{}, ended: map[host.ID]*node{}, past: map[host.ID]*host.Remembered{}, byKey: map[string]*Channel{}, uses: map[use][]int{}, ledBy: map[host.Object]bool{}}
 	t.owners()
 	t.previous()
 	t.kept()
@@ -66,6 +66,8 @@ type node struct {
 	joined bool
 	// was is what it had then, beside its descriptors.
 	was []host.Descriptor
+	// asked is true where it was looked for connections with this host itself, and led where commands came by one; see local.
+	asked, led bool
 }
 
 type tracer struct {
@@ -89,6 +91,9 @@ type tracer struct {
 	apart [][2]*node // see ways
 	// several are those by whose connections commands came of which nothing tells by which; see unclear.
 	several []*node
+	// clients are connections of this host with itself, and ledBy those by which commands came.
+	clients []client
+	ledBy   map[host.Object]bool
 	loose   bool // nothing explains the asked socket but what a service accepted whose client it is
 	names   []User
 	gaps    []host.Gap

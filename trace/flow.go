@@ -45,7 +45,7 @@ type step struct {
 func (t *tracer) flow(weak bool) ways {
 	into, from := map[*node][]step{}, map[*node][]step{}
 	for _, c := range t.channels {
-		if !c.Followed || c.keeps && !weak {
+		if !c.Followed || c.keeps && !weak || c.Kind == host.TCP && !c.past && slices.ContainsFunc(c.Ends, t.endLater) {
 			continue
 		}
 		for _, w := range c.Ends {
@@ -92,7 +92,10 @@ func (t *tracer) flow(weak bool) ways {
 
 // newStep is a step from a process's end of a channel to another's.
 func newStep(c *Channel, a *node, leave host.Object, b *node, enter host.Object) step {
-	s := step{to: b, leave: serviceOf(a.end(leave)), beside: c.keeps}
+	s := step{to: b, beside: c.keeps}
+	if !c.past || c.Kind != host.TCP { // else of the service's clients then it is the only one; see local
+		s.leave = serviceOf(a.end(leave))
+	}
 	d := b.end(enter)
 	if s.enter = serviceOf(d); s.enter == clients {
 		s.grade = server

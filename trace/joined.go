@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/stopd/stopd/host"
 )
@@ -13,12 +14,13 @@ import (
 // shared with each other is open, or over. It does not lead on from other users' processes than those who held the asked socket: what a
 // service did for one of its clients and what for another was at some time of its life, and which, nothing tells any more.
 
-// joined adds those with whom processes of the closure that have ended shared something, and the channels. Whose commands can have come to
-// the asked socket is found anew then.
-func (t *tracer) joined() {
+// joined adds those with whom processes of the closure that have ended shared something, those with whom they or living ones had connections at some time
+// between two (see locally), and the channels. Whose commands can have come to the asked socket is found anew then.
+func (t *tracer) joined(at, until time.Time) {
 	before := len(t.channels)
 	for i := 0; i < len(t.nodes); i++ { // it grows
 		n := t.nodes[i]
+		t.locally(n, at, until)
 		if n.isInit() || n.acceptor || n.Exited == nil && !n.joined || !t.ofOwner(n) {
 			continue
 		}
@@ -28,9 +30,13 @@ func (t *tracer) joined() {
 			}
 		}
 	}
-	if len(t.channels) == before {
-		return
+	if len(t.channels) > before {
+		t.direct()
 	}
+}
+
+// direct finds anew whose commands can have come to the asked socket.
+func (t *tracer) direct() {
 	w := t.flow(false)
 	for n := range w.commanded {
 		t.commanded[n] = t.commanded[n] || w.served[n] == plain
@@ -43,6 +49,7 @@ func (t *tracer) joined() {
 			t.told[n] = w.fed[n] || w.reached[n]
 		}
 	}
+	t.led()
 }
 
 // rejoin follows the channel of something that a process had.
@@ -53,7 +60,7 @@ func (t *tracer) rejoin(n *node, j host.Joint) {
 			return
 		}
 		known := t.node(h.ID)
-		if r := t.remembered(h.ID); r == nil || h.PID <= 1 || slices.Contains(t.q.Daemon, h.PID) || n.Exited == nil && r.Process.Exited == nil ||
+		if r := t.remembered(h.ID); r == nil || h.PID <= 1 || h.ID == n.ID() || slices.Contains(t.q.Daemon, h.PID) || j.Kind != host.TCP && n.Exited == nil && r.Process.Exited == nil ||
 			known != nil && known.acceptor ||
 			j.Kind == host.PTY && !t.sameUser(n.Process.Process, r.Process) && !t.related(n.ID(), h.ID) { // the number may have been another's
 			continue
@@ -66,7 +73,7 @@ func (t *tracer) rejoin(n *node, j host.Joint) {
 	c := t.pastChannel(n, j, far)
 	if !c.decided {
 		c.decided = true
-		c.Why = t.stopPast(n, far)
+		c.Why = t.stopPast(n, j, far)
 		c.Followed = c.Why == ""
 	}
 	if !c.Followed {
@@ -113,8 +120,14 @@ func (t *tracer) pastChannel(n *node, j host.Joint, far []host.Holder) *Channel 
 }
 
 // stopPast says why a channel that is remembered is only listed; empty where it is followed.
-func (t *tracer) stopPast(n *node, far []host.Holder) string {
+func (t *tracer) stopPast(n *node, j host.Joint, far []host.Holder) string {
 	others := 0
+	if j.Kind == host.TCP && j.Direction == host.Outbound && !slices.ContainsFunc(far, func(h host.Holder) bool {
+		r := t.remembered(h.ID)
+		return r != nil && t.sameUser(n.Process.Process, r.Process)
+	}) {
+		return "service: it is another user's, and what it did for whom is not remembered"
+	}
 	for _, h := range far {
 		if r := t.remembered(h.ID); t.node(h.ID) == nil && (r == nil || !t.sameUser(n.Process.Process, r.Process)) {
 			others++

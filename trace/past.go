@@ -3,6 +3,7 @@ package trace
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -136,24 +137,25 @@ func (t *tracer) recall() {
 	if connected && !t.q.Socket.Recalled {
 		return
 	}
-	t.joined()
+	asked := t.q.Socket
+	t.joined(asked.Opened, asked.Closed)
 	var commanded []*node
 	for _, n := range t.nodes {
 		if t.commanded[n] && !n.isInit() {
 			commanded = append(commanded, n)
 		}
 	}
-	if at := t.q.Socket.Opened; !at.IsZero() {
+	if at := asked.Opened; !at.IsZero() {
 		for _, n := range commanded {
 			if connected && !n.joined || t.unclear(n) {
 				continue
 			}
 			// A listener may have been there before its client was.
-			if !t.held(n, at, at, "as the connection was established", false) && n.joined {
-				t.held(n, at, t.q.Socket.Closed, "while the connection was open", false)
+			if !t.held(n, at, at, "as the connection was established", false) && n.joined && !n.led {
+				t.held(n, at, asked.Closed, "while the connection was open", false)
 			}
-			if t.told[n] && n.joined {
-				t.held(n, at, t.q.Socket.Closed, "while the connection was open", true)
+			if t.told[n] && n.joined && !n.led {
+				t.held(n, at, asked.Closed, "while the connection was open", true)
 			}
 		}
 	}
@@ -173,10 +175,7 @@ func (t *tracer) recall() {
 			child := n
 			n.parent, n = m, m
 			if made := t.remembered(child.ID()); made != nil {
-				at, when := made.Process.Start, fmt.Sprintf("as process %d was made", child.PID)
-				if !t.held(m, at, at, when, false) {
-					t.toldThen(m, at, when)
-				}
+				t.toldThen(m, made.Process.Start, fmt.Sprintf("as process %d was made", child.PID))
 			}
 		}
 	}
@@ -198,15 +197,21 @@ func (t *tracer) recall() {
 	}
 }
 
-// toldThen makes candidates of the connections that were held at a time by those who shared something with a process that has ended; see joined.
+// toldThen makes candidates of the connections that a process held at a time, else of those that were held by who shared something with it then; see joined.
 func (t *tracer) toldThen(n *node, at time.Time, when string) {
-	if n.Exited == nil {
+	before := maps.Clone(t.commanded)
+	channels := len(t.channels)
+	if t.local(n, at, at); len(t.channels) > channels {
+		t.direct()
+	}
+	if t.held(n, at, at, when, false) {
 		return
 	}
-	before := len(t.nodes)
-	t.joined()
-	for _, m := range t.nodes[before:] {
-		if t.commanded[m] && m.joined {
+	if n.Exited != nil || n.led {
+		t.joined(at, at)
+	}
+	for _, m := range t.nodes {
+		if t.commanded[m] && !before[m] && m.joined {
 			t.held(m, at, at, when, false)
 		}
 	}
@@ -264,7 +269,7 @@ func (t *tracer) held(n *node, from, to time.Time, when string, outbound bool) b
 	var ports, own []uint16 // that other hosts, and this one itself, came to
 	for _, s := range all {
 		if t.own(s.Remote.Addr()) {
-			if !outbound {
+			if !outbound && !t.ledBy[s.Object] {
 				own = append(own, s.Local.Port())
 			}
 			continue
@@ -382,6 +387,12 @@ func (t *tracer) cameLater(n *node, d host.Descriptor) bool {
 	}
 	r := t.remembered(n.ID())
 	return r != nil && slices.ContainsFunc(r.Held, func(s host.Socket) bool { return s.Closed.IsZero() && isOf(s, d) && t.later(s.Opened) })
+}
+
+// endLater reports whether it is so of an end of a channel.
+func (t *tracer) endLater(e End) bool {
+	n := t.at(e)
+	return n != nil && t.cameLater(n, n.end(e.object))
 }
 
 // isOf reports whether a descriptor that a process has is of a connection that is remembered.

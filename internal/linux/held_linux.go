@@ -53,6 +53,17 @@ func (p *past) sockets(cs []recorder.Connection) (all []host.Socket) {
 	return all
 }
 
+// other returns the other end of a connection, where that is this host's. Flows are used again: the two are open at one time, and where an end
+// was not noticed that is not known.
+func (p *past) other(c recorder.Connection) (recorder.Connection, bool) {
+	by := c.Closed
+	if by == 0 {
+		by = sinceBoot()
+	}
+	o, ok := p.history.Latest(c.Remote, c.Local, c.NetNS, by)
+	return o, ok && o.Cookie != c.Cookie && !o.Unsure && !c.Unsure && (o.Closed == 0 || o.Closed >= c.Opened)
+}
+
 // noticed returns until when a connection whose end was not noticed was open for sure: until events were lost, or nobody looked.
 func (p *past) noticed(c recorder.Connection) uint64 {
 	until := c.Closed

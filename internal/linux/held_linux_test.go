@@ -3,6 +3,7 @@ package linux
 import (
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"testing"
@@ -64,11 +65,45 @@ func TestHeldThen(t *testing.T) {
 	if err != nil || !slices.ContainsFunc(held, is) {
 		t.Errorf("at the time it held %+v, %v", held, err)
 	}
+	if i := slices.IndexFunc(held, is); i >= 0 {
+		if far, err := s.Holders(t.Context(), held[i].Peer); err != nil || len(far) != 1 || far[0].ID != me.ID() {
+			t.Errorf("its other end %q was held by %+v, %v", held[i].Peer, far, err)
+		}
+	}
 	if held, _, err = s.Held(t.Context(), me.ID(), then, then, true); err != nil || slices.ContainsFunc(held, is) {
 		t.Errorf("it opened %+v, %v", held, err)
 	}
 	if held, more, err := s.Held(t.Context(), me.ID(), then, time.Time{}, false); err != nil || len(held) != maxHeld || !more {
 		t.Errorf("since then it held %d, and that there were more is %v, %v", len(held), more, err)
+	}
+}
+
+// TestOther: the other end of a connection of this host with itself is the one that was open with it.
+func TestOther(t *testing.T) {
+	history, err := recorder.New(recorder.Smallest, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &past{h: &Host{}, history: history}
+	here, there := netip.MustParseAddrPort("127.0.0.1:9000"), netip.MustParseAddrPort("127.0.0.1:40000")
+	end := func(cookie uint64, local, remote netip.AddrPort, opened, closed uint64) recorder.Connection {
+		c := recorder.Connection{Cookie: cookie, Local: local, Remote: remote, NetNS: 1, Opened: opened, Closed: closed}
+		history.Apply(recorder.Event{Kind: recorder.Established, At: opened, Connection: c})
+		history.Apply(recorder.Event{Kind: recorder.Closed, At: closed, Connection: c})
+		return c
+	}
+	one, two := end(1, there, here, 10, 20), end(2, here, there, 11, 21)
+	three, four := end(3, there, here, 30, 40), end(4, here, there, 31, 45)
+	alone := end(5, there, here, 50, 60) // whose other end is not remembered
+	unsure := two
+	unsure.Unsure = true
+	for _, tt := range []struct {
+		c    recorder.Connection
+		want uint64
+	}{{one, 2}, {two, 1}, {three, 4}, {four, 3}, {alone, 0}, {unsure, 0}} {
+		if o, ok := p.other(tt.c); ok != (tt.want != 0) || ok && o.Cookie != tt.want {
+			t.Errorf("the other end of %d is %d, %v, not %d", tt.c.Cookie, o.Cookie, ok, tt.want)
+		}
 	}
 }
 

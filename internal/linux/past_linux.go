@@ -203,10 +203,14 @@ func (h *Host) recall(f host.Flow) (host.Socket, error) {
 // recalled begins the names of connections that nobody holds any more: then come the socket's cookie, and when it was established.
 const recalled = "recalled:"
 
+func recalledName(c recorder.Connection) host.Object {
+	return host.Object(fmt.Sprintf("%s%d:%d", recalled, c.Cookie, c.Opened))
+}
+
 func (p *past) socket(c recorder.Connection) host.Socket {
 	s := host.Socket{Protocol: host.TCP, Local: c.Local, Remote: c.Remote, State: "CLOSED", UID: c.UID, Cookie: c.Cookie, NetNS: uint64(c.NetNS),
 		Direction: host.UnknownDirection, Opened: p.time(c.Opened), Bytes: host.Bytes{Sent: c.Sent, Acknowledged: c.Sent, Received: c.Received},
-		Object: host.Object(fmt.Sprintf("%s%d:%d", recalled, c.Cookie, c.Opened)), Recalled: true}
+		Object: recalledName(c), Recalled: true}
 	switch c.Direction {
 	case recorder.Outbound:
 		s.Direction, s.DirectionSource = host.Outbound, host.FromRecorder
@@ -218,6 +222,9 @@ func (p *past) socket(c recorder.Connection) host.Socket {
 	}
 	if c.Unsure {
 		s.Until = p.time(p.noticed(c))
+	}
+	if o, ok := p.other(c); ok {
+		s.Peer = recalledName(o)
 	}
 	if c.Closed != 0 {
 		s.Closed = p.time(c.Closed)

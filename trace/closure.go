@@ -80,6 +80,7 @@ type tracer struct {
 	byPID    map[int]*node     // those that are alive
 	ended    map[host.ID]*node // the others
 	past     map[host.ID]*host.Remembered
+	blind    bool // not all is asked for that is remembered: nobody is named for what is known beside
 	channels []*Channel
 	byKey    map[string]*Channel
 	found    []Previous

@@ -18,13 +18,23 @@ import (
 // jointSize is about what a joint, or who has its other end, takes.
 const jointSize = 64
 
-// remembered returns what is remembered of a process; nil for nothing.
+// pastProcesses is how many processes a trace asks for that are remembered, for each that it may read.
+const pastProcesses = 4
+
+// remembered returns what is remembered of a process; nil for nothing. At a bound it is not known; see blind.
 func (t *tracer) remembered(id host.ID) *host.Remembered {
 	if id.Start == 0 {
 		return nil // a pid alone may be several
 	}
 	if r, ok := t.past[id]; ok {
 		return r
+	}
+	if most := pastProcesses * t.opt.Processes; t.blind || len(t.past) >= most || t.ctx.Err() != nil {
+		if !t.blind && !t.bound() {
+			t.gap(0, "the past", fmt.Sprintf("bound: %d processes", most))
+		}
+		t.blind = true
+		return nil
 	}
 	var found *host.Remembered
 	r, err := t.snap.Remembered(t.ctx, id)
@@ -111,7 +121,7 @@ func (t *tracer) addEnded(id host.ID, via Via) *node {
 // heldBy reports whether a process held a connection with another host that came in by a port, or may have.
 func (t *tracer) heldBy(n *node, port uint16) bool {
 	r := t.remembered(n.ID())
-	return r != nil && (r.Cut || slices.ContainsFunc(r.Held, func(s host.Socket) bool {
+	return r == nil && t.blind || r != nil && (r.Cut || slices.ContainsFunc(r.Held, func(s host.Socket) bool {
 		return s.Direction == host.Inbound && s.Local.Port() == port && !t.own(s.Remote.Addr())
 	}))
 }
@@ -120,7 +130,7 @@ func (t *tracer) heldBy(n *node, port uint16) bool {
 // it made: that one held it, which was there before, and the other is not known to have.
 func (t *tracer) acceptedFor(n, child *node) bool {
 	r, c := t.remembered(n.ID()), t.remembered(child.ID())
-	return r != nil && c != nil && slices.ContainsFunc(c.Held, func(s host.Socket) bool {
+	return (r == nil || c == nil) && t.blind || r != nil && c != nil && slices.ContainsFunc(c.Held, func(s host.Socket) bool {
 		return s.Direction == host.Inbound && !s.Opened.IsZero() && s.Opened.Before(c.Process.Start) && !t.own(s.Remote.Addr()) &&
 			!slices.ContainsFunc(r.Held, func(o host.Socket) bool { return o.Object == s.Object })
 	})
@@ -147,7 +157,7 @@ func (t *tracer) recall() {
 	}
 	if at := asked.Opened; !at.IsZero() {
 		for _, n := range commanded {
-			if connected && !n.joined || t.unclear(n) {
+			if connected && !n.joined || t.unclear(n) || t.blind {
 				continue
 			}
 			// A listener may have been there before its client was.
@@ -162,7 +172,7 @@ func (t *tracer) recall() {
 	// Who began something need not be who directs it, so who has left it to another is asked about last.
 	for _, n := range slices.Clone(commanded) {
 		for range maxAncestry {
-			if t.connected() || t.unclear(n) {
+			if t.connected() || t.unclear(n) || t.blind {
 				break
 			}
 			m := t.maker(n)

@@ -135,3 +135,20 @@ func TestUnnoticed(t *testing.T) {
 		}
 	}
 }
+
+// TestOthersHeld: that others held a connection than are remembered is a gap.
+func TestOthersHeld(t *testing.T) {
+	history, err := recorder.New(recorder.Smallest, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &past{h: &Host{}, history: history}
+	c := recorder.Connection{Cookie: 1, Opened: 10, Closed: 20}
+	if gaps := p.connectionGaps(c); len(gaps) != 0 {
+		t.Errorf("gaps are %+v", gaps)
+	}
+	c.More = true
+	if gaps := p.connectionGaps(c); len(gaps) != 1 || gaps[0].What != "who held the connection" {
+		t.Errorf("gaps are %+v", gaps)
+	}
+}

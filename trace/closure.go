@@ -3,7 +3,6 @@ package trace
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 
@@ -183,35 +182,11 @@ func (t *tracer) walk(h host.Holder, via Via, o host.Object) []*node {
 		if !ok {
 			break
 		}
-		p := t.node(id)
-		known := p != nil
-		if !known {
-			p = t.addEnded(id, Via{From: new(n.Index), By: by})
-		}
-		if p == nil {
-			p = t.add(id.PID, Via{From: new(n.Index), By: by})
-		}
-		if p == nil {
-			break
-		}
-		if id.Start != 0 && p.StartTicks != 0 && id.Start != p.StartTicks {
-			t.drop(p)
-			t.gap(n.PID, "parent", fmt.Sprintf("process %d, which made it, has ended and is not remembered", id.PID))
-			break
-		}
-		if n.StartTicks != 0 && p.StartTicks > n.StartTicks {
-			// The parent has ended and its pid is somebody else's: not an ancestor.
-			if !known {
-				t.drop(p)
-			}
-			t.gap(n.PID, "parent", fmt.Sprintf("process %d is younger than its child: the pid was used again", p.PID))
-			break
-		}
+		p, added := t.parent(n, id, by)
 		n.parent = p
-		if known {
+		if !added {
 			break
 		}
-		p.acceptor = t.accepted(p)
 		chain = append(chain, p)
 		n = p
 	}

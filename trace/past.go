@@ -51,52 +51,6 @@ func (t *tracer) remembered(id host.ID) *host.Remembered {
 	return found
 }
 
-// parentOf returns the parent of a process and how that is known: of one that has ended it is remembered. False where it
-// is not known.
-func (t *tracer) parentOf(n *node) (host.ID, string, bool) {
-	if n.Exited != nil {
-		r := t.remembered(n.ID())
-		return r.Parent, ByRecordedParent, r.Parent.PID != 0
-	}
-	if n.PPID == nil {
-		return host.ID{}, "", false
-	}
-	return host.ID{PID: *n.PPID}, ByParent, true
-}
-
-// maker returns who made a process, which another may have adopted since; it is added to the closure where it is not in it. Nil
-// where it is not known.
-func (t *tracer) maker(n *node) *node {
-	made := t.remembered(n.ID())
-	if made == nil || made.Parent.PID == 0 || n.parent != nil && n.parent.ID() == made.Parent {
-		return n.parent
-	}
-	if n.Exited == nil && n.PPID != nil && *n.PPID != made.Parent.PID && !t.ofOwner(n) && !t.inSessionOf(n, made.Parent) {
-		t.note(n, "parent", fmt.Sprintf("process %d, which made it, is not considered: it is another user's, another has adopted it, and whoever began a service does not direct it", made.Parent.PID))
-		return nil
-	}
-	id, via := made.Parent, Via{From: new(n.Index), By: ByRecordedParent}
-	if m := t.node(id); m != nil {
-		return m
-	}
-	m := t.addEnded(id, via)
-	if p, err := t.snap.Process(t.ctx, id.PID); m == nil && err == nil && p.ID() == id {
-		m = t.add(id.PID, via)
-	}
-	if m != nil {
-		m.acceptor = t.accepted(m)
-		return m
-	}
-	t.gap(n.PID, "parent", fmt.Sprintf("process %d, which made it, has ended and is not remembered", id.PID))
-	return nil
-}
-
-// inSessionOf reports whether a process is in the session of another still: sudo stays in that of who called it, a service leaves it.
-func (t *tracer) inSessionOf(n *node, id host.ID) bool {
-	r := t.remembered(id)
-	return r != nil && n.Session != nil && r.Process.Session != nil && *n.Session == *r.Process.Session
-}
-
 // node returns the process of the closure with an ID; nil for none. With a Start of 0 it is the living one.
 func (t *tracer) node(id host.ID) *node {
 	if n := t.byPID[id.PID]; n != nil && (id.Start == 0 || n.StartTicks == 0 || id.Start == n.StartTicks) {
@@ -210,8 +164,8 @@ func (t *tracer) recall() {
 // toldThen makes candidates of the connections that a process held at a time, else of those that were held by who shared something with it then; see joined.
 func (t *tracer) toldThen(n *node, at time.Time, when string) {
 	before := maps.Clone(t.commanded)
-	channels := len(t.channels)
-	if t.local(n, at, at); len(t.channels) > channels {
+	ends := t.ends()
+	if t.local(n, at, at); t.ends() > ends {
 		t.direct()
 	}
 	if t.held(n, at, at, when, false) {
@@ -355,24 +309,6 @@ func list(addrs []netip.Addr) string {
 		s = append(s, "and others")
 	}
 	return strings.Join(s, ", ")
-}
-
-// related reports whether of two processes one made the other, or made who did, as far as that is remembered.
-func (t *tracer) related(a, b host.ID) bool {
-	descends := func(id, from host.ID) bool {
-		for range maxAncestry {
-			if id == from {
-				return true
-			}
-			r := t.remembered(id)
-			if r == nil || r.Parent.PID <= 1 {
-				return false
-			}
-			id = r.Parent
-		}
-		return false
-	}
-	return descends(a, b) || descends(b, a)
 }
 
 // apartFrom reports whether who had the asked connection last had it of another user's process otherwise than by descent: who is sent a

@@ -283,7 +283,7 @@ func (s *snapshot) Remembered(ctx context.Context, id host.ID) (host.Remembered,
 		r.Gaps = append(r.Gaps, host.Gap{PID: id.PID, What: "the past", Why: fmt.Sprintf(format, args...)})
 	}
 	r.Joints = s.joints(joints, gap)
-	if err := p.events.Unjoined(); err != nil {
+	if err := p.unjoined(); err != nil {
 		gap("which pipes, UNIX sockets and terminals it had is not remembered: %v", err)
 	}
 	if cut {

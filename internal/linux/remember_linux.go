@@ -178,6 +178,16 @@ func (p *past) isOff() error {
 	return p.off
 }
 
+// unjoined says why it is not told by what processes can be joined; nil where it is.
+func (p *past) unjoined() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.events == nil { // it has failed since what is asked about was found
+		return p.off
+	}
+	return p.events.Unjoined()
+}
+
 // catchUp returns the past with all that has happened so far. The error is [host.ErrNotFound] where nothing is remembered.
 func (h *Host) catchUp() (*past, error) {
 	p := h.past.Load()

@@ -78,3 +78,13 @@ func (p *past) noticed(c recorder.Connection) uint64 {
 	}
 	return until
 }
+
+// untold says why it is not told who has a connection that was accepted before it is ended; nil where it is, and where nothing is told.
+func (p *past) untold() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.events == nil {
+		return nil
+	}
+	return p.events.Untold()
+}

@@ -86,6 +86,26 @@ func TestUnnoticed(t *testing.T) {
 	}
 }
 
+// TestAskedUnnoticed: where the end of the asked connection was not noticed, what came after it may have ended is not named.
+func TestAskedUnnoticed(t *testing.T) {
+	const attacker, innocent = "203.0.113.1:1025", "203.0.113.2:1026"
+	asked := came(victim.String(), 30, 60)
+	asked.Direction, asked.Local, asked.Until = host.Outbound, question().Socket.Local, second(40)
+	for from, previous := range map[int][]string{35: {attacker}, 50: nil} {
+		owner, other := of(1001, new(was(100, 1, 20, 60, asked))), of(1001, new(was(90, 1, 10, 70, came(attacker, from, 70))))
+		told(other, owner, host.Pipe, "p")
+		h := recording()
+		h.Sockets, h.Remembered = []host.Socket{asked}, []host.Remembered{*owner, *other}
+		expect(t, runSnapshot(t, h, Question{Socket: asked, Host: h.Recording.Facts}), previous, "")
+	}
+	// And of what is open since.
+	p := process(100, 1, in(22, innocent), in(22, attacker))
+	p.Descriptors[0].Opened, p.Descriptors[1].Opened = second(50), second(20)
+	h := recording(p)
+	h.Sockets, h.Remembered = []host.Socket{asked}, []host.Remembered{was(100, 1, 10, 0, asked)}
+	expect(t, runSnapshot(t, h, Question{Socket: asked, Host: h.Recording.Facts}), []string{attacker}, "")
+}
+
 // TestOpenBeside: what a living process has counts beside what is remembered that it held, also where nobody is remembered to have it, as before Linux 6.3.
 func TestOpenBeside(t *testing.T) {
 	const attacker, innocent = "203.0.113.1:1025", "203.0.113.2:1026"

@@ -102,7 +102,7 @@ func (t *tracer) recall() {
 		return
 	}
 	asked := t.q.Socket
-	t.joined(asked.Opened, asked.Closed)
+	t.joined(asked.Opened, t.over())
 	var commanded []*node
 	for _, n := range t.nodes {
 		if t.commanded[n] && !n.isInit() {
@@ -116,10 +116,10 @@ func (t *tracer) recall() {
 			}
 			// A listener may have been there before its client was.
 			if !t.held(n, at, at, "as the connection was established", false) && n.joined && !n.led {
-				t.held(n, at, asked.Closed, "while the connection was open", false)
+				t.held(n, at, t.over(), "while the connection was open", false)
 			}
 			if t.told[n] && n.joined && !n.led {
-				t.held(n, at, asked.Closed, "while the connection was open", true)
+				t.held(n, at, t.over(), "while the connection was open", true)
 			}
 		}
 	}
@@ -320,7 +320,17 @@ func (t *tracer) apartFrom(first, last host.ID) bool {
 
 // later reports whether something began only after the asked connection was closed.
 func (t *tracer) later(began time.Time) bool {
-	return t.q.Socket.Recalled && !t.q.Socket.Closed.IsZero() && began.After(t.q.Socket.Closed)
+	over := t.over()
+	return t.q.Socket.Recalled && !over.IsZero() && began.After(over)
+}
+
+// over is until when the asked connection was open for sure; zero while it is open.
+func (t *tracer) over() time.Time {
+	s := t.q.Socket
+	if !s.Until.IsZero() {
+		return s.Until
+	}
+	return s.Closed
 }
 
 // cameLater reports whether a connection that a process has was established only after the asked one was closed.

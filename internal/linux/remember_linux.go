@@ -290,6 +290,9 @@ func (p *past) connectionGaps(c recorder.Connection) (gaps []host.Gap) {
 			gaps = append(gaps, host.Gap{What: "which connection it was", Why: p.why(l) + ": a later one of the same ends may be missing"})
 		}
 	}
+	if c.More {
+		gaps = append(gaps, host.Gap{What: "who held the connection", Why: "others held it as well: remembered are the first, and the last that is another"})
+	}
 	if c.Unsure {
 		gaps = append(gaps, host.Gap{What: "the connection's end", Why: "it was not noticed: it closed before " + p.time(c.Closed).Format(time.RFC3339Nano)})
 	}

@@ -147,6 +147,7 @@ func (t *tracer) recall() {
 		return
 	}
 	for _, n := range commanded {
+		t.noteOpened(n)
 		switch {
 		case !t.ofOwner(n) && n.joined:
 			t.note(n, "what it shared with others", "not considered: it is another user's, and what it did for whom is not remembered")
@@ -158,6 +159,25 @@ func (t *tracer) recall() {
 				t.note(n, g.What, g.Why)
 			}
 		}
+	}
+}
+
+// noteOpened writes down which connections a process had opened itself and held as the asked one was established: a shell may have its commands from
+// one, and most programs that open one have no commands from it.
+func (t *tracer) noteOpened(n *node) {
+	at := t.q.Socket.Opened
+	if at.IsZero() || n.acceptor {
+		return
+	}
+	all, _ := t.heldThen(n, at, at, true)
+	var hosts []netip.Addr
+	for _, s := range all {
+		if a := s.Remote.Addr(); !t.own(a) && !slices.Contains(hosts, a) {
+			hosts = append(hosts, a)
+		}
+	}
+	if len(hosts) > 0 {
+		t.note(n, "connections that are closed", fmt.Sprintf("not considered: it had opened those with %s itself, and whether commands came by one is not remembered", list(hosts)))
 	}
 }
 

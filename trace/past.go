@@ -172,7 +172,8 @@ func (t *tracer) noteOpened(n *node) {
 	all, _ := t.heldThen(n, at, at, true)
 	var hosts []netip.Addr
 	for _, s := range all {
-		if a := s.Remote.Addr(); !t.own(a) && !slices.Contains(hosts, a) {
+		named := slices.ContainsFunc(t.found, func(p Previous) bool { return p.Remote == s.Remote && p.Local == s.Local })
+		if a := s.Remote.Addr(); !named && !t.own(a) && !slices.Contains(hosts, a) {
 			hosts = append(hosts, a)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -60,7 +61,11 @@ func pastKeyName(store string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("name the key of what is remembered: %w", err)
 	}
-	return fmt.Sprintf("stopd past of %s in %s", pastDir(store), pids), nil
+	dir, err := filepath.Abs(pastDir(store))
+	if err != nil {
+		return "", fmt.Errorf("name the key of what is remembered: %w", err)
+	}
+	return fmt.Sprintf("stopd past of %s in %s", dir, pids), nil
 }
 
 func readKey(id int) ([]byte, error) {

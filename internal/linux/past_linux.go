@@ -95,10 +95,14 @@ func (p *past) follow(events *bpf.Events) error {
 		if err == nil && lost == p.lost {
 			p.whole = begun
 		}
-		if err == nil && p.owed && now.Sub(swept) >= sweepAfter {
-			err, swept, p.owed = p.sweep(events), now, false
+		sweep := p.owed && now.Sub(swept) >= sweepAfter
+		if sweep {
+			swept, p.owed = now, false
 		}
 		p.mu.Unlock()
+		if err == nil && sweep {
+			err = p.sweep(events)
+		}
 		if err != nil {
 			return err
 		}
@@ -128,7 +132,7 @@ func (p *past) read() error {
 	return nil
 }
 
-// sweep compares the history with what there is. What is read then may be in the ring still, and says nothing new there.
+// sweep compares the history with what there is. What is read then may be in the ring still, and says nothing new there. Who asks meanwhile waits for one step at most.
 func (p *past) sweep(events *bpf.Events) error {
 	root, err := openProcFS()
 	if err != nil {
@@ -137,7 +141,7 @@ func (p *past) sweep(events *bpf.Events) error {
 	defer unix.Close(root)
 	exe := make([]byte, unix.PathMax)
 	p.history.Sweep(sinceBoot())
-	err = events.Met(func(e *recorder.Event) {
+	err = events.Met(&p.mu, func(e *recorder.Event) {
 		if e.Kind == recorder.ProcessMet {
 			if n, err := unix.Readlinkat(root, strconv.Itoa(int(e.Process.PID))+"/exe", exe); err == nil {
 				e.Process.Exe = exe[:n]

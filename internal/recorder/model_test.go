@@ -99,8 +99,8 @@ func (m *model) apply(e Event) {
 			p.Name, p.Exe, p.EUID = e.Process.Name, e.Process.Exe, e.Process.EUID
 		}
 	case Exited:
-		if p := m.process(e.Process.ID); p != nil && p.Exited == 0 {
-			p.Exited, p.Name, p.EUID = e.At, e.Process.Name, e.Process.EUID
+		if p := m.process(e.Process.ID); p != nil && (p.Exited == 0 || p.Unsure) {
+			p.Exited, p.Unsure, p.Name, p.EUID = e.At, false, e.Process.Name, e.Process.EUID
 		}
 	case Connecting, Touched:
 		if m.cookie(e.Connection.Cookie) == nil && e.Connection.Closed != 0 {

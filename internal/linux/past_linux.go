@@ -229,8 +229,8 @@ func (p *past) socket(c recorder.Connection) host.Socket {
 	return s
 }
 
-// time is when something happened.
-func (p *past) time(at uint64) time.Time { return p.h.boot.Add(time.Duration(at)) }
+// time is when something happened, by the clock as it is now.
+func (p *past) time(at uint64) time.Time { return p.h.at(time.Duration(at)) }
 
 func idOf(id recorder.ID) host.ID {
 	if id.PID == 0 {

@@ -208,3 +208,29 @@ func TestLossTold(t *testing.T) {
 		t.Errorf("a process that came later has the gap %q", why)
 	}
 }
+
+// TestClockSet: dates are by the clock as it is when something is asked, whatever it was when it happened.
+func TestClockSet(t *testing.T) {
+	h := remembering(t)
+	f := conversation(t)
+	for _, off := range []time.Duration{-time.Hour, time.Hour} {
+		h.boot.Add(int64(off)) // as if the clock had been set since
+		s, err := h.Find(t.Context(), f)
+		if err != nil || time.Since(s.Closed).Abs() > time.Minute || time.Since(s.Opened).Abs() > time.Minute {
+			t.Errorf("it was open from %s to %s, %v", s.Opened, s.Closed, err)
+		}
+		h.boot.Add(int64(off))
+		p, err := lookAt(t, h).Process(t.Context(), os.Getpid())
+		if err != nil || time.Since(p.Start).Abs() > 10*time.Minute {
+			t.Errorf("this began at %s, %v", p.Start, err)
+		}
+		if r, _ := h.Recorded(); time.Since(r.Since).Abs() > 10*time.Minute {
+			t.Errorf("it remembers since %s", r.Since)
+		}
+	}
+	before := h.at(0)
+	h.readClock()
+	if d := h.at(0).Sub(before).Abs(); d != 0 && d <= sameTime {
+		t.Errorf("the time that this host was started goes %s apart", d)
+	}
+}

@@ -226,6 +226,7 @@ func (h *Host) Recorded() (Recorded, bool) {
 	if p.off == host.ErrNotFound { // the history is being filled
 		return Recorded{}, true
 	}
+	h.readClock()
 	f := p.history.Fill()
 	return Recorded{f, p.off == nil, p.time(f.Begun), p.before + p.lost}, true
 }

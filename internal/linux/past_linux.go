@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -205,6 +206,7 @@ func (h *Host) recall(f host.Flow) (host.Socket, error) {
 	if latest.Met {
 		s.Opened = time.Time{} // it is older
 	}
+	s.Unsure = slices.ContainsFunc(p.history.Losses(latest.Opened, sinceBoot()), func(l recorder.Loss) bool { return laterMissing(latest, l) })
 	return s, nil
 }
 

@@ -208,6 +208,9 @@ func (h *History) closed(at uint64, id ID, e *Connection) {
 	s := &h.connections.all[n]
 	switch {
 	case s.closed == 0:
+		if s.opened == 0 && e.Sent|e.Received != 0 { // that it was established is missing, which nothing else tells
+			h.losses.add(Loss{Ring, s.pending, at})
+		}
 		h.hold(n, id)
 		h.close(n, at)
 	case s.flags&unsure != 0: // it went on, though no process had a descriptor as a sweep looked

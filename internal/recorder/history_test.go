@@ -262,3 +262,22 @@ func TestPaths(t *testing.T) {
 		t.Errorf("paths are %q, not %q", got, want)
 	}
 }
+
+// TestEstablishedLost: where a connection ends that had octets and of which it is not known that it was established, that event was lost; one that was refused had none.
+func TestEstablishedLost(t *testing.T) {
+	h, err := New(Smallest, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := ID{5, 10}
+	h.Apply(Event{Kind: Connecting, At: 20, Process: Process{ID: id}, Connection: Connection{Cookie: 1}},
+		Event{Kind: Closed, At: 30, Connection: Connection{Cookie: 1}})
+	if ls := h.Losses(0, 100); len(ls) != 0 {
+		t.Errorf("of one that was refused: %+v", ls)
+	}
+	h.Apply(Event{Kind: Touched, At: 40, Process: Process{ID: id}, Connection: Connection{Cookie: 2}},
+		Event{Kind: Closed, At: 50, Connection: Connection{Cookie: 2, Received: 1}})
+	if ls := h.Losses(0, 100); len(ls) != 1 || ls[0] != (Loss{Ring, 40, 50}) {
+		t.Errorf("of one that had an octet: %+v", ls)
+	}
+}

@@ -387,8 +387,10 @@ func TestModel(t *testing.T) {
 		h := small(1000)
 		m, at := both(octets(r, 2000), h)
 		check(t, h, m, at)
-		if ls := h.Losses(0, at); len(ls) != 0 {
-			t.Fatalf("lost: %+v", ls)
+		for _, l := range h.Losses(0, at) {
+			if l.Kind != Ring { // of connections that had octets and were never established
+				t.Fatalf("lost: %+v", l)
+			}
 		}
 	}
 }

@@ -489,3 +489,37 @@ func TestSteps(t *testing.T) {
 		t.Errorf("%d connections are listed in %d steps", connections, len(turns))
 	}
 }
+
+// TestKernelThreads: the kernel's own threads, which have no program, user or descriptor, are not remembered; what there is beside them is.
+func TestKernelThreads(t *testing.T) {
+	remember(t).Close()
+	e, err := OpenEvents(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	seen := 0
+	if err := e.Met(new(sync.Mutex), func(ev *recorder.Event) {
+		if ev.Kind != recorder.ProcessMet {
+			return
+		}
+		seen++
+		// proc(5): the ninth field is the flags; PF_KTHREAD is of linux/sched.h.
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", ev.Process.PID))
+		if err != nil {
+			return // it has ended
+		}
+		var flags uint32
+		if f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:])); len(f) > 6 {
+			fmt.Sscan(f[6], &flags)
+		}
+		if flags&0x00200000 != 0 {
+			t.Errorf("met the kernel's thread %d, %s", ev.Process.PID, ev.Process.Name)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if seen < 2 {
+		t.Errorf("met %d processes", seen)
+	}
+}

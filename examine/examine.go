@@ -107,7 +107,6 @@ func ownerless(err error) error {
 var (
 	errNoConnection = fmt.Errorf("%w: no such connection", stop.ErrNoUser)
 	errNoHolder     = fmt.Errorf("%w: no process holds the connection", stop.ErrNoUser)
-	errUnsure       = fmt.Errorf("%w: it may have been another's since", stop.ErrNoUser)
 	errInbound      = fmt.Errorf("%w: this host did not open the connection", stop.ErrNoUser)
 )
 
@@ -130,8 +129,8 @@ func (x *Examiner) find(ctx context.Context, q stop.Question) (host.Socket, erro
 	case s.Direction == host.Inbound && !q.OnBehalf():
 		return host.Socket{}, errInbound
 	case s.Unsure && q.Type == stop.ID:
-		// All that is kept is whose it was. Of the other types the report has the gap.
-		return host.Socket{}, errUnsure
+		// All that is kept is whose it was, and it may have been another's since. Of the other types the report has the gap.
+		return host.Socket{}, errNoHolder
 	}
 	return s, nil
 }

@@ -37,7 +37,7 @@ type past struct {
 	lost   uint64      // how many events were, of these
 	before uint64      // and of those that failed
 	whole  uint64      // until when it was remembered, and all that was is known
-	owed   bool        // a sweep
+	owed   bool        // a sweep: something is missing that one finds
 }
 
 const (
@@ -95,6 +95,9 @@ func (p *past) follow(events *bpf.Events) error {
 		}
 		if err == nil && lost == p.lost {
 			p.whole = begun
+		}
+		if p.history.Missed() {
+			p.owed = true
 		}
 		sweep := p.owed && now.Sub(swept) >= sweepAfter
 		if sweep {
@@ -299,6 +302,9 @@ func (s *snapshot) Remembered(ctx context.Context, id host.ID) (host.Remembered,
 	}
 	if cut {
 		gap("bound: it may have had more pipes, UNIX sockets and terminals than are remembered")
+	}
+	if len(found.Exe) == 0 {
+		gap("the path of its program is not remembered: there was no room for it, it is longer than %d octets, or could not be read as the process was met", recorder.MaxPath)
 	}
 	if found.Unsure {
 		gap("its end was not noticed: it ended before %s", r.Process.Exited.Format(time.RFC3339Nano))

@@ -125,7 +125,7 @@ func refused(t testing.TB, what string, r io.Reader, s Seal, why error) {
 	if err := h.Restore(r, s, 100); !errors.Is(err, why) {
 		t.Fatalf("%s: %v, not %v", what, err, why)
 	}
-	if f := h.Fill(); f != (Fill{0, 0, 20, 3}) {
+	if f := h.Fill(); f != (Fill{Room: 20, Begun: 3}) {
 		t.Fatalf("%s: the history has %+v", what, f)
 	}
 	if d := gocmp.Diff([]Loss{{Start, 0, 3}}, h.Losses(0, 200)); d != "" {

@@ -76,6 +76,7 @@ func (h *History) addProcess(at uint64, e *Process) uint32 {
 		n = p.slots.take()
 	}
 	if n == 0 {
+		h.missed = true
 		h.losses.add(Loss{Full, at, at})
 		return 0
 	}

@@ -201,8 +201,8 @@ __inline int changed(struct sock *sk, int from, int to)
 }
 
 // The kernel skips a program where a packet comes while it runs on the same processor (prog->active in kernel/trace/bpf_trace.c), and what that packet changes would be
-// missing. So there are two that are the same, of which it skips one at most: the second is silent about what the first has just told, and at worst something is told twice,
-// which says nothing new.
+// missing. So there are two that tell of what packets change, of which it skips one at most: the second is silent about what the first has just told, and at worst
+// something is told twice, which says nothing new.
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(key_size, 4);
@@ -210,16 +210,23 @@ struct {
 	__uint(max_entries, 1);
 } latest SEC(".maps");
 
+// by_packet is which of the changes that packets make and that are told it may be; 0 is none.
+__inline __u64 by_packet(struct sock *sk, int to)
+{
+	return !locked(sk) && (to == TCP_ESTABLISHED || to == TCP_CLOSE) && is_tcp(sk) ? cookie(sk) << 4 | to : 0;
+}
+
 SEC("tp_btf/inet_sock_set_state")
 int state(__u64 *ctx)
 {
 	struct sock *sk = (void *)ctx[0];
-	__u32 first = 0;
-	__u64 *told = bpf_map_lookup_elem(&latest, &first);
-	if (!told || !is_tcp(sk))
+	if (!is_tcp(sk))
 		return 0;
 	changed(sk, ctx[1], ctx[2]);
-	*told = cookie(sk) << 4 | (__u32)ctx[2];
+	__u64 change = by_packet(sk, ctx[2]), *told;
+	__u32 first = 0;
+	if (change && (told = bpf_map_lookup_elem(&latest, &first)))
+		*told = change;
 	return 0;
 }
 
@@ -227,13 +234,13 @@ SEC("tp_btf/inet_sock_set_state")
 int state_again(__u64 *ctx)
 {
 	struct sock *sk = (void *)ctx[0];
+	__u64 change = by_packet(sk, ctx[2]), *told;
 	__u32 first = 0;
-	__u64 *told = bpf_map_lookup_elem(&latest, &first);
-	if (!told || !is_tcp(sk))
+	if (!change || !(told = bpf_map_lookup_elem(&latest, &first)))
 		return 0;
 	__u64 by_first = *told;
 	*told = 0;
-	return by_first == (cookie(sk) << 4 | (__u32)ctx[2]) ? 0 : changed(sk, ctx[1], ctx[2]);
+	return by_first == change ? 0 : changed(sk, ctx[1], ctx[2]);
 }
 
 // The first octets that a process sends or takes tell who has a connection that was accepted. That they are the first is

@@ -96,9 +96,14 @@ func (o *collectorPart) remember(r Recorder) error {
 	if o.past != nil {
 		o.later.Go(func() { o.past.run(o.ctx) })
 	}
-	const heap = 8 << 20 // of the collector without them, about
-	debug.SetGCPercent(max(1, 200*heap/(heap+r.Memory)))
+	debug.SetGCPercent(growth(r.Memory))
 	return nil
+}
+
+// growth is by how many per cent memory may grow before it is collected, beside tables of so many octets.
+func growth(tables int) int {
+	const heap = 8 << 20 // of the collector without them, about
+	return max(1, 200*heap/(heap+tables))
 }
 
 func (o *collectorPart) reload(s started) error {

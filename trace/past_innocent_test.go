@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -175,6 +176,48 @@ func TestPastLosses(t *testing.T) {
 	if len(r.Previous) != 1 || !slices.Contains(r.Gaps, owner.Gaps[0]) {
 		t.Errorf("previous hosts are %+v, gaps %v", r.Previous, r.Gaps)
 	}
+}
+
+// TestPastBound: what is remembered is asked for so often and no more, and where not all is known nobody is named.
+func TestPastBound(t *testing.T) {
+	asked := came(victim.String(), 30, 50)
+	asked.Direction, asked.Local = host.Outbound, question().Socket.Local
+	for _, n := range []int{1, 20} {
+		h := recording()
+		h.Sockets = []host.Socket{asked}
+		owner := of(1001, new(was(100, 90, 20, 60, asked)))
+		for i := range n { // with whom it is not joined, since they are other users'
+			other := of(1101, new(was(200+i, 0, 10, 60)))
+			told(other, owner, host.PTY, fmt.Sprint("p", i))
+			h.Remembered = append(h.Remembered, *other)
+		}
+		h.Remembered = append(h.Remembered, *owner, *of(1001, new(was(90, 1, 10, 60, came("203.0.113.1:1025", 15, 55)))))
+		s, err := h.Snapshot(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		asks := counting{Snapshot: s, asked: map[host.ID]bool{}}
+		r := Run(t.Context(), asks, Question{Socket: asked, Host: h.Recording.Facts}, Options{Hub: 16, Processes: 3, Descriptors: 100})
+		if n == 1 {
+			expect(t, r, []string{"203.0.113.1:1025"}, "")
+		} else {
+			expect(t, r, nil, "bound: 12 processes")
+		}
+		if len(asks.asked) > 12 {
+			t.Errorf("it was asked for %d processes", len(asks.asked))
+		}
+	}
+}
+
+// counting counts the processes of which it was asked what is remembered.
+type counting struct {
+	host.Snapshot
+	asked map[host.ID]bool
+}
+
+func (c counting) Remembered(ctx context.Context, id host.ID) (host.Remembered, error) {
+	c.asked[id] = true
+	return c.Snapshot.Remembered(ctx, id)
 }
 
 // TestToldThen: what told somebody to leave a process behind, and is over, leads on.

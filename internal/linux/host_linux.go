@@ -104,10 +104,11 @@ func namespaceCookie() (uint64, error) {
 	return unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
 }
 
-// sameTime is what the clock may go apart before times are said otherwise: of one answer all are to be by one clock.
+// sameTime is how exactly that is read. The same adjustments are made to both clocks (clock_gettime(2), CLOCK_MONOTONIC), so that it changes only where
+// the time is set.
 const sameTime = time.Millisecond
 
-// readClock notes when the host was started, as its clock says now: that may have been set since, or be told the time slowly.
+// readClock notes when the host was started, as its clock says now: that may have been set since.
 func (h *Host) readClock() {
 	var since, now, after unix.Timespec
 	for range 5 { // until nothing came between

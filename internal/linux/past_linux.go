@@ -206,9 +206,6 @@ func (h *Host) recall(f host.Flow) (host.Socket, error) {
 		return host.Socket{}, host.ErrNotFound
 	}
 	s := p.socket(latest)
-	if latest.Met {
-		s.Opened = time.Time{} // it is older
-	}
 	s.Unsure = slices.ContainsFunc(p.history.Losses(latest.Opened, sinceBoot()), func(l recorder.Loss) bool { return laterMissing(latest, l) })
 	return s, nil
 }
@@ -216,15 +213,28 @@ func (h *Host) recall(f host.Flow) (host.Socket, error) {
 // recalled begins the names of connections that nobody holds any more: then come the socket's cookie, and when it was established.
 const recalled = "recalled:"
 
+func recalledName(c recorder.Connection) host.Object {
+	return host.Object(fmt.Sprintf("%s%d:%d", recalled, c.Cookie, c.Opened))
+}
+
 func (p *past) socket(c recorder.Connection) host.Socket {
 	s := host.Socket{Protocol: host.TCP, Local: c.Local, Remote: c.Remote, State: "CLOSED", UID: c.UID, Cookie: c.Cookie, NetNS: uint64(c.NetNS),
 		Direction: host.UnknownDirection, Opened: p.time(c.Opened), Bytes: host.Bytes{Sent: c.Sent, Acknowledged: c.Sent, Received: c.Received},
-		Object: host.Object(fmt.Sprintf("%s%d:%d", recalled, c.Cookie, c.Opened)), Recalled: true}
+		Object: recalledName(c), Recalled: true}
 	switch c.Direction {
 	case recorder.Outbound:
 		s.Direction, s.DirectionSource = host.Outbound, host.FromRecorder
 	case recorder.Inbound:
 		s.Direction, s.DirectionSource = host.Inbound, host.FromRecorder
+	}
+	if c.Met {
+		s.Opened, s.Since = time.Time{}, s.Opened
+	}
+	if c.Unsure {
+		s.Until = p.time(p.noticed(c))
+	}
+	if o, ok := p.other(c); ok {
+		s.Peer = recalledName(o)
 	}
 	if c.Closed != 0 {
 		s.Closed = p.time(c.Closed)
@@ -267,38 +277,27 @@ func (h *Host) recalledHolders(name string) ([]host.Holder, []host.Gap, error) {
 	return hs, p.connectionGaps(c), nil
 }
 
-// maxHeld is how many connections of one process a trace is told of.
-const maxHeld = 64
-
 // Remembered returns what is remembered of a process.
 func (s *snapshot) Remembered(ctx context.Context, id host.ID) (host.Remembered, error) {
-	if s.past == nil {
-		var err error
-		if s.past, err = s.h.catchUp(); err != nil {
-			return host.Remembered{}, err
-		}
-	}
-	p := s.past
-	found, ok := p.history.Process(uint32(id.PID), id.Start*tick, id.Start*tick+tick-1)
-	if !ok || id.PID == 0 || id.Start == 0 {
-		return host.Remembered{}, host.ErrNotFound
+	p, found, err := s.recorded(id)
+	if err != nil {
+		return host.Remembered{}, err
 	}
 	r := host.Remembered{Process: p.process(ctx, found), Parent: idOf(found.Parent)}
-	held, more := p.history.Held(found.ID, maxHeld)
-	r.Cut = more
-	for _, c := range held {
-		r.Held = append(r.Held, p.socket(c))
+	for _, outbound := range []bool{false, true} {
+		held, more := p.history.Held(found.ID, 0, 1<<64-1, outbound, maxHeld)
+		r.Held, r.Cut = append(r.Held, p.sockets(held)...), r.Cut || more
 	}
 	joints, cut := p.history.Joined(found.ID, maxWith)
 	gap := func(format string, args ...any) {
 		r.Gaps = append(r.Gaps, host.Gap{PID: id.PID, What: "the past", Why: fmt.Sprintf(format, args...)})
 	}
-	if more {
-		gap("bound: it held more than %d connections", maxHeld)
-	}
 	r.Joints = s.joints(joints, gap)
-	if err := p.events.Unjoined(); err != nil {
+	if err := p.unjoined(); err != nil {
 		gap("which pipes, UNIX sockets and terminals it had is not remembered: %v", err)
+	}
+	if err := p.untold(); err != nil && found.Exited != 0 {
+		gap("which connections it had accepted that others have still is not remembered: %v", err)
 	}
 	if cut {
 		gap("bound: it may have had more pipes, UNIX sockets and terminals than are remembered")

@@ -178,6 +178,16 @@ func (p *past) isOff() error {
 	return p.off
 }
 
+// unjoined says why it is not told by what processes can be joined; nil where it is.
+func (p *past) unjoined() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.events == nil { // it has failed since what is asked about was found
+		return p.off
+	}
+	return p.events.Unjoined()
+}
+
 // catchUp returns the past with all that has happened so far. The error is [host.ErrNotFound] where nothing is remembered.
 func (h *Host) catchUp() (*past, error) {
 	p := h.past.Load()
@@ -293,6 +303,9 @@ func (p *past) connectionGaps(c recorder.Connection) (gaps []host.Gap) {
 		if laterMissing(c, l) {
 			gaps = append(gaps, host.Gap{What: "which connection it was", Why: p.why(l) + ": a later one of the same ends may be missing"})
 		}
+	}
+	if c.More {
+		gaps = append(gaps, host.Gap{What: "who held the connection", Why: "others held it as well: remembered are the first, and the last that is another"})
 	}
 	if c.Unsure {
 		gaps = append(gaps, host.Gap{What: "the connection's end", Why: "it was not noticed: it closed before " + p.time(c.Closed).Format(time.RFC3339Nano)})

@@ -55,6 +55,11 @@ func (s *connection) is(local, remote netip.AddrPort, netns uint32) bool {
 	return s.netns == netns && l == local && r == remote
 }
 
+// within reports whether a connection may have been open at some time between two: one that was met is older.
+func (s *connection) within(from, to uint64) bool {
+	return (s.opened <= to || s.flags&met != 0) && (s.closed == 0 || s.closed >= from)
+}
+
 func (h *History) connection(n uint32) Connection {
 	s := &h.connections.all[n]
 	c := Connection{Cookie: s.cookie, NetNS: s.netns, Direction: s.direction, UID: s.uid, Opened: s.opened, Closed: s.closed,

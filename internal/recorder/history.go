@@ -203,15 +203,20 @@ func (h *History) ByCookie(cookie, by uint64) (Connection, bool) {
 	return Connection{}, false
 }
 
-// Held returns the connections that a process held at any time, the one that it was first known to hold last first, and at most so many;
-// more says that there are others.
-func (h *History) Held(id ID, most int) (held []Connection, more bool) {
+// Held returns the connections that a process held at any time and that may have been open at some time between two, both included: those that
+// this host opened, or all others. The one that it was first known to hold last comes
+// first. They are at most so many; more says that there may be others.
+func (h *History) Held(id ID, from, to uint64, outbound bool, most int) (held []Connection, more bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	c := &h.connections
+	visits := visitsAnswer
 	for n := c.holders.first(h.idHash(id)); n != 0; n = c.holders.next[n] {
+		if visits--; visits < 0 {
+			return held, true
+		}
 		s := &c.all[slotOf(n)]
-		if s.holder(roleOf(n)) != id || s.opened == 0 {
+		if s.holder(roleOf(n)) != id || s.opened == 0 || (s.direction == Outbound) != outbound || !s.within(from, to) {
 			continue
 		}
 		if len(held) == most {

@@ -263,6 +263,40 @@ func TestPaths(t *testing.T) {
 	}
 }
 
+// TestHeldThen: what a process held at one time is found whatever else it held since.
+func TestHeldThen(t *testing.T) {
+	h, err := New(Smallest, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	relay := Process{ID: ID{7, 1}}
+	hold := func(cookie, at uint64, d Direction) {
+		c := Connection{Cookie: cookie, Local: here, Remote: netip.AddrPortFrom(there.Addr(), uint16(cookie)), NetNS: 1, Direction: d}
+		h.Apply(Event{Kind: Established, At: at, Connection: c}, Event{Kind: Touched, At: at, Process: relay, Connection: c})
+	}
+	hold(1, 10, Inbound)
+	for i := range uint64(500) {
+		hold(2+2*i, 20+i, Outbound) // which stay
+		hold(3+2*i, 20+i, Inbound)
+		h.Apply(closed(3+2*i, 20+i))
+	}
+	h.Apply(closed(1, 1000))
+	for _, at := range []uint64{15, 600, 1000} {
+		if held, more := h.Held(relay.ID, at, at, false, 3); len(held) != 1 || held[0].Cookie != 1 || more {
+			t.Errorf("at %d it held %+v, and that there were more is %v", at, held, more)
+		}
+	}
+	if held, more := h.Held(relay.ID, 30, 30, false, 3); len(held) != 2 || more {
+		t.Errorf("it held %+v with one that came and went, and that there were more is %v", held, more)
+	}
+	if held, more := h.Held(relay.ID, 0, 2000, true, 3); len(held) != 3 || !more || held[0].Cookie != 1000 {
+		t.Errorf("the last that it opened are %+v, and that there were more is %v", held, more)
+	}
+	if held, _ := h.Held(relay.ID, 1001, 2000, false, 3); len(held) != 0 {
+		t.Errorf("after the end it held %+v", held)
+	}
+}
+
 // TestEstablishedLost: where a connection ends that had octets and of which it is not known that it was established, that event was lost; one that was refused had none.
 func TestEstablishedLost(t *testing.T) {
 	h, err := New(Smallest, 0)

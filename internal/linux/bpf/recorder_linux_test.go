@@ -262,7 +262,7 @@ func TestHandedOn(t *testing.T) {
 	if len(got.Holders) != 1 || got.Holders[0].PID != uint32(cmd.Process.Pid) {
 		t.Errorf("the accepted end was held by %v, not by %d alone, who used and closed it", got.Holders, cmd.Process.Pid)
 	}
-	if held, _ := r.Held(got.Holders[0], 10); len(held) != 1 || held[0].Cookie != got.Cookie {
+	if held, _ := r.Held(got.Holders[0], 0, 1<<64-1, false, 10); len(held) != 1 || held[0].Cookie != got.Cookie {
 		t.Errorf("the process held %+v", held)
 	}
 }

@@ -238,7 +238,7 @@ func (h *Host) Recorded() (Recorded, bool) {
 	}
 	h.readClock()
 	f := p.history.Fill()
-	return Recorded{f, p.off == nil, p.time(f.Begun), p.before + p.lost}, true
+	return Recorded{f, p.off == nil, p.time(f.Begun), p.before + p.lost + f.Missing}, true
 }
 
 // Scope says where what is remembered holds: until the host starts anew, in this PID namespace, whose numbers may be another's later, and for this

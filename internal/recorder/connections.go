@@ -215,6 +215,7 @@ func (h *History) closed(at uint64, id ID, e *Connection) {
 	switch {
 	case s.closed == 0:
 		if s.opened == 0 && e.Sent|e.Received != 0 && h.known != 0 && s.pending > h.known { // that it was established is missing, which nothing else tells
+			h.missing++
 			h.losses.add(Loss{Ring, s.pending, at})
 		}
 		h.hold(n, id)

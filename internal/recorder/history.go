@@ -21,6 +21,7 @@ type History struct {
 	paths       paths
 	losses      losses
 	missed      bool   // something that goes on had no place
+	missing     uint64 // events
 	events      uint64 // that told of something new, but for sweeps'
 	sweep       uint8  // what the last one marks with
 	sweeping    uint64 // when it began
@@ -67,18 +68,18 @@ func room(memory int) int {
 	return n
 }
 
-// A Fill is how many connections and processes are remembered, how many of each there is room for, since when, and how many events have been entered, but for
-// what sweeps met.
+// A Fill is how many connections and processes are remembered, how many of each there is room for, since when, how many events have been entered, but for
+// what sweeps met, and how many were found to be missing by those that came.
 type Fill struct {
 	Connections, Processes, Room int
-	Begun, Events                uint64
+	Begun, Events, Missing       uint64
 }
 
 // Fill returns how full the history is.
 func (h *History) Fill() Fill {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return Fill{h.connections.slots.taken, h.processes.slots.taken, h.room(), h.losses.begun, h.events}
+	return Fill{h.connections.slots.taken, h.processes.slots.taken, h.room(), h.losses.begun, h.events, h.missing}
 }
 
 func (h *History) room() int { return len(h.connections.all) - 1 }

@@ -321,6 +321,9 @@ func TestEstablishedLost(t *testing.T) {
 	if ls := h.Losses(0, 100); len(ls) != 1 || ls[0] != (Loss{Ring, 40, 50}) {
 		t.Errorf("of one that had an octet: %+v", ls)
 	}
+	if n := h.Fill().Missing; n != 1 {
+		t.Errorf("%d are missing", n)
+	}
 }
 
 // TestMissed: what had no place is missed once there is one again, and once.

@@ -137,6 +137,8 @@ type Socket struct {
 	// Recalled says that nobody holds the socket any more: what is known of it is remembered. Its Object is then one that
 	// [Snapshot.Holders] knows, and no process has a descriptor of it.
 	Recalled bool `json:"recalled,omitzero"`
+	// Unsure says of one that is recalled that a later one of the same ends may be missing: it may be another's.
+	Unsure bool `json:"unsure,omitzero"`
 }
 
 // Within reports whether a connection was open at some time between two, both included, of which a zero one is no bound: whether that may be, and

@@ -44,7 +44,7 @@ func (s *snapshot) Held(_ context.Context, id host.ID, from, to time.Time, outbo
 }
 
 // at is a time as the history has it.
-func (p *past) at(t time.Time) uint64 { return uint64(max(t.Sub(p.h.boot), 0)) }
+func (p *past) at(t time.Time) uint64 { return uint64(max(t.Sub(p.h.at(0)), 0)) }
 
 func (p *past) sockets(cs []recorder.Connection) (all []host.Socket) {
 	for _, c := range cs {

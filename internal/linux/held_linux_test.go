@@ -114,7 +114,8 @@ func TestUnnoticed(t *testing.T) {
 		t.Fatal(err)
 	}
 	boot := time.Unix(1000, 0).UTC()
-	p := &past{h: &Host{boot: boot}, history: history}
+	p := &past{h: &Host{}, history: history}
+	p.h.boot.Store(boot.UnixNano())
 	at := func(ns uint64) time.Time { return boot.Add(time.Duration(ns)) }
 	history.Lost(3e9, 5e9)
 	history.Off(20e9, 30e9)

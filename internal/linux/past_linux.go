@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -36,7 +37,7 @@ type past struct {
 	lost   uint64      // how many events were, of these
 	before uint64      // and of those that failed
 	whole  uint64      // until when it was remembered, and all that was is known
-	owed   bool        // a sweep
+	owed   bool        // a sweep: something is missing that one finds
 }
 
 const (
@@ -95,10 +96,17 @@ func (p *past) follow(events *bpf.Events) error {
 		if err == nil && lost == p.lost {
 			p.whole = begun
 		}
-		if err == nil && p.owed && now.Sub(swept) >= sweepAfter {
-			err, swept, p.owed = p.sweep(events), now, false
+		if p.history.Missed() {
+			p.owed = true
+		}
+		sweep := p.owed && now.Sub(swept) >= sweepAfter
+		if sweep {
+			swept, p.owed = now, false
 		}
 		p.mu.Unlock()
+		if err == nil && sweep {
+			err = p.sweep(events)
+		}
 		if err != nil {
 			return err
 		}
@@ -128,7 +136,7 @@ func (p *past) read() error {
 	return nil
 }
 
-// sweep compares the history with what there is. What is read then may be in the ring still, and says nothing new there.
+// sweep compares the history with what there is. What is read then may be in the ring still, and says nothing new there. Who asks meanwhile waits for one step at most.
 func (p *past) sweep(events *bpf.Events) error {
 	root, err := openProcFS()
 	if err != nil {
@@ -137,7 +145,7 @@ func (p *past) sweep(events *bpf.Events) error {
 	defer unix.Close(root)
 	exe := make([]byte, unix.PathMax)
 	p.history.Sweep(sinceBoot())
-	err = events.Met(func(e *recorder.Event) {
+	err = events.Met(&p.mu, func(e *recorder.Event) {
 		if e.Kind == recorder.ProcessMet {
 			if n, err := unix.Readlinkat(root, strconv.Itoa(int(e.Process.PID))+"/exe", exe); err == nil {
 				e.Process.Exe = exe[:n]
@@ -197,7 +205,9 @@ func (h *Host) recall(f host.Flow) (host.Socket, error) {
 	if latest.Opened == 0 {
 		return host.Socket{}, host.ErrNotFound
 	}
-	return p.socket(latest), nil
+	s := p.socket(latest)
+	s.Unsure = slices.ContainsFunc(p.history.Losses(latest.Opened, sinceBoot()), func(l recorder.Loss) bool { return laterMissing(latest, l) })
+	return s, nil
 }
 
 // recalled begins the names of connections that nobody holds any more: then come the socket's cookie, and when it was established.
@@ -234,8 +244,8 @@ func (p *past) socket(c recorder.Connection) host.Socket {
 	return s
 }
 
-// time is when something happened.
-func (p *past) time(at uint64) time.Time { return p.h.boot.Add(time.Duration(at)) }
+// time is when something happened, by the clock as it is now.
+func (p *past) time(at uint64) time.Time { return p.h.at(time.Duration(at)) }
 
 func idOf(id recorder.ID) host.ID {
 	if id.PID == 0 {
@@ -291,6 +301,9 @@ func (s *snapshot) Remembered(ctx context.Context, id host.ID) (host.Remembered,
 	}
 	if cut {
 		gap("bound: it may have had more pipes, UNIX sockets and terminals than are remembered")
+	}
+	if len(found.Exe) == 0 {
+		gap("the path of its program is not remembered: there was no room for it, it is longer than %d octets, or could not be read as the process was met", recorder.MaxPath)
 	}
 	if found.Unsure {
 		gap("its end was not noticed: it ended before %s", r.Process.Exited.Format(time.RFC3339Nano))

@@ -242,7 +242,7 @@ func TestPaths(t *testing.T) {
 		e.Kind, e.Process.Exe = Executed, []byte(path)
 		h.Apply(e)
 	}
-	long := fmt.Sprintf("/%0*d", maxPath, 0)
+	long := fmt.Sprintf("/%0*d", MaxPath, 0)
 	run(2, "/a")
 	run(3, "/b")
 	run(4, "/c")
@@ -294,5 +294,58 @@ func TestHeldThen(t *testing.T) {
 	}
 	if held, _ := h.Held(relay.ID, 1001, 2000, false, 3); len(held) != 0 {
 		t.Errorf("after the end it held %+v", held)
+	}
+}
+
+// TestEstablishedLost: where a connection ends that had octets and of which it is not known that it was established, that event was lost; one that was refused had none.
+func TestEstablishedLost(t *testing.T) {
+	h, err := New(Smallest, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := ID{5, 10}
+	h.Apply(Event{Kind: Touched, At: 2, Process: Process{ID: id}, Connection: Connection{Cookie: 3}})
+	h.Sweep(5)
+	h.Swept(6)
+	h.Apply(Event{Kind: Closed, At: 7, Connection: Connection{Cookie: 3, Sent: 1}})
+	if ls := h.Losses(0, 100); len(ls) != 0 {
+		t.Errorf("of one that may have been there before: %+v", ls)
+	}
+	h.Apply(Event{Kind: Connecting, At: 20, Process: Process{ID: id}, Connection: Connection{Cookie: 1}},
+		Event{Kind: Closed, At: 30, Connection: Connection{Cookie: 1}})
+	if ls := h.Losses(0, 100); len(ls) != 0 {
+		t.Errorf("of one that was refused: %+v", ls)
+	}
+	h.Apply(Event{Kind: Touched, At: 40, Process: Process{ID: id}, Connection: Connection{Cookie: 2}},
+		Event{Kind: Closed, At: 50, Connection: Connection{Cookie: 2, Received: 1}})
+	if ls := h.Losses(0, 100); len(ls) != 1 || ls[0] != (Loss{Ring, 40, 50}) {
+		t.Errorf("of one that had an octet: %+v", ls)
+	}
+	if n := h.Fill().Missing; n != 1 {
+		t.Errorf("%d are missing", n)
+	}
+}
+
+// TestMissed: what had no place is missed once there is one again, and once.
+func TestMissed(t *testing.T) {
+	h := small(2)
+	fork := func(pid uint32) {
+		h.Apply(Event{Kind: Forked, At: uint64(pid), Process: Process{ID: ID{pid, uint64(pid)}}})
+	}
+	fork(1)
+	fork(2)
+	if h.Missed() {
+		t.Error("nothing is missing")
+	}
+	fork(3)
+	if h.Missed() {
+		t.Error("there is no place for it")
+	}
+	h.Apply(Event{Kind: Exited, At: 4, Process: Process{ID: ID{1, 1}}})
+	if !h.Missed() {
+		t.Error("there is a place")
+	}
+	if h.Missed() {
+		t.Error("it is said twice")
 	}
 }

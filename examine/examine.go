@@ -132,6 +132,9 @@ func (x *Examiner) find(ctx context.Context, q stop.Question) (host.Socket, erro
 		return host.Socket{}, errNoHolder
 	case s.Direction == host.Inbound && !q.OnBehalf():
 		return host.Socket{}, errInbound
+	case s.Unsure && q.Type == stop.ID:
+		// All that is kept is whose it was, and it may have been another's since. Of the other types the report has the gap.
+		return host.Socket{}, errNoHolder
 	}
 	return s, nil
 }
@@ -156,7 +159,7 @@ func (x *Examiner) Examine(ctx context.Context, q stop.Question) (stop.Examined,
 	e := stop.Examined{Token: t}
 	if x.Tell != nil && q.Naming != stop.NameNever {
 		// In other network namespaces a number may be a container's own user.
-		if elsewhere(l.socket.NetNS, l.home) {
+		if elsewhere(l.socket.NetNS, l.home) || l.socket.Unsure {
 			l.socket = host.Socket{}
 		}
 		e.Name, e.Unread = x.Tell(ctx, q, l.socket)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 )
 
 // ErrNotFound says that the system has no such socket or process (any more). Other errors say that it
@@ -88,6 +89,11 @@ type Snapshot interface {
 	// Remembered returns what is remembered of a process, living or ended. The error is ErrNotFound where nothing is.
 	Remembered(ctx context.Context, id ID) (Remembered, error)
 
+	// Held returns the TCP connections that a process is known to have held and that may have been open at some time between two, both
+	// included, of which a zero one is no bound: those that this host opened, or all others. more says that there may be others. The error is
+	// ErrNotFound where nothing is remembered.
+	Held(ctx context.Context, id ID, from, to time.Time, outbound bool) (held []Socket, more bool, err error)
+
 	// Gaps returns what could not be read so far, beside the errors that the other methods returned.
 	Gaps() []Gap
 
@@ -119,7 +125,8 @@ type Remembered struct {
 	Process Process `json:"process"`
 	// Parent made the process, whoever has adopted it since. It is zero where that is not known.
 	Parent ID `json:"parent,omitzero"`
-	// Held are TCP connections that the process is known to have held, open or closed.
+	// Held are TCP connections that the process is known to have held, open or closed: of those that this host opened and of the others the
+	// last that it was first known to hold. See [Snapshot.Held].
 	Held []Socket `json:"held,omitzero"`
 	// Gaps are what may be missing in that.
 	Gaps []Gap `json:"gaps,omitzero"`

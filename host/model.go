@@ -128,9 +128,33 @@ type Socket struct {
 	// Opened and Closed are zero where they are not remembered, and Closed while the connection is open.
 	Opened time.Time `json:"opened,omitzero"`
 	Closed time.Time `json:"closed,omitzero"`
+	// Since is when it was met, of one whose Opened is not remembered: it was open then. Until is of one whose end was not noticed: it was
+	// open then, and at Closed no more.
+	Since time.Time `json:"since,omitzero"`
+	Until time.Time `json:"until,omitzero"`
+	// Peer is the Object of the other end, where that is this host's and remembered.
+	Peer Object `json:"peer,omitzero"`
 	// Recalled says that nobody holds the socket any more: what is known of it is remembered. Its Object is then one that
 	// [Snapshot.Holders] knows, and no process has a descriptor of it.
 	Recalled bool `json:"recalled,omitzero"`
+	// Unsure says of one that is recalled that a later one of the same ends may be missing: it may be another's.
+	Unsure bool `json:"unsure,omitzero"`
+}
+
+// Within reports whether a connection was open at some time between two, both included, of which a zero one is no bound: whether that may be, and
+// whether it is sure.
+func (s Socket) Within(from, to time.Time) (maybe, sure bool) {
+	began, ended := s.Opened, s.Closed
+	if began.IsZero() {
+		began = s.Since
+	}
+	if !s.Until.IsZero() {
+		ended = s.Until
+	}
+	meets := func(began, ended time.Time) bool {
+		return (to.IsZero() || !began.After(to)) && (ended.IsZero() || !ended.Before(from))
+	}
+	return meets(s.Opened, s.Closed), !began.IsZero() && meets(began, ended)
 }
 
 // Bytes are the octets of a TCP connection, as one end counts them. Systems may count a SYN and a FIN as one each.
@@ -212,6 +236,8 @@ type Descriptor struct {
 	Bytes Bytes `json:"bytes,omitzero" report:"-"`
 	// Last is zero where the system does not tell, and of what is no TCP connection.
 	Last Last `json:"last,omitzero" report:"-"`
+	// Opened is when the connection was established; zero where that is not remembered.
+	Opened time.Time `json:"opened,omitzero" report:"-"`
 	// Within is true where the connection ends in this host, and its other end is no process's.
 	Within bool `json:"within,omitzero" report:"-"`
 	// Named is true where a UNIX socket has a name, and it is not known which.

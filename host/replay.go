@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // A Recording is a host at one moment, as `stopctl record` writes it.
@@ -107,6 +108,15 @@ func (r *Recording) recall(ctx context.Context, s Snapshot) error {
 			}
 		}
 		for _, h := range m.Held {
+			if h.Peer != "" {
+				far, err := s.Holders(ctx, h.Peer)
+				if err != nil && !errors.Is(err, ErrNotFound) {
+					return err
+				}
+				for _, o := range far {
+					todo = append(todo, o.ID)
+				}
+			}
 			if h.Recalled && !slices.ContainsFunc(r.Sockets, func(o Socket) bool { return o.Object == h.Object }) {
 				r.Sockets = append(r.Sockets, h)
 			}
@@ -214,6 +224,16 @@ func (s replaySnapshot) Remembered(_ context.Context, id ID) (Remembered, error)
 		}
 	}
 	return Remembered{}, ErrNotFound
+}
+
+func (s replaySnapshot) Held(ctx context.Context, id ID, from, to time.Time, outbound bool) (held []Socket, more bool, err error) {
+	r, err := s.Remembered(ctx, id)
+	for _, h := range r.Held {
+		if maybe, _ := h.Within(from, to); maybe && (h.Direction == Outbound) == outbound {
+			held = append(held, h)
+		}
+	}
+	return held, r.Cut, err
 }
 
 func (s replaySnapshot) Peers(_ context.Context, o Object) ([]Object, error) {

@@ -70,8 +70,7 @@ func TestFetchedOver(t *testing.T) {
 	s.ended(append(in.pids, out.pids...)...)
 	s.clear()
 	s.over()
-	_, r, err := s.b.Traced(s.ctx, s.ask("SV_REC", out))
-	s.must(err)
+	r := s.askedOver("SV_REC", out)
 	if p := r.Report.Previous; len(p) != 1 || p[0].Remote != in.remote || p[0].Local != in.local || p[0].Direction != host.Outbound || !slices.Equal(p[0].Reasons, []string{trace.ReasonRecorded, trace.ReasonJoinedOutbound}) {
 		t.Errorf("previous hosts are %+v", p)
 	}
@@ -119,6 +118,16 @@ func TestRelaysOver(t *testing.T) {
 			s.exists(s.dir + "/relay")
 			s.on(s.b, "mallory", "socat", "-u", fmt.Sprintf("TCP-LISTEN:%d", s.port), "UNIX-CONNECT:"+s.dir+"/relay")
 		}, []host.Kind{host.Unix}, true, false},
+		{"connection of b with itself", func(s *stage) {
+			relay := "socat TCP-LISTEN:%[1]d TCP:127.0.0.1:$((%[1]d+20000)),forever,interval=0.05 & exec socat TCP-LISTEN:$((%[1]d+20000)),bind=127.0.0.1 TCP:%[2]s:%[3]d"
+			s.othersRelay(2, relay)
+			s.script(relay, s.port, s.c.Host.Addr(), victimPort)
+		}, []host.Kind{host.TCP}, false, false},
+		{"connections of b with itself, through services that go on", func(s *stage) {
+			relay := "socat TCP-LISTEN:%[1]d,fork TCP:127.0.0.1:$((%[1]d+20000)),forever,interval=0.05 & exec socat TCP-LISTEN:$((%[1]d+20000)),fork,bind=127.0.0.1 TCP:%[2]s:%[3]d"
+			s.othersRelay(2, relay)
+			s.script(relay, s.port, s.c.Host.Addr(), victimPort)
+		}, []host.Kind{host.TCP}, false, false},
 		{"beside a log that others write", func(s *stage) {
 			s.on(s.b, "www", "sh", "-c", fmt.Sprintf("exec nc.traditional -l -p %d >%s", s.port+1, logFIFO))
 			s.listening(s.port + 1)
@@ -143,8 +152,7 @@ func TestRelaysOver(t *testing.T) {
 			s.over()
 
 			before := s.answered()
-			_, r, err := s.b.Traced(s.ctx, s.ask("SV_REC", out))
-			s.must(err)
+			r := s.askedOver("SV_REC", out)
 			s.came(r, in)
 			var kinds []host.Kind
 			for _, c := range r.Report.Channels {
@@ -194,8 +202,7 @@ func TestRelayOverLoginOpen(t *testing.T) {
 				s.clear()
 				s.over()
 			}
-			_, r, err := s.b.Traced(s.ctx, s.ask("SV_REC", out))
-			s.must(err)
+			r := s.askedOver("SV_REC", out)
 			got := map[string]string{}
 			for _, p := range r.Report.Previous {
 				got[p.Remote.String()] = p.Reasons[0]

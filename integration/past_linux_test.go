@@ -32,12 +32,14 @@ func (s *stage) over() {
 	})
 }
 
-// ask is request about a connection that need not be open.
-func (s *stage) ask(typ string, c connection) string {
+// askedOver is asked about a connection that is over.
+func (s *stage) askedOver(typ string, c connection) report.Redeemed {
 	s.t.Helper()
-	token, err := s.c.Stopctl(s.ctx, "request", "-type", typ, c.local.Addr().String(), strconv.Itoa(int(c.local.Port())), strconv.Itoa(int(c.remote.Port())))
-	s.must(err)
-	return token
+	return s.inTime(func() string {
+		token, err := s.c.Stopctl(s.ctx, "request", "-type", typ, c.local.Addr().String(), strconv.Itoa(int(c.local.Port())), strconv.Itoa(int(c.remote.Port())))
+		s.must(err)
+		return token
+	}, true)
 }
 
 // came checks that a report names one previous host alone, by a connection that is closed and remembered.
@@ -86,8 +88,7 @@ func TestAllOver(t *testing.T) {
 			}
 
 			before := s.answered()
-			_, r, err := s.b.Traced(s.ctx, s.ask(typ, out))
-			s.must(err)
+			r := s.askedOver(typ, out)
 			s.came(r, in)
 			c := r.Report.Connection
 			if c == nil || c.Opened.IsZero() || !c.Closed.After(c.Opened) || c.Direction != host.Outbound || c.DirectionSource != host.FromRecorder || c.User != "mallory" {
@@ -148,8 +149,7 @@ func TestLeftBehindAndConnecting(t *testing.T) {
 			s.heard(s.c)
 			out := s.out(s.b, s.c)
 			before := s.answered()
-			_, r, err := s.b.Traced(s.ctx, s.request(s.c, "SV_REC", out))
-			s.must(err)
+			r := s.asked("SV_REC", out, true)
 			s.inBetween(r.Report, trail{out: out, names: []string{"nc.traditional", "sh", "bash"}})
 			s.came(r, in)
 			if d := cmp.Diff(map[string]int{"a": 1, "b": 1}, s.since(before)); d != "" {

@@ -100,10 +100,16 @@ func (s *stage) answered() map[string]int {
 // previous hosts again only once the window of repetitions, two minutes, is over.
 func (s *stage) asked(typ string, c connection, answers bool, flags ...string) report.Redeemed {
 	s.t.Helper()
+	return s.inTime(func() string { return s.request(s.c, typ, c, flags...) }, answers)
+}
+
+// inTime is asked with another way to ask, which returns b's token.
+func (s *stage) inTime(ask func() string, answers bool) report.Redeemed {
+	s.t.Helper()
 	var r report.Redeemed
 	s.wait("wait for a report that was made in time", func() (bool, error) {
 		var err error
-		if _, r, err = s.b.Traced(s.ctx, s.request(s.c, typ, c, flags...)); err != nil {
+		if _, r, err = s.b.Traced(s.ctx, ask()); err != nil {
 			return false, err
 		}
 		why := late(r, answers)

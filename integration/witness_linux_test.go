@@ -145,7 +145,12 @@ func newWitnessed(t *testing.T) *witnessed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(root) })
+	t.Cleanup(func() {
+		os.RemoveAll(root)
+		if err := netlab.DropKeys(func(name string) bool { return strings.Contains(name, root+"/") }); err != nil {
+			t.Error(err)
+		}
+	})
 	w := &witnessed{t: t, bin: root, dir: filepath.Join(root, "host")}
 	if out, err := exec.Command("go", "build", "-o", root, "../cmd/stopd", "../cmd/stopctl").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)

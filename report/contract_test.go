@@ -103,7 +103,7 @@ processes[].descriptors[memfd]: fds kind mode inode object peer path
 processes[].descriptors[mqueue]: fds kind mode inode object peer path
 processes[].descriptors[msg]: fds kind mode inode object peer name
 processes[].descriptors[eventfd]: fds kind mode inode object peer name
-channels[]: id kind ends complete followed why
+channels[]: id kind ends complete followed why remembered
 channels[].ends[]: pid fds mode
 previous[]: remote local pid direction reasons corroborated netns bytes
 previous[].bytes: sent acknowledged received

@@ -35,7 +35,7 @@ var values = map[string][]string{
 	"processes[].descriptors[].side": {host.Master, host.Slave},
 	"channels[].ends[].mode":         words(host.Read, host.Write, host.ReadWrite),
 	"previous[].reasons": {trace.ReasonInbound, trace.ReasonJoinedOutbound, trace.ReasonSSHConnection, trace.ReasonUtmp, trace.ReasonAuditSession,
-		trace.ReasonUnknownDirection, trace.ReasonNAT},
+		trace.ReasonUnknownDirection, trace.ReasonRecorded, trace.ReasonNAT},
 	"traceback[].kind": {stop.KindToken.String(), stop.KindLegacy.String(), stop.KindError.String(), "none"},
 }
 

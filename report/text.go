@@ -305,7 +305,9 @@ func (t *texter) channels(cs []trace.Channel) {
 			ends = append(ends, strconv.Itoa(e.PID)+modeText(e.Mode))
 		}
 		s := fmt.Sprintf("%d: %s %s", c.ID, c.Kind, strings.Join(ends, ", "))
-		if !c.Complete {
+		if c.Remembered {
+			s += ", remembered"
+		} else if !c.Complete {
 			s += ", an end was not found"
 		}
 		if !c.Followed {

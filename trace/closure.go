@@ -3,7 +3,6 @@ package trace
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 
@@ -39,7 +38,7 @@ type Question struct {
 // Run traces a socket over a snapshot. It always returns a result: what could not be seen, or was left
 // out at a bound or at the context's deadline, is among its gaps.
 func Run(ctx context.Context, snap host.Snapshot, q Question, o Options) Result {
-	t := &tracer{ctx: ctx, snap: snap, q: q, opt: o, byPID: map[int]*node{}, ended: map[host.ID]*node{}, past: map[host.ID]*host.Remembered{}, byKey: map[string]*Channel{}, uses: map[use][]int{}}
+	t := &tracer{ctx: ctx, snap: snap, q: q, opt: o, byPID: map[int]*node{}, ended: map[host.ID]*node{}, past: map[host.ID]*host.Remembered{}, byKey: map[string]*Channel{}, uses: map[use][]int{}, ledBy: map[host.Object]bool{}}
 	t.owners()
 	t.previous()
 	t.kept()
@@ -66,6 +65,8 @@ type node struct {
 	joined bool
 	// was is what it had then, beside its descriptors.
 	was []host.Descriptor
+	// asked is true where it was looked for connections with this host itself, and led where commands came by one; see local.
+	asked, led bool
 }
 
 type tracer struct {
@@ -78,6 +79,7 @@ type tracer struct {
 	byPID    map[int]*node     // those that are alive
 	ended    map[host.ID]*node // the others
 	past     map[host.ID]*host.Remembered
+	blind    bool // not all is asked for that is remembered: nobody is named for what is known beside
 	channels []*Channel
 	byKey    map[string]*Channel
 	found    []Previous
@@ -90,6 +92,11 @@ type tracer struct {
 	crowd []Crowded
 	// several are those by whose connections commands came of which nothing tells by which; see unclear.
 	several []*node
+	// absent are those whose connections were closed as somebody else came to a terminal that was begun by them; see left.
+	absent []*node
+	// clients are connections of this host with itself, and ledBy those by which commands came.
+	clients []client
+	ledBy   map[host.Object]bool
 	loose   bool // nothing explains the asked socket but what a service accepted whose client it is
 	names   []User
 	gaps    []host.Gap
@@ -178,35 +185,11 @@ func (t *tracer) walk(h host.Holder, via Via, o host.Object) []*node {
 		if !ok {
 			break
 		}
-		p := t.node(id)
-		known := p != nil
-		if !known {
-			p = t.addEnded(id, Via{From: new(n.Index), By: by})
-		}
-		if p == nil {
-			p = t.add(id.PID, Via{From: new(n.Index), By: by})
-		}
-		if p == nil {
-			break
-		}
-		if id.Start != 0 && p.StartTicks != 0 && id.Start != p.StartTicks {
-			t.drop(p)
-			t.gap(n.PID, "parent", fmt.Sprintf("process %d, which made it, has ended and is not remembered", id.PID))
-			break
-		}
-		if n.StartTicks != 0 && p.StartTicks > n.StartTicks {
-			// The parent has ended and its pid is somebody else's: not an ancestor.
-			if !known {
-				t.drop(p)
-			}
-			t.gap(n.PID, "parent", fmt.Sprintf("process %d is younger than its child: the pid was used again", p.PID))
-			break
-		}
+		p, added := t.parent(n, id, by)
 		n.parent = p
-		if known {
+		if !added {
 			break
 		}
-		p.acceptor = t.accepted(p)
 		chain = append(chain, p)
 		n = p
 	}

@@ -33,7 +33,7 @@ type Watched struct {
 	// that.
 	Asked      host.Descriptor
 	Candidates []host.Descriptor
-	// Others are the process's other TCP connections, and Held those that it is remembered to have had.
+	// Others are the process's other TCP connections, and Held some that it is remembered to have had, open or closed.
 	Others []host.Descriptor
 	Held   []host.Socket
 	// Hears is true where others can tell the process something in ways that are no transfers, and Shares where others have memory

@@ -45,13 +45,13 @@ type step struct {
 func (t *tracer) flow(weak bool) ways {
 	into, from := map[*node][]step{}, map[*node][]step{}
 	for _, c := range t.channels {
-		if !c.Followed || c.keeps && !weak {
+		if !c.Followed || c.keeps && !weak || c.Kind == host.TCP && !c.Remembered && slices.ContainsFunc(c.Ends, t.endLater) {
 			continue
 		}
 		for _, w := range c.Ends {
 			for _, r := range c.Ends {
 				a, b := t.at(w), t.at(r)
-				if a == nil || b == nil || a == b || t.later(a.Start) || t.later(b.Start) || a.isInit() || b.isInit() || !t.tells(c, w, r, a, b) || c.past && !overlap(a, b) {
+				if a == nil || b == nil || a == b || t.later(a.Start) || t.later(b.Start) || a.isInit() || b.isInit() || !t.tells(c, w, r, a, b) || c.Remembered && !overlap(a, b) {
 					continue
 				}
 				into[b] = append(into[b], newStep(c, b, r.object, a, w.object))
@@ -92,7 +92,10 @@ func (t *tracer) flow(weak bool) ways {
 
 // newStep is a step from a process's end of a channel to another's.
 func newStep(c *Channel, a *node, leave host.Object, b *node, enter host.Object) step {
-	s := step{to: b, leave: serviceOf(a.end(leave)), beside: c.keeps}
+	s := step{to: b, beside: c.keeps}
+	if !c.Remembered || c.Kind != host.TCP { // else of the service's clients then it is the only one; see local
+		s.leave = serviceOf(a.end(leave))
+	}
 	d := b.end(enter)
 	if s.enter = serviceOf(d); s.enter == clients {
 		s.grade = server
@@ -128,6 +131,9 @@ func (t *tracer) unmeant(c *Channel, w, r End, a, b *node) bool {
 			return false
 		}
 		n := t.at(e)
+		if c.Remembered && n != nil && !overlap(n, b) {
+			return false
+		}
 		return r.Mode == host.ReadWrite || c.Kind != host.Pipe && n != nil && !n.isInit() &&
 			!t.sameUser(n.Process.Process, b.Process.Process) && !n.descends(b) && !b.descends(n)
 	})

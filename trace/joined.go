@@ -1,9 +1,9 @@
 package trace
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/stopd/stopd/host"
 )
@@ -13,12 +13,13 @@ import (
 // shared with each other is open, or over. It does not lead on from other users' processes than those who held the asked socket: what a
 // service did for one of its clients and what for another was at some time of its life, and which, nothing tells any more.
 
-// joined adds those with whom processes of the closure that have ended shared something, and the channels. Whose commands can have come to
-// the asked socket is found anew then.
-func (t *tracer) joined() {
-	before := len(t.channels)
+// joined adds those with whom processes of the closure that have ended shared something, those with whom they or living ones had connections at some time
+// between two (see locally), and the channels. Whose commands can have come to the asked socket is found anew then.
+func (t *tracer) joined(at, until time.Time) {
+	before := t.ends()
 	for i := 0; i < len(t.nodes); i++ { // it grows
 		n := t.nodes[i]
+		t.locally(n, at, until)
 		if n.isInit() || n.acceptor || n.Exited == nil && !n.joined || !t.ofOwner(n) {
 			continue
 		}
@@ -28,9 +29,21 @@ func (t *tracer) joined() {
 			}
 		}
 	}
-	if len(t.channels) == before {
-		return
+	if t.ends() > before {
+		t.direct()
 	}
+}
+
+// ends returns how many ends the channels have.
+func (t *tracer) ends() (n int) {
+	for _, c := range t.channels {
+		n += len(c.Ends)
+	}
+	return n
+}
+
+// direct finds anew whose commands can have come to the asked socket.
+func (t *tracer) direct() {
 	w := t.flow(false)
 	for n := range w.commanded {
 		t.commanded[n] = t.commanded[n] || w.served[n] == plain
@@ -43,6 +56,7 @@ func (t *tracer) joined() {
 			t.told[n] = w.fed[n] || w.reached[n]
 		}
 	}
+	t.led()
 }
 
 // rejoin follows the channel of something that a process had.
@@ -53,7 +67,7 @@ func (t *tracer) rejoin(n *node, j host.Joint) {
 			return
 		}
 		known := t.node(h.ID)
-		if r := t.remembered(h.ID); r == nil || h.PID <= 1 || slices.Contains(t.q.Daemon, h.PID) || n.Exited == nil && r.Process.Exited == nil ||
+		if r := t.remembered(h.ID); r == nil || h.PID <= 1 || h.ID == n.ID() || slices.Contains(t.q.Daemon, h.PID) || j.Kind != host.TCP && n.Exited == nil && r.Process.Exited == nil ||
 			known != nil && known.acceptor ||
 			j.Kind == host.PTY && !t.sameUser(n.Process.Process, r.Process) && !t.related(n.ID(), h.ID) { // the number may have been another's
 			continue
@@ -64,12 +78,14 @@ func (t *tracer) rejoin(n *node, j host.Joint) {
 		return
 	}
 	c := t.pastChannel(n, j, far)
-	if !c.decided {
-		c.decided = true
-		c.Why = t.stopPast(n, far)
-		c.Followed = c.Why == ""
-	}
-	if !c.Followed {
+	why := t.stopPast(n, j, far)
+	switch {
+	case why == "": // it may be followed from one end alone
+		c.decided, c.Followed, c.Why = true, true, ""
+	case !c.decided:
+		c.decided, c.Why = true, why
+		return
+	default:
 		return
 	}
 	n.joined = true // it has ended, or was found so
@@ -86,35 +102,47 @@ func (t *tracer) rejoin(n *node, j host.Joint) {
 	}
 }
 
-// pastChannel returns the channel of something that is remembered, listed once.
+// pastChannel returns the channel of something that is remembered, listed once, with these ends among its own. Two that had one number at two times
+// are one: who had them did not live at one time.
 func (t *tracer) pastChannel(n *node, j host.Joint, far []host.Holder) *Channel {
-	c := &Channel{Kind: j.Kind, past: true, Ends: []End{{PID: n.PID, start: n.StartTicks, FDs: []int{}, Mode: j.Mode, object: j.Object}}}
 	other := j.Peer
 	if other == "" { // its other end was closed before it was looked at: theirs has it as its own
 		other = "other end of " + j.Object
 	}
+	key := fmt.Sprintf("past\x00%s\x00%s", min(j.Object, other), max(j.Object, other))
+	c := t.byKey[key]
+	if c == nil {
+		c = &Channel{ID: len(t.channels) + 1, Kind: j.Kind, Remembered: true}
+		t.byKey[key] = c
+		t.channels = append(t.channels, c)
+	}
+	c.hold(End{PID: n.PID, start: n.StartTicks, Mode: j.Mode, object: j.Object})
 	for _, h := range far {
-		c.Ends = append(c.Ends, End{PID: h.PID, start: h.Start, FDs: []int{}, Mode: h.Mode, object: other})
+		c.hold(End{PID: h.PID, start: h.Start, Mode: h.Mode, object: other})
 	}
-	key := "past"
-	sorted := slices.SortedFunc(slices.Values(c.Ends), func(a, b End) int {
-		return cmp.Or(cmp.Compare(a.object, b.object), cmp.Compare(a.PID, b.PID), cmp.Compare(a.start, b.start))
-	})
-	for _, e := range sorted {
-		key += fmt.Sprintf("\x00%s %d %d", e.object, e.PID, e.start)
-	}
-	if known := t.byKey[key]; known != nil {
-		return known
-	}
-	c.ID = len(t.channels) + 1
-	t.byKey[key] = c
-	t.channels = append(t.channels, c)
 	return c
 }
 
+// hold adds an end that is remembered, or its mode to one that is there.
+func (c *Channel) hold(e End) {
+	i := slices.IndexFunc(c.Ends, func(o End) bool { return o.is(e) && o.object == e.object })
+	if i >= 0 {
+		c.Ends[i].Mode = c.Ends[i].Mode.With(e.Mode)
+		return
+	}
+	e.FDs = []int{}
+	c.Ends = append(c.Ends, e)
+}
+
 // stopPast says why a channel that is remembered is only listed; empty where it is followed.
-func (t *tracer) stopPast(n *node, far []host.Holder) string {
+func (t *tracer) stopPast(n *node, j host.Joint, far []host.Holder) string {
 	others := 0
+	if j.Kind == host.TCP && j.Direction == host.Outbound && !slices.ContainsFunc(far, func(h host.Holder) bool {
+		r := t.remembered(h.ID)
+		return r != nil && t.sameUser(n.Process.Process, r.Process)
+	}) {
+		return "service: it is another user's, and what it did for whom is not remembered"
+	}
 	for _, h := range far {
 		if r := t.remembered(h.ID); t.node(h.ID) == nil && (r == nil || !t.sameUser(n.Process.Process, r.Process)) {
 			others++

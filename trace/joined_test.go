@@ -239,3 +239,26 @@ func TestJoinedBesideLogin(t *testing.T) {
 		t.Errorf("previous hosts (-want +got):\n%s", d)
 	}
 }
+
+// TestOneChannel: what several had is one channel, from whichever of them it is met, and said to be remembered.
+func TestOneChannel(t *testing.T) {
+	asked := came(victim.String(), 30, 50)
+	asked.Direction, asked.Local = host.Outbound, question().Socket.Local
+	owner, one, two := of(1001, new(was(100, 1, 20, 60, asked))), of(1001, new(was(90, 1, 10, 70, came("203.0.113.1:1025", 11, 70)))), of(1001, new(was(80, 1, 10, 25)))
+	told(one, owner, host.FIFO, "f")
+	told(two, owner, host.FIFO, "f")
+	h := recording()
+	h.Sockets, h.Remembered = []host.Socket{asked}, []host.Remembered{*owner, *one, *two}
+	r := runSnapshot(t, h, Question{Socket: asked, Host: h.Recording.Facts})
+	if len(r.Channels) != 1 || !r.Channels[0].Remembered || !r.Channels[0].Followed {
+		t.Fatalf("channels are %+v", r.Channels)
+	}
+	var ends []int
+	for _, e := range r.Channels[0].Ends {
+		ends = append(ends, e.PID)
+	}
+	slices.Sort(ends)
+	if d := cmp.Diff([]int{80, 90, 100}, ends); d != "" {
+		t.Errorf("ends (-want +got):\n%s", d)
+	}
+}

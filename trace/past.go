@@ -3,6 +3,7 @@ package trace
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -17,13 +18,23 @@ import (
 // jointSize is about what a joint, or who has its other end, takes.
 const jointSize = 64
 
-// remembered returns what is remembered of a process; nil for nothing.
+// pastProcesses is how many processes a trace asks for that are remembered, for each that it may read.
+const pastProcesses = 4
+
+// remembered returns what is remembered of a process; nil for nothing. At a bound it is not known; see blind.
 func (t *tracer) remembered(id host.ID) *host.Remembered {
 	if id.Start == 0 {
 		return nil // a pid alone may be several
 	}
 	if r, ok := t.past[id]; ok {
 		return r
+	}
+	if most := pastProcesses * t.opt.Processes; t.blind || len(t.past) >= most || t.ctx.Err() != nil {
+		if !t.blind && !t.bound() {
+			t.gap(0, "the past", fmt.Sprintf("bound: %d processes", most))
+		}
+		t.blind = true
+		return nil
 	}
 	var found *host.Remembered
 	r, err := t.snap.Remembered(t.ctx, id)
@@ -38,52 +49,6 @@ func (t *tracer) remembered(id host.ID) *host.Remembered {
 	}
 	t.past[id] = found
 	return found
-}
-
-// parentOf returns the parent of a process and how that is known: of one that has ended it is remembered. False where it
-// is not known.
-func (t *tracer) parentOf(n *node) (host.ID, string, bool) {
-	if n.Exited != nil {
-		r := t.remembered(n.ID())
-		return r.Parent, ByRecordedParent, r.Parent.PID != 0
-	}
-	if n.PPID == nil {
-		return host.ID{}, "", false
-	}
-	return host.ID{PID: *n.PPID}, ByParent, true
-}
-
-// maker returns who made a process, which another may have adopted since; it is added to the closure where it is not in it. Nil
-// where it is not known.
-func (t *tracer) maker(n *node) *node {
-	made := t.remembered(n.ID())
-	if made == nil || made.Parent.PID == 0 || n.parent != nil && n.parent.ID() == made.Parent {
-		return n.parent
-	}
-	if n.Exited == nil && n.PPID != nil && *n.PPID != made.Parent.PID && !t.ofOwner(n) && !t.inSessionOf(n, made.Parent) {
-		t.note(n, "parent", fmt.Sprintf("process %d, which made it, is not considered: it is another user's, another has adopted it, and whoever began a service does not direct it", made.Parent.PID))
-		return nil
-	}
-	id, via := made.Parent, Via{From: new(n.Index), By: ByRecordedParent}
-	if m := t.node(id); m != nil {
-		return m
-	}
-	m := t.addEnded(id, via)
-	if p, err := t.snap.Process(t.ctx, id.PID); m == nil && err == nil && p.ID() == id {
-		m = t.add(id.PID, via)
-	}
-	if m != nil {
-		m.acceptor = t.accepted(m)
-		return m
-	}
-	t.gap(n.PID, "parent", fmt.Sprintf("process %d, which made it, has ended and is not remembered", id.PID))
-	return nil
-}
-
-// inSessionOf reports whether a process is in the session of another still: sudo stays in that of who called it, a service leaves it.
-func (t *tracer) inSessionOf(n *node, id host.ID) bool {
-	r := t.remembered(id)
-	return r != nil && n.Session != nil && r.Process.Session != nil && *n.Session == *r.Process.Session
 }
 
 // node returns the process of the closure with an ID; nil for none. With a Start of 0 it is the living one.
@@ -107,20 +72,20 @@ func (t *tracer) addEnded(id host.ID, via Via) *node {
 	return t.enter(p, via)
 }
 
-// heldBy reports whether a process held a connection with another host that came in by a port.
+// heldBy reports whether a process held a connection with another host that came in by a port, or may have.
 func (t *tracer) heldBy(n *node, port uint16) bool {
 	r := t.remembered(n.ID())
-	return r != nil && slices.ContainsFunc(r.Held, func(s host.Socket) bool {
+	return r == nil && t.blind || r != nil && (r.Cut || slices.ContainsFunc(r.Held, func(s host.Socket) bool {
 		return s.Direction == host.Inbound && s.Local.Port() == port && !t.own(s.Remote.Addr())
-	})
+	}))
 }
 
 // acceptedFor reports whether a process that has ended, of which it is not known where it listened, accepted a connection for a process that
 // it made: that one held it, which was there before, and the other is not known to have.
 func (t *tracer) acceptedFor(n, child *node) bool {
 	r, c := t.remembered(n.ID()), t.remembered(child.ID())
-	return r != nil && c != nil && slices.ContainsFunc(c.Held, func(s host.Socket) bool {
-		return s.Direction == host.Inbound && s.Opened.Before(c.Process.Start) && !t.own(s.Remote.Addr()) &&
+	return (r == nil || c == nil) && t.blind || r != nil && c != nil && slices.ContainsFunc(c.Held, func(s host.Socket) bool {
+		return s.Direction == host.Inbound && !s.Opened.IsZero() && s.Opened.Before(c.Process.Start) && !t.own(s.Remote.Addr()) &&
 			!slices.ContainsFunc(r.Held, func(o host.Socket) bool { return o.Object == s.Object })
 	})
 }
@@ -136,31 +101,33 @@ func (t *tracer) recall() {
 	if connected && !t.q.Socket.Recalled {
 		return
 	}
-	t.joined()
+	asked := t.q.Socket
+	t.joined(asked.Opened, t.over())
 	var commanded []*node
 	for _, n := range t.nodes {
 		if t.commanded[n] && !n.isInit() {
 			commanded = append(commanded, n)
 		}
 	}
-	if at := t.q.Socket.Opened; !at.IsZero() {
+	if at := asked.Opened; !at.IsZero() {
 		for _, n := range commanded {
-			if connected && !n.joined || t.unclear(n) {
+			if connected && !n.joined || t.unclear(n) || t.blind {
 				continue
 			}
 			// A listener may have been there before its client was.
-			if !t.held(n, at, at, "as the connection was established", false) && n.joined {
-				t.held(n, at, t.q.Socket.Closed, "while the connection was open", false)
+			if !t.held(n, at, at, "as the connection was established", false) && n.joined && !n.led {
+				t.held(n, at, t.over(), "while the connection was open", false)
 			}
-			if t.told[n] && n.joined {
-				t.held(n, at, t.q.Socket.Closed, "while the connection was open", true)
+			if t.told[n] && n.joined && !n.led {
+				t.held(n, at, t.over(), "while the connection was open", true)
 			}
 		}
 	}
 	// Who began something need not be who directs it, so who has left it to another is asked about last.
 	for _, n := range slices.Clone(commanded) {
+		var typed *host.Process // the first at the nearest terminal that one of these has the master of
 		for range maxAncestry {
-			if t.connected() || t.unclear(n) {
+			if t.connected() || t.unclear(n) || t.blind {
 				break
 			}
 			m := t.maker(n)
@@ -173,10 +140,10 @@ func (t *tracer) recall() {
 			child := n
 			n.parent, n = m, m
 			if made := t.remembered(child.ID()); made != nil {
-				at, when := made.Process.Start, fmt.Sprintf("as process %d was made", child.PID)
-				if !t.held(m, at, at, when, false) {
-					t.toldThen(m, at, when)
+				if typed == nil && child.onTerminalOf(m) {
+					typed = &made.Process
 				}
+				t.toldThen(m, made.Process.Start, fmt.Sprintf("as process %d was made", child.PID), typed)
 			}
 		}
 	}
@@ -184,6 +151,7 @@ func (t *tracer) recall() {
 		return
 	}
 	for _, n := range commanded {
+		t.noteOpened(n)
 		switch {
 		case !t.ofOwner(n) && n.joined:
 			t.note(n, "what it shared with others", "not considered: it is another user's, and what it did for whom is not remembered")
@@ -198,15 +166,70 @@ func (t *tracer) recall() {
 	}
 }
 
-// toldThen makes candidates of the connections that were held at a time by those who shared something with a process that has ended; see joined.
-func (t *tracer) toldThen(n *node, at time.Time, when string) {
-	if n.Exited == nil {
+// noteOpened writes down which connections a process had opened itself and held as the asked one was established: a shell may have its commands from
+// one, and most programs that open one have no commands from it.
+func (t *tracer) noteOpened(n *node) {
+	at := t.q.Socket.Opened
+	if at.IsZero() || n.acceptor {
 		return
 	}
-	before := len(t.nodes)
-	t.joined()
-	for _, m := range t.nodes[before:] {
-		if t.commanded[m] && m.joined {
+	all, _ := t.heldThen(n, at, at, true)
+	var hosts []netip.Addr
+	for _, s := range all {
+		named := slices.ContainsFunc(t.found, func(p Previous) bool { return p.Remote == s.Remote && p.Local == s.Local })
+		if a := s.Remote.Addr(); !named && !t.own(a) && !slices.Contains(hosts, a) {
+			hosts = append(hosts, a)
+		}
+	}
+	if len(hosts) > 0 {
+		t.note(n, "connections that are closed", fmt.Sprintf("not considered: it had opened those with %s itself, and whether commands came by one is not remembered", list(hosts)))
+	}
+}
+
+// onTerminalOf reports whether a process has a terminal of which another has the master.
+func (n *node) onTerminalOf(m *node) bool {
+	return slices.ContainsFunc(n.Descriptors, func(d host.Descriptor) bool {
+		return d.Kind == host.PTY && d.Side == host.Slave && d.Peer != "" && m.end(d.Peer).Side == host.Master
+	})
+}
+
+// left reports whether all connections that a process held at a time were closed as another was made, the first at a terminal that was begun by it, or
+// were for one before. Who was at the terminal then did not come by them.
+func (t *tracer) left(n *node, at time.Time, when string, typed *host.Process) bool {
+	if slices.Contains(t.absent, n) {
+		return true
+	}
+	if typed == nil {
+		return false
+	}
+	all, _ := t.heldThen(n, at, at, false)
+	if len(all) == 0 || slices.ContainsFunc(all, func(s host.Socket) bool { maybe, _ := s.Within(typed.Start, typed.Start); return maybe }) {
+		return false
+	}
+	t.note(n, "connections that are closed", fmt.Sprintf("not considered: all that it held %s were closed when process %d was, by whoever was at its terminal", when, typed.PID))
+	t.absent = append(t.absent, n)
+	return true
+}
+
+// toldThen makes candidates of the connections that a process held at a time, else of those that were held by who shared something with it then; see
+// joined. Whoever was at a terminal later came by others; typed is the first process there, nil for none.
+func (t *tracer) toldThen(n *node, at time.Time, when string, typed *host.Process) {
+	if t.left(n, at, when, typed) {
+		return
+	}
+	before := maps.Clone(t.commanded)
+	ends := t.ends()
+	if t.local(n, at, at); t.ends() > ends {
+		t.direct()
+	}
+	if t.held(n, at, at, when, false) {
+		return
+	}
+	if n.Exited != nil || n.led {
+		t.joined(at, at)
+	}
+	for _, m := range t.nodes {
+		if t.commanded[m] && !before[m] && m.joined && !t.left(m, at, when, typed) {
 			t.held(m, at, at, when, false)
 		}
 	}
@@ -217,29 +240,62 @@ func (t *tracer) connected() bool {
 	return slices.ContainsFunc(t.found, func(p Previous) bool { return p.Corroborated && p.Direction != host.Outbound && p.Local.IsValid() })
 }
 
-// held makes candidates of the connections that a process held between two times, of which the second may be zero for now, and that
-// another host opened, or this one. Where they are of several hosts, or may be, nothing tells which is meant: see unclear. What came from
-// this host itself to the same port counts as one more, since the commands may have come by that. It returns whether there are any.
-func (t *tracer) held(n *node, from, to time.Time, when string, outbound bool) bool {
-	r := t.remembered(n.ID())
-	if r == nil || n.acceptor {
-		return false
+// heldThen returns the connections that may have been open between two times and that a process held: those that are remembered, and what a living one
+// has, of which that need not be. more says that there may be others.
+func (t *tracer) heldThen(n *node, from, to time.Time, outbound bool) (all []host.Socket, more bool) {
+	if n.StartTicks == 0 {
+		return nil, false // a pid alone may be several
 	}
-	var held []host.Socket
-	var hosts []netip.Addr
-	var own []uint16 // ports that this host itself came to
-	for _, s := range r.Held {
-		if (s.Direction == host.Outbound) != outbound || !to.IsZero() && s.Opened.After(to) || !s.Closed.IsZero() && s.Closed.Before(from) ||
-			s.Object != "" && s.Object == t.q.Socket.Object || s.Cookie != 0 && s.Cookie == t.q.Socket.Cookie {
+	all, more, err := t.snap.Held(t.ctx, n.ID(), from, to, outbound)
+	if err != nil {
+		if !errors.Is(err, host.ErrNotFound) {
+			t.note(n, "the past", err.Error())
+		}
+		return nil, false
+	}
+	r := t.remembered(n.ID())
+	for _, d := range n.Descriptors {
+		if n.Exited != nil || r == nil || !connects(d) || t.asked(d) || (d.Direction == host.Outbound) != outbound ||
+			slices.ContainsFunc(r.Held, func(s host.Socket) bool { return s.Closed.IsZero() && isOf(s, d) }) {
 			continue
 		}
+		o := outside(d)
+		s := host.Socket{Local: o.Local, Remote: o.Remote, Direction: d.Direction, NetNS: o.NetNS, Bytes: d.Bytes, Object: d.Object, Opened: d.Opened}
+		if d.Peer != "" || d.Within {
+			s.Remote = netip.AddrPortFrom(netip.IPv6Loopback(), d.Remote.Port()) // whatever a container has for this host
+		}
+		if maybe, _ := s.Within(from, to); maybe {
+			all = append(all, s)
+		}
+	}
+	return slices.DeleteFunc(all, func(s host.Socket) bool {
+		return s.Object != "" && s.Object == t.q.Socket.Object || s.Cookie != 0 && s.Cookie == t.q.Socket.Cookie
+	}), more
+}
+
+// held makes candidates of the connections that a process held between two times, of which the second may be zero for now, and that
+// another host opened, or this one. Where they are of several hosts, or may be, nothing tells which is meant: see unclear. What came from
+// this host itself to the same port counts as one more, since the commands may have come by that, and so does what need not have been open then
+// since it was not noticed when it ended. It returns whether there are any.
+func (t *tracer) held(n *node, from, to time.Time, when string, outbound bool) bool {
+	if n.acceptor {
+		return false
+	}
+	all, more := t.heldThen(n, from, to, outbound)
+	var held []host.Socket // for sure
+	var hosts []netip.Addr
+	var ports, own []uint16 // that other hosts, and this one itself, came to
+	for _, s := range all {
 		if t.own(s.Remote.Addr()) {
-			if !outbound {
+			if !outbound && !t.ledBy[s.Object] {
 				own = append(own, s.Local.Port())
 			}
 			continue
 		}
-		held = append(held, s)
+		if _, sure := s.Within(from, to); sure {
+			held = append(held, s)
+		}
+		ports = append(ports, s.Local.Port())
 		if !slices.Contains(hosts, s.Remote.Addr()) {
 			hosts = append(hosts, s.Remote.Addr())
 		}
@@ -248,10 +304,12 @@ func (t *tracer) held(n *node, from, to time.Time, when string, outbound bool) b
 	switch {
 	case len(hosts) > 1:
 		why = fmt.Sprintf("it held those of %d hosts %s (%s), and which of them is meant cannot be told", len(hosts), when, list(hosts))
-	case len(own) > 0 && (len(held) == 0 || slices.ContainsFunc(held, func(s host.Socket) bool { return slices.Contains(own, s.Local.Port()) })):
+	case len(own) > 0 && (len(ports) == 0 || slices.ContainsFunc(ports, func(p uint16) bool { return slices.Contains(own, p) })):
 		why = "it held one from this host itself " + when + ", and by which the commands came cannot be told"
-	case r.Cut && !outbound:
+	case more:
 		why = "it held more than are known of, and " + when + " it may have held others"
+	case len(hosts) > 0 && len(held) == 0:
+		why = "when it was opened or ended was not noticed, and it may have been open or not " + when
 	}
 	if why != "" {
 		if len(hosts) == 1 {
@@ -280,7 +338,7 @@ func (t *tracer) held(n *node, from, to time.Time, when string, outbound bool) b
 			t.candidate(p, ReasonUnknownDirection)
 		}
 	}
-	if len(held) > 0 {
+	if r := t.remembered(n.ID()); r != nil && len(held) > 0 {
 		for _, g := range r.Gaps {
 			t.note(n, g.What, g.Why) // that it held no other is as sure as this
 		}
@@ -288,10 +346,11 @@ func (t *tracer) held(n *node, from, to time.Time, when string, outbound bool) b
 	return len(held) > 0
 }
 
-// unclear reports whether commands came to a process, or to one that descends from it, by connections of which nothing tells which is meant.
-// Who made it, or an ancestor, is not to be named in their place.
+// unclear reports whether commands came to a process, or to one that descends from it, by connections of which nothing tells which is meant, or did not by
+// those that were known (see left). Who made it, or an ancestor, is not to be named in their place.
 func (t *tracer) unclear(n *node) bool {
-	return slices.ContainsFunc(t.several, func(u *node) bool { return u.descends(n) })
+	of := func(u *node) bool { return u.descends(n) }
+	return slices.ContainsFunc(t.several, of) || slices.ContainsFunc(t.absent, of)
 }
 
 // list is the first few of the addresses.
@@ -307,24 +366,6 @@ func list(addrs []netip.Addr) string {
 	return strings.Join(s, ", ")
 }
 
-// related reports whether of two processes one made the other, or made who did, as far as that is remembered.
-func (t *tracer) related(a, b host.ID) bool {
-	descends := func(id, from host.ID) bool {
-		for range maxAncestry {
-			if id == from {
-				return true
-			}
-			r := t.remembered(id)
-			if r == nil || r.Parent.PID <= 1 {
-				return false
-			}
-			id = r.Parent
-		}
-		return false
-	}
-	return descends(a, b) || descends(b, a)
-}
-
 // apartFrom reports whether who had the asked connection last had it of another user's process otherwise than by descent: who is sent a
 // descriptor that he does not want, and root who ends a connection, are those who ended it.
 func (t *tracer) apartFrom(first, last host.ID) bool {
@@ -334,16 +375,38 @@ func (t *tracer) apartFrom(first, last host.ID) bool {
 
 // later reports whether something began only after the asked connection was closed.
 func (t *tracer) later(began time.Time) bool {
-	return t.q.Socket.Recalled && !t.q.Socket.Closed.IsZero() && began.After(t.q.Socket.Closed)
+	over := t.over()
+	return t.q.Socket.Recalled && !over.IsZero() && began.After(over)
+}
+
+// over is until when the asked connection was open for sure; zero while it is open.
+func (t *tracer) over() time.Time {
+	s := t.q.Socket
+	if !s.Until.IsZero() {
+		return s.Until
+	}
+	return s.Closed
 }
 
 // cameLater reports whether a connection that a process has was established only after the asked one was closed.
 func (t *tracer) cameLater(n *node, d host.Descriptor) bool {
+	if !d.Opened.IsZero() {
+		return t.later(d.Opened)
+	}
 	if !t.q.Socket.Recalled {
 		return false
 	}
 	r := t.remembered(n.ID())
-	return r != nil && slices.ContainsFunc(r.Held, func(s host.Socket) bool {
-		return s.Closed.IsZero() && s.Local == d.Local && s.Remote == d.Remote && (s.NetNS == d.NetNS || s.NetNS == 0 || d.NetNS == 0) && t.later(s.Opened)
-	})
+	return r != nil && slices.ContainsFunc(r.Held, func(s host.Socket) bool { return s.Closed.IsZero() && isOf(s, d) && t.later(s.Opened) })
+}
+
+// endLater reports whether it is so of an end of a channel.
+func (t *tracer) endLater(e End) bool {
+	n := t.at(e)
+	return n != nil && t.cameLater(n, n.end(e.object))
+}
+
+// isOf reports whether a descriptor that a process has is of a connection that is remembered.
+func isOf(s host.Socket, d host.Descriptor) bool {
+	return s.Local == d.Local && s.Remote == d.Remote && (s.NetNS == d.NetNS || s.NetNS == 0 || d.NetNS == 0)
 }

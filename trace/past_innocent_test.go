@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -175,6 +176,80 @@ func TestPastLosses(t *testing.T) {
 	if len(r.Previous) != 1 || !slices.Contains(r.Gaps, owner.Gaps[0]) {
 		t.Errorf("previous hosts are %+v, gaps %v", r.Previous, r.Gaps)
 	}
+}
+
+// TestTerminalLeft: who began what keeps terminals, and had left when one was opened, is not taken for who was at it.
+func TestTerminalLeft(t *testing.T) {
+	const first = "203.0.113.1:1025"
+	slave := host.Descriptor{FDs: []int{0}, Kind: host.PTY, Mode: host.ReadWrite, Side: host.Slave, Object: "pts", Peer: "ptm", Number: new(4)}
+	master := host.Descriptor{FDs: []int{5}, Kind: host.PTY, Mode: host.ReadWrite, Side: host.Master, Object: "ptm", Peer: "pts", Number: new(4)}
+	for _, tt := range []struct {
+		name     string
+		terminal bool
+		until    int // that the first was there
+		previous []string
+		gap      string
+	}{
+		{"there", true, 35, []string{first}, ""},
+		{"left", true, 25, nil, "whoever was at its terminal"},
+		{"left a program behind", false, 25, []string{first}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			// 80 began 90, which made 100 for who was at a terminal, or by itself.
+			owner, keeper := process(100, 90, asked()), process(90, 1)
+			if tt.terminal {
+				owner.Descriptors, keeper.Descriptors = append(owner.Descriptors, slave), append(keeper.Descriptors, master)
+			}
+			h := recording(host.Process{PID: 1, StartTicks: 1}, owner, keeper)
+			h.Remembered = []host.Remembered{was(100, 90, 30, 0), was(90, 80, 20, 0), was(80, 70, 10, 40, came(first, 9, tt.until)),
+				was(70, 60, 5, 40), was(60, 1, 4, 10, came("203.0.113.3:1027", 4, 10))}
+			q := question()
+			q.Host, q.Socket.Opened = h.Recording.Facts, second(50)
+			expect(t, runSnapshot(t, h, q), tt.previous, tt.gap)
+		})
+	}
+}
+
+// TestPastBound: what is remembered is asked for so often and no more, and where not all is known nobody is named.
+func TestPastBound(t *testing.T) {
+	asked := came(victim.String(), 30, 50)
+	asked.Direction, asked.Local = host.Outbound, question().Socket.Local
+	for _, n := range []int{1, 20} {
+		h := recording()
+		h.Sockets = []host.Socket{asked}
+		owner := of(1001, new(was(100, 90, 20, 60, asked)))
+		for i := range n { // with whom it is not joined, since they are other users'
+			other := of(1101, new(was(200+i, 0, 10, 60)))
+			told(other, owner, host.PTY, fmt.Sprint("p", i))
+			h.Remembered = append(h.Remembered, *other)
+		}
+		h.Remembered = append(h.Remembered, *owner, *of(1001, new(was(90, 1, 10, 60, came("203.0.113.1:1025", 15, 55)))))
+		s, err := h.Snapshot(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		asks := counting{Snapshot: s, asked: map[host.ID]bool{}}
+		r := Run(t.Context(), asks, Question{Socket: asked, Host: h.Recording.Facts}, Options{Hub: 16, Processes: 3, Descriptors: 100})
+		if n == 1 {
+			expect(t, r, []string{"203.0.113.1:1025"}, "")
+		} else {
+			expect(t, r, nil, "bound: 12 processes")
+		}
+		if len(asks.asked) > 12 {
+			t.Errorf("it was asked for %d processes", len(asks.asked))
+		}
+	}
+}
+
+// counting counts the processes of which it was asked what is remembered.
+type counting struct {
+	host.Snapshot
+	asked map[host.ID]bool
+}
+
+func (c counting) Remembered(ctx context.Context, id host.ID) (host.Remembered, error) {
+	c.asked[id] = true
+	return c.Snapshot.Remembered(ctx, id)
 }
 
 // TestToldThen: what told somebody to leave a process behind, and is over, leads on.

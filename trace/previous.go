@@ -154,14 +154,19 @@ func (t *tracer) candidate(p Previous, reason string) {
 
 // remote reports whether a descriptor is a connection with another host.
 func (t *tracer) remote(d host.Descriptor) bool {
-	if d.Kind != host.TCP || d.Peer != "" || d.Within || !d.Remote.IsValid() || d.Remote.Port() == 0 {
+	return connects(d) && d.Peer == "" && !d.Within && (d.Outer != nil || !t.own(d.Remote.Addr()))
+}
+
+// connects reports whether a descriptor is a TCP connection.
+func connects(d host.Descriptor) bool {
+	if d.Kind != host.TCP || !d.Remote.IsValid() || d.Remote.Port() == 0 {
 		return false
 	}
 	switch d.State {
 	case "LISTEN", "CLOSED", "SYN-SENT":
 		return false
 	}
-	return d.Outer != nil || !t.own(d.Remote.Addr())
+	return true
 }
 
 // own reports whether an address is one of this host's. What a connection in another network namespace has may

@@ -73,12 +73,12 @@ type Channel struct {
 	// Followed is false where the channel is only listed; Why says why.
 	Followed bool   `json:"followed"`
 	Why      string `json:"why"`
+	// Remembered is true of a channel that was, and is not seen now; see joined.
+	Remembered bool `json:"remembered"`
 
 	decided bool
 	// keeps is true for what keeps data rather than pass it on.
 	keeps bool
-	// past is true for what is remembered; see joined.
-	past bool
 }
 
 // An End is one process's hold on a channel.

@@ -95,13 +95,31 @@ const maxOpening = time.Second
 // openedBefore returns the candidate that came right before the asked connection, and after another that the process opened, or
 // -1. After another that it accepted either may be meant.
 func (w Watched) openedBefore() int {
-	is := func(s host.Socket, d host.Descriptor) bool {
-		return s.Local == d.Local && s.Remote == d.Remote && s.Closed.IsZero() && (s.NetNS == d.NetNS || s.NetNS == 0 || d.NetNS == 0)
+	type opening struct {
+		at        time.Time
+		outbound  bool
+		candidate int // or -1
 	}
-	held := slices.SortedFunc(slices.Values(w.Held), func(a, b host.Socket) int { return a.Opened.Compare(b.Opened) })
-	at := slices.IndexFunc(held, func(s host.Socket) bool { return is(s, w.Asked) })
-	if at < 2 || held[at-2].Direction != host.Outbound || held[at].Opened.Sub(held[at-1].Opened) > maxOpening {
+	var all []opening
+	add := func(at time.Time, d host.Direction, candidate int) {
+		if !at.IsZero() && at.Before(w.Asked.Opened) {
+			all = append(all, opening{at, d == host.Outbound, candidate})
+		}
+	}
+	for i, c := range w.Candidates {
+		add(c.Opened, c.Direction, i)
+	}
+	for _, o := range w.Others {
+		add(o.Opened, o.Direction, -1)
+	}
+	for _, s := range w.Held {
+		if !s.Closed.IsZero() { // else it is among the others
+			add(s.Opened, s.Direction, -1)
+		}
+	}
+	slices.SortFunc(all, func(a, b opening) int { return b.at.Compare(a.at) })
+	if len(all) < 2 || !all[1].outbound || w.Asked.Opened.Sub(all[0].at) > maxOpening {
 		return -1
 	}
-	return slices.IndexFunc(w.Candidates, func(c host.Descriptor) bool { return is(held[at-1], c) })
+	return all[0].candidate
 }

@@ -31,15 +31,17 @@ func proxied() *trace.Watched {
 	return w
 }
 
-// opened has the process remembered to have had connections in this order, so far apart.
+// opened has the process remembered to have had its connections since these moments, in this order and so far apart.
 func opened(w *trace.Watched, order string, apart time.Duration) {
-	w.Held = nil
-	all := append(append([]host.Descriptor{w.Asked}, w.Candidates...), w.Others...)
-	for i, c := range order {
-		for _, d := range all {
-			if d.Inode == uint64(c) {
-				w.Held = append([]host.Socket{{Local: d.Local, Remote: d.Remote, Direction: d.Direction, Opened: time.Unix(2000, 0).Add(time.Duration(i) * apart)}}, w.Held...)
-			}
+	all := []*host.Descriptor{&w.Asked}
+	for _, ds := range [][]host.Descriptor{w.Candidates, w.Others} {
+		for i := range ds {
+			all = append(all, &ds[i])
+		}
+	}
+	for _, d := range all {
+		if i := strings.IndexRune(order, rune(d.Inode)); i >= 0 {
+			d.Opened = time.Unix(2000, 0).Add(time.Duration(i) * apart)
 		}
 	}
 }
@@ -106,10 +108,15 @@ func TestSigns(t *testing.T) {
 		"opened after another":          {func(w *trace.Watched) { opened(w, "cqabpo", ms) }, ",,"},
 		"opened later":                  {func(w *trace.Watched) { opened(w, "cqbpao", 1001*ms) }, ",,"},
 		"opened after one that is none": {func(w *trace.Watched) { opened(w, "cqbpao", ms); w.Candidates = w.Candidates[1:] }, ","},
-		"opened after one that closed": {func(w *trace.Watched) {
-			opened(w, "cqbpao", ms)
-			w.Held[1].Closed = time.Unix(3000, 0)
+		"opened after one that has closed": {func(w *trace.Watched) {
+			opened(w, "cqbpa.o", ms)
+			w.Held = []host.Socket{{Direction: host.Inbound, Opened: time.Unix(2000, 0).Add(5 * ms), Closed: time.Unix(3000, 0)}}
 		}, ",,"},
+		"opened after one that was opened and has closed": {func(w *trace.Watched) {
+			opened(w, "cqbp.ao", ms)
+			w.Held = []host.Socket{{Direction: host.Outbound, Opened: time.Unix(2000, 0).Add(4 * ms), Closed: time.Unix(3000, 0)}}
+		}, "opened,,"},
+		"opened at a time that is not known": {func(w *trace.Watched) { opened(w, "cqbpa", ms) }, ",,"},
 		"all": {func(w *trace.Watched) {
 			octets(&w.Asked, 700, 90)
 			octets(&w.Candidates[1], 90, 700)

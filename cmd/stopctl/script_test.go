@@ -115,7 +115,12 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(root) })
+	t.Cleanup(func() {
+		os.RemoveAll(root)
+		if err := netlab.DropKeys(func(name string) bool { return strings.Contains(name, root+"/") }); err != nil {
+			t.Error(err)
+		}
+	})
 	if out, err := exec.Command("go", "build", "-o", root, "../stopd").CombinedOutput(); err != nil {
 		t.Fatalf("build stopd: %v\n%s", err, out)
 	}

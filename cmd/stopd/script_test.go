@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/stopd/stopd/internal/netlab"
 )
 
 func TestMain(m *testing.M) {
@@ -28,7 +31,15 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(root) })
+	t.Cleanup(func() {
+		os.RemoveAll(root)
+		// One store of the scripts is in memory, whence the name.
+		if err := netlab.DropKeys(func(name string) bool {
+			return strings.Contains(name, root+"/") || strings.Contains(name, "/stopd-is-not-there/")
+		}); err != nil {
+			t.Error(err)
+		}
+	})
 	testscript.Run(t, testscript.Params{Dir: "testdata/script", WorkdirRoot: root, RequireExplicitExec: true, Condition: condition, Setup: func(e *testscript.Env) error {
 		e.Setenv("GORACE", "atexit_sleep_ms=0")
 		return nil

@@ -35,6 +35,7 @@ type collectorPart struct {
 	watching   chan struct{}  // one process at a time
 	unwatched  atomic.Bool    // the kernel lets no process be watched
 	ended      atomic.Bool
+	cannot     atomic.Bool // remember, and was to
 	now        atomic.Pointer[examine.Examiner]
 }
 
@@ -60,11 +61,7 @@ func (o *collectorPart) start(s started) (err error) {
 			o.unwatched.Store(true)
 			o.log.Info("what passes through a process is not watched", "error", err)
 		}
-		if s.Config.Recorder.Mode == recorderAuto {
-			if err := o.remember(s.Config.Recorder); err != nil {
-				o.log.Info("what has ended is not remembered", "error", err)
-			}
-		}
+		o.rememberIfItCan(s.Config.Recorder)
 	})
 	if s.Config.Recorder.Mode == recorderRequire {
 		if err := o.remember(s.Config.Recorder); err != nil {
@@ -74,6 +71,17 @@ func (o *collectorPart) start(s started) (err error) {
 	o.teller = &teller{account: o.sys.account, read: readBySupervisor(o.supervisor), names: &optin.Names{Resolve: resolveByTracer(o.tracer.link)}}
 	o.later.Go(func() { o.teller.names.Run(o.ctx) })
 	return o.reload(s)
+}
+
+// rememberIfItCan lets the past be remembered where that is to be, and says where it cannot.
+func (o *collectorPart) rememberIfItCan(r Recorder) {
+	if r.Mode != recorderAuto {
+		return
+	}
+	if err := o.remember(r); err != nil {
+		o.cannot.Store(true)
+		o.log.Warn("what has ended is not remembered", "error", err)
+	}
 }
 
 // remember lets the past be remembered. Its tables have no pointers, and are made once: they must not count as memory that
@@ -96,9 +104,14 @@ func (o *collectorPart) remember(r Recorder) error {
 	if o.past != nil {
 		o.later.Go(func() { o.past.run(o.ctx) })
 	}
-	const heap = 8 << 20 // of the collector without them, about
-	debug.SetGCPercent(max(1, 200*heap/(heap+r.Memory)))
+	debug.SetGCPercent(growth(r.Memory))
 	return nil
+}
+
+// growth is by how many per cent memory may grow before it is collected, beside tables of so many octets.
+func growth(tables int) int {
+	const heap = 8 << 20 // of the collector without them, about
+	return max(1, 200*heap/(heap+tables))
 }
 
 func (o *collectorPart) reload(s started) error {
@@ -119,7 +132,7 @@ func (o *collectorPart) stop() {
 	if o.past != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), lastKeepTime)
 		defer cancel()
-		o.past.save(ctx)
+		o.past.save(ctx, true)
 	}
 	o.sys.close()
 	o.keeper.link.close()
@@ -135,10 +148,7 @@ func (o *collectorPart) serves(ctx context.Context, c call, b []byte) ([]byte, e
 		}
 		return nil, nil
 	case callRecorded:
-		if o.sys.recorded == nil {
-			return json.Marshal((*recorded)(nil))
-		}
-		return json.Marshal(o.sys.recorded())
+		return json.Marshal(o.recorded())
 	}
 	return serveAnswerer(ctx, o.now.Load(), o.log, c, b)
 }
@@ -162,6 +172,17 @@ func (o *collectorPart) flow(ctx context.Context, order watchOrder) ([]stop.Fed,
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// recorded says how remembering goes; nil where nothing is to be remembered, or it has not been tried yet.
+func (o *collectorPart) recorded() *recorded {
+	if o.cannot.Load() {
+		return &recorded{}
+	}
+	if o.sys.recorded == nil {
+		return nil
+	}
+	return o.sys.recorded()
 }
 
 // A farKeeper is the keeper as the collector sees it. It does not wait for it for ever.

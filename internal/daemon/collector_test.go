@@ -15,9 +15,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/examine"
 	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/recorder"
 	"github.com/stopd/stopd/server"
 	"github.com/stopd/stopd/trace"
 )
@@ -300,4 +303,25 @@ func TestKeeperThatDoesNotAnswer(t *testing.T) {
 			t.Errorf("after %s", took)
 		}
 	})
+}
+
+// TestCannotRemember: where nothing can be remembered that was to be, that is said and counted; where it is not to be, neither.
+func TestCannotRemember(t *testing.T) {
+	refused := errors.New("load programs: not permitted")
+	for mode, want := range map[string]*recorded{recorderAuto: {}, recorderOff: nil} {
+		var log lockedBuffer
+		o := &collectorPart{log: slog.New(slog.NewTextHandler(&log, nil))}
+		o.sys.remember = func(Recorder, func(*recorder.History, uint64), func(error)) error { return refused }
+		o.sys.recorded = func() *recorded { return nil }
+		if got := o.recorded(); got != nil {
+			t.Errorf("%s: before it was tried it is %+v", mode, got)
+		}
+		o.rememberIfItCan(Recorder{Mode: mode})
+		if d := cmp.Diff(want, o.recorded()); d != "" {
+			t.Errorf("%s: recorded (-want +got):\n%s", mode, d)
+		}
+		if said := strings.Contains(log.String(), "level=WARN") && strings.Contains(log.String(), refused.Error()); said != (want != nil) {
+			t.Errorf("%s: said is %q", mode, log.String())
+		}
+	}
 }

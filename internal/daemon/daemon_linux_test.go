@@ -66,8 +66,12 @@ func newSite(t testing.TB) *site {
 
 // withPastKey calls f with the key of what a daemon remembers, where there is one.
 func withPastKey(store string, f func(id int) error) error {
+	name, err := pastKeyName(store)
+	if err != nil {
+		return err
+	}
 	return inKeyring(func() error {
-		id, err := unix.KeyctlSearch(unix.KEY_SPEC_USER_KEYRING, "user", pastKeyName(store), 0)
+		id, err := unix.KeyctlSearch(unix.KEY_SPEC_USER_KEYRING, "user", name, 0)
 		if err != nil {
 			return err
 		}

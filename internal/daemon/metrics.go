@@ -75,7 +75,7 @@ var (
 	buildDesc = prometheus.NewDesc("stopd_build_info", "The version that runs; always 1.", []string{"version"}, nil)
 	usedDesc  = prometheus.NewDesc("stopd_bound_used", "How much of a bound is taken now.", []string{"bound"}, nil)
 	limitDesc = prometheus.NewDesc("stopd_bound_limit", "How much of a bound there is.", []string{"bound"}, nil)
-	runsDesc  = prometheus.NewDesc("stopd_recorder_running", "Whether connections and processes are remembered now: 1 or 0. None of these where they are not to be, or cannot be.", nil, nil)
+	runsDesc  = prometheus.NewDesc("stopd_recorder_running", "Whether connections and processes are remembered now: 1 or 0. None of these where they are not to be.", nil, nil)
 	sinceDesc = prometheus.NewDesc("stopd_recorder_start_time_seconds", "Since when they are remembered, since 1970: before a restart where that was kept.", nil, nil)
 	lostDesc  = prometheus.NewDesc("stopd_recorder_lost_events_total", "Events of connections and processes that there was no room for.", nil, nil)
 	hasDesc   = prometheus.NewDesc("stopd_recorder_entries", "How many are remembered, ended or not.", []string{"of"}, nil)

@@ -27,6 +27,8 @@ type keptPast struct {
 
 	restored atomic.Bool // what was kept before is remembered, or cannot be: it may be replaced
 	failed   bool        // to save it, the last time
+	saved    time.Time   // when it was, or was restored
+	events   uint64      // that were in it then
 }
 
 // How often what is remembered is kept, and how long that may take at the end; where another process has ended, endTime is less. With
@@ -35,6 +37,22 @@ const (
 	keepEvery    = 5 * time.Minute
 	lastKeepTime = 10 * time.Second
 )
+
+// All of it is written each time. So it is not where little has happened since, which is fewer than one event for keepShare of what is remembered, for up to keepAge;
+// where nothing has, never.
+const (
+	keepShare = 16
+	keepAge   = time.Hour
+)
+
+// due reports whether what is remembered differs enough from what was saved last.
+func (k *keptPast) due(f recorder.Fill, now time.Time) bool {
+	if k.failed {
+		return true
+	}
+	since := f.Events - k.events
+	return since > 0 && (since >= uint64(f.Connections+f.Processes)/keepShare || now.Sub(k.saved) >= keepAge)
+}
 
 func newKeptPast(keeper *link, seal recorder.Seal, log *slog.Logger, sys system) *keptPast {
 	k := &keptPast{keeper: keeper, seal: seal, log: log, keep: sys.keep, keeping: make(chan struct{})}
@@ -54,6 +72,7 @@ func (k *keptPast) restore(ctx context.Context, h *recorder.History, since uint6
 	if err != nil && (ctx.Err() != nil || errors.Is(err, errLink)) {
 		return
 	}
+	k.saved = time.Now()
 	k.restored.Store(true)
 	if err == nil {
 		f := h.Fill()
@@ -79,22 +98,30 @@ func (k *keptPast) run(ctx context.Context) {
 			return
 		case <-time.After(keepEvery):
 		}
-		k.save(ctx)
+		k.save(ctx, false)
 	}
 }
 
-// save keeps what is remembered, in the place of what was kept before. That it cannot is said once.
-func (k *keptPast) save(ctx context.Context) {
+// save keeps what is remembered, in the place of what was kept before; all of it at the last time, else where that is due. That it cannot is said once.
+func (k *keptPast) save(ctx context.Context, last bool) {
 	if !k.restored.Load() {
 		return
 	}
 	err := k.keep(func(h *recorder.History, at uint64) error {
+		f, now := h.Fill(), time.Now()
+		if !last && !k.due(f, now) {
+			return nil
+		}
 		w := &pastWriter{ctx: ctx, keeper: k.keeper, how: pastBegins}
 		b := bufio.NewWriterSize(w, pastChunk)
 		if err := errors.Join(h.Keep(b, k.seal, at), b.Flush()); err != nil {
 			return err
 		}
-		return w.end()
+		if err := w.end(); err != nil {
+			return err
+		}
+		k.saved, k.events = now, f.Events
+		return nil
 	})
 	switch failed := err != nil; {
 	case errors.Is(err, host.ErrNotFound): // nothing is remembered yet

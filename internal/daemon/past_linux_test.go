@@ -302,7 +302,7 @@ func TestPastKey(t *testing.T) {
 	})
 	key := func(store string, lasts time.Duration) string {
 		t.Helper()
-		k, err := pastKey(store, lasts)
+		k, err := pastKey(store, lasts, nil)
 		if err != nil || len(k) != recorder.KeySize {
 			t.Fatalf("%d octets, %v", len(k), err)
 		}
@@ -315,8 +315,19 @@ func TestPastKey(t *testing.T) {
 	if key(other, time.Hour) == first {
 		t.Error("two stores have one key")
 	}
-	key(store, time.Second)
-	eventually(t, stateTime, func() bool { return withPastKey(store, func(int) error { return nil }) != nil }, func() string { return "it does not end" })
+	ends := func() {
+		t.Helper()
+		key(store, time.Second)
+		eventually(t, stateTime, func() bool { return withPastKey(store, func(int) error { return nil }) != nil }, func() string { return "it does not end" })
+	}
+	ends()
+	if k, err := pastKey(store, time.Hour, []byte(first)); err != nil || string(k) != first || key(store, time.Hour) != first {
+		t.Errorf("who has it cannot have it again after its end: %v", err)
+	}
+	if name, _ := pastKeyName(store); !strings.Contains(name, "pid:[") {
+		t.Errorf("its name is %q", name)
+	}
+	ends()
 	if second := key(store, time.Hour); second == first || key(store, time.Hour) != second {
 		t.Error("it is the same after its end, or is not kept then")
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -12,19 +13,22 @@ import (
 	"github.com/stopd/stopd/internal/recorder"
 )
 
-// pastKey returns the key that seals what is remembered, over a restart. It is in the user's keyring (user-keyring(7)), made where there is none, ends with the
-// host's boot, and so long after the last call.
-func pastKey(store string, lasts time.Duration) (key []byte, err error) {
+// pastKey has the key that seals what is remembered, over a restart, last so long from now on, and returns it. It is in the user's keyring (user-keyring(7)), and
+// ends with the host's boot. Where known is nil it is the one that is there, or a new one; else it is known, whatever became of it there: its end comes by the
+// host's clock, which may be set, and goes on where the daemon does not.
+func pastKey(store string, lasts time.Duration, known []byte) (key []byte, err error) {
+	name, err := pastKeyName(store)
+	if err != nil {
+		return nil, err
+	}
 	err = inKeyring(func() error {
-		id, err := unix.KeyctlSearch(unix.KEY_SPEC_USER_KEYRING, "user", pastKeyName(store), 0)
-		switch {
-		case err == nil:
-			key, err = readKey(id)
-		case errors.Is(err, unix.ENOKEY), errors.Is(err, unix.EKEYEXPIRED), errors.Is(err, unix.EKEYREVOKED):
-			key = make([]byte, recorder.KeySize)
-			rand.Read(key) // never fails
-			id, err = unix.AddKey("user", pastKeyName(store), key, unix.KEY_SPEC_USER_KEYRING)
+		key = known
+		if key == nil {
+			if key, err = findKey(name); err != nil {
+				return err
+			}
 		}
+		id, err := unix.AddKey("user", name, key, unix.KEY_SPEC_USER_KEYRING) // or change what it is
 		if err != nil {
 			return err
 		}
@@ -37,7 +41,32 @@ func pastKey(store string, lasts time.Duration) (key []byte, err error) {
 	return key, nil
 }
 
-func pastKeyName(store string) string { return "stopd past of " + pastDir(store) }
+// findKey returns the key with a name, a new one where there is none.
+func findKey(name string) ([]byte, error) {
+	id, err := unix.KeyctlSearch(unix.KEY_SPEC_USER_KEYRING, "user", name, 0)
+	switch {
+	case err == nil:
+		return readKey(id)
+	case errors.Is(err, unix.ENOKEY), errors.Is(err, unix.EKEYEXPIRED), errors.Is(err, unix.EKEYREVOKED):
+		key := make([]byte, recorder.KeySize)
+		rand.Read(key) // never fails
+		return key, nil
+	}
+	return nil, err
+}
+
+// pastKeyName is the name of that key. One user's keyring is that of containers, too: each has a PID namespace of its own, and what is remembered holds in one alone.
+func pastKeyName(store string) (string, error) {
+	pids, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		return "", fmt.Errorf("name the key of what is remembered: %w", err)
+	}
+	dir, err := filepath.Abs(pastDir(store))
+	if err != nil {
+		return "", fmt.Errorf("name the key of what is remembered: %w", err)
+	}
+	return fmt.Sprintf("stopd past of %s in %s", dir, pids), nil
+}
 
 func readKey(id int) ([]byte, error) {
 	key := make([]byte, recorder.KeySize)

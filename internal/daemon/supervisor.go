@@ -25,7 +25,8 @@ type supervisor struct {
 	metrics   net.Listener // nil where there is none
 	control   net.Listener
 	running   *group
-	warned    bool // of what could not be given up
+	key       []byte // of what is remembered; nil where there is none yet
+	warned    bool   // of what could not be given up
 	readers   readers
 	lines     lines // that the processes write
 }
@@ -109,14 +110,14 @@ func (s *supervisor) launchAll(g *group) (err error) {
 
 // beginAll has each process begin when what it needs is there. Where the store cannot be opened, no port is.
 func (s *supervisor) beginAll(g *group) error {
-	key := s.pastKey()
+	s.lastPastKey()
 	// The keeper asks witnesses by the tracer as soon as it has started.
 	if err := s.begin(g, tracer, started{Config: tracedAtStart(s.cfg), Server: traced(s.now)}); err != nil {
 		return err
 	}
 	begun := make(chan error)
 	go func() {
-		begun <- s.begin(g, collector, started{Config: collected(s.now), PIDs: g.pids(), PastKey: key})
+		begun <- s.begin(g, collector, started{Config: collected(s.now), PIDs: g.pids(), PastKey: s.key})
 	}()
 	err := s.begin(g, keeper, started{Config: kept(s.cfg)})
 	if err = errors.Join(err, <-begun); err != nil {
@@ -146,16 +147,18 @@ func (s *supervisor) beginAll(g *group) error {
 // renewEvery is how often the key of what is remembered is told to last.
 const renewEvery = time.Hour
 
-// pastKey is the key of what is remembered over a restart; nil where nothing is. It lasts as long as what is remembered does from now on.
-func (s *supervisor) pastKey() []byte {
+// lastPastKey has the key of what is remembered over a restart last as long as what is remembered from now on. It stays the same for as long as the supervisor runs:
+// what is kept is sealed with it.
+func (s *supervisor) lastPastKey() {
 	if s.cfg.Recorder.Mode == recorderOff {
-		return nil
+		return
 	}
-	key, err := pastKey(s.cfg.Store, s.cfg.Recorder.Keep.Duration+2*renewEvery)
-	if err != nil && !s.warned {
+	key, err := pastKey(s.cfg.Store, s.cfg.Recorder.Keep.Duration+2*renewEvery, s.key)
+	if err == nil {
+		s.key = key
+	} else if !s.warned {
 		s.log.Warn("what is remembered will be lost with a restart", "error", err)
 	}
-	return key
 }
 
 // keeping tells the collector that the keeper has started.
@@ -249,7 +252,7 @@ func (s *supervisor) supervise(ctx context.Context, hup <-chan os.Signal) error 
 	for {
 		select {
 		case <-renew.C:
-			s.pastKey()
+			s.lastPastKey()
 		case <-ctx.Done():
 			s.stop()
 			return nil
@@ -295,6 +298,7 @@ func (s *supervisor) stop() {
 	s.finish(keeper)
 	s.running.end(endTime)
 	s.running = nil
+	s.lastPastKey()
 	s.lines.flush(s.log)
 }
 

@@ -26,8 +26,8 @@ type Host struct {
 	conntrack *conntrack
 	rtnetlink *rtnetlink
 	netns     uint64
-	cookie    uint64 // of the network namespace; 0 where the kernel has none
-	boot      time.Time
+	cookie    uint64       // of the network namespace; 0 where the kernel has none
+	boot      atomic.Int64 // when the host was started, in nanoseconds since 1970, as its clock says now: see readClock
 	names     *names
 	exes      *executables
 	// uids and gids tell which ids the kernel can show in the daemon's user namespace.
@@ -65,10 +65,7 @@ func Open() (*Host, error) {
 	}
 	h.cookie, _ = namespaceCookie()
 	h.uids, h.gids = readIDMap("/proc/self/uid_map", "/proc/sys/kernel/overflowuid"), readIDMap("/proc/self/gid_map", "/proc/sys/kernel/overflowgid")
-	var err error
-	if h.boot, err = bootTime(); err != nil {
-		return nil, err
-	}
+	h.readClock()
 	h.readFacts()
 	return h, nil
 }
@@ -107,16 +104,32 @@ func namespaceCookie() (uint64, error) {
 	return unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
 }
 
-func bootTime() (time.Time, error) {
-	var since, now unix.Timespec
-	if err := errors.Join(unix.ClockGettime(unix.CLOCK_BOOTTIME, &since), unix.ClockGettime(unix.CLOCK_REALTIME, &now)); err != nil {
-		return time.Time{}, fmt.Errorf("read clock: %w", err)
+// sameTime is how exactly that is read. The same adjustments are made to both clocks (clock_gettime(2), CLOCK_MONOTONIC), so that it changes only where
+// the time is set.
+const sameTime = time.Millisecond
+
+// readClock notes when the host was started, as its clock says now: that may have been set since.
+func (h *Host) readClock() {
+	var since, now, after unix.Timespec
+	for range 5 { // until nothing came between
+		unix.ClockGettime(unix.CLOCK_BOOTTIME, &since) // they cannot fail
+		unix.ClockGettime(unix.CLOCK_REALTIME, &now)
+		unix.ClockGettime(unix.CLOCK_BOOTTIME, &after)
+		if after.Nano()-since.Nano() < int64(sameTime)/10 {
+			break
+		}
 	}
-	return time.Unix(0, now.Nano()-since.Nano()).UTC(), nil
+	boot := now.Nano() - since.Nano()
+	if was := h.boot.Load(); time.Duration(boot-was).Abs() > sameTime {
+		h.boot.Store(boot)
+	}
 }
 
+// at is the date of a time since the host was started.
+func (h *Host) at(since time.Duration) time.Time { return time.Unix(0, h.boot.Load()).UTC().Add(since) }
+
 func (h *Host) readFacts() {
-	h.facts = host.Facts{BootTime: h.boot, Arch: runtime.GOARCH}
+	h.facts = host.Facts{Arch: runtime.GOARCH}
 	read := func(what, path string, set func([]byte)) {
 		b, err := os.ReadFile(path)
 		if err != nil {
@@ -134,7 +147,7 @@ func (h *Host) readFacts() {
 // Facts returns what identifies this host.
 func (h *Host) Facts(context.Context) (host.Facts, []host.Gap) {
 	f, gaps := h.facts, slices.Clone(h.gaps)
-	f.NetNS = h.netns
+	f.NetNS, f.BootTime = h.netns, h.at(0)
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		gaps = append(gaps, host.Gap{What: "host name", Why: err.Error()})
@@ -200,6 +213,7 @@ func (h *Host) addresses() ([]netip.Addr, map[netip.Addr][]uint32, error) {
 // Find looks a flow up in the host's own network namespace, and where it is not there, in the one that its
 // packets come to. What is closed there may be remembered.
 func (h *Host) Find(ctx context.Context, f host.Flow) (host.Socket, error) {
+	h.readClock()
 	s, err := h.findOpen(ctx, f)
 	if errors.Is(err, host.ErrNotFound) || err == nil && s.Inode == 0 && s.Object == "" {
 		if past, e := h.recall(f); e == nil {

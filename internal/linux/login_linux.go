@@ -44,7 +44,7 @@ func (s *snapshot) Logins(context.Context) ([]host.Login, error) {
 
 	wtmp, cut, err := tail(wtmpFile, maxLoginRecords*layout.size, layout.size)
 	s.note("wtmp", err)
-	ended, reaches := parseWtmp(wtmp, layout, s.h.boot)
+	ended, reaches := parseWtmp(wtmp, layout, s.h.at(0))
 	if cut && !reaches {
 		s.note("wtmp", fmt.Errorf("bound: the last %d records", maxLoginRecords))
 	}

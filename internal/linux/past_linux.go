@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -36,7 +37,7 @@ type past struct {
 	lost   uint64      // how many events were, of these
 	before uint64      // and of those that failed
 	whole  uint64      // until when it was remembered, and all that was is known
-	owed   bool        // a sweep
+	owed   bool        // a sweep: something is missing that one finds
 }
 
 const (
@@ -95,10 +96,17 @@ func (p *past) follow(events *bpf.Events) error {
 		if err == nil && lost == p.lost {
 			p.whole = begun
 		}
-		if err == nil && p.owed && now.Sub(swept) >= sweepAfter {
-			err, swept, p.owed = p.sweep(events), now, false
+		if p.history.Missed() {
+			p.owed = true
+		}
+		sweep := p.owed && now.Sub(swept) >= sweepAfter
+		if sweep {
+			swept, p.owed = now, false
 		}
 		p.mu.Unlock()
+		if err == nil && sweep {
+			err = p.sweep(events)
+		}
 		if err != nil {
 			return err
 		}
@@ -128,7 +136,7 @@ func (p *past) read() error {
 	return nil
 }
 
-// sweep compares the history with what there is. What is read then may be in the ring still, and says nothing new there.
+// sweep compares the history with what there is. What is read then may be in the ring still, and says nothing new there. Who asks meanwhile waits for one step at most.
 func (p *past) sweep(events *bpf.Events) error {
 	root, err := openProcFS()
 	if err != nil {
@@ -137,7 +145,7 @@ func (p *past) sweep(events *bpf.Events) error {
 	defer unix.Close(root)
 	exe := make([]byte, unix.PathMax)
 	p.history.Sweep(sinceBoot())
-	err = events.Met(func(e *recorder.Event) {
+	err = events.Met(&p.mu, func(e *recorder.Event) {
 		if e.Kind == recorder.ProcessMet {
 			if n, err := unix.Readlinkat(root, strconv.Itoa(int(e.Process.PID))+"/exe", exe); err == nil {
 				e.Process.Exe = exe[:n]
@@ -198,24 +206,35 @@ func (h *Host) recall(f host.Flow) (host.Socket, error) {
 		return host.Socket{}, host.ErrNotFound
 	}
 	s := p.socket(latest)
-	if latest.Met {
-		s.Opened = time.Time{} // it is older
-	}
+	s.Unsure = slices.ContainsFunc(p.history.Losses(latest.Opened, sinceBoot()), func(l recorder.Loss) bool { return laterMissing(latest, l) })
 	return s, nil
 }
 
 // recalled begins the names of connections that nobody holds any more: then come the socket's cookie, and when it was established.
 const recalled = "recalled:"
 
+func recalledName(c recorder.Connection) host.Object {
+	return host.Object(fmt.Sprintf("%s%d:%d", recalled, c.Cookie, c.Opened))
+}
+
 func (p *past) socket(c recorder.Connection) host.Socket {
 	s := host.Socket{Protocol: host.TCP, Local: c.Local, Remote: c.Remote, State: "CLOSED", UID: c.UID, Cookie: c.Cookie, NetNS: uint64(c.NetNS),
 		Direction: host.UnknownDirection, Opened: p.time(c.Opened), Bytes: host.Bytes{Sent: c.Sent, Acknowledged: c.Sent, Received: c.Received},
-		Object: host.Object(fmt.Sprintf("%s%d:%d", recalled, c.Cookie, c.Opened)), Recalled: true}
+		Object: recalledName(c), Recalled: true}
 	switch c.Direction {
 	case recorder.Outbound:
 		s.Direction, s.DirectionSource = host.Outbound, host.FromRecorder
 	case recorder.Inbound:
 		s.Direction, s.DirectionSource = host.Inbound, host.FromRecorder
+	}
+	if c.Met {
+		s.Opened, s.Since = time.Time{}, s.Opened
+	}
+	if c.Unsure {
+		s.Until = p.time(p.noticed(c))
+	}
+	if o, ok := p.other(c); ok {
+		s.Peer = recalledName(o)
 	}
 	if c.Closed != 0 {
 		s.Closed = p.time(c.Closed)
@@ -225,8 +244,8 @@ func (p *past) socket(c recorder.Connection) host.Socket {
 	return s
 }
 
-// time is when something happened.
-func (p *past) time(at uint64) time.Time { return p.h.boot.Add(time.Duration(at)) }
+// time is when something happened, by the clock as it is now.
+func (p *past) time(at uint64) time.Time { return p.h.at(time.Duration(at)) }
 
 func idOf(id recorder.ID) host.ID {
 	if id.PID == 0 {
@@ -258,41 +277,33 @@ func (h *Host) recalledHolders(name string) ([]host.Holder, []host.Gap, error) {
 	return hs, p.connectionGaps(c), nil
 }
 
-// maxHeld is how many connections of one process a trace is told of.
-const maxHeld = 64
-
 // Remembered returns what is remembered of a process.
 func (s *snapshot) Remembered(ctx context.Context, id host.ID) (host.Remembered, error) {
-	if s.past == nil {
-		var err error
-		if s.past, err = s.h.catchUp(); err != nil {
-			return host.Remembered{}, err
-		}
-	}
-	p := s.past
-	found, ok := p.history.Process(uint32(id.PID), id.Start*tick, id.Start*tick+tick-1)
-	if !ok || id.PID == 0 || id.Start == 0 {
-		return host.Remembered{}, host.ErrNotFound
+	p, found, err := s.recorded(id)
+	if err != nil {
+		return host.Remembered{}, err
 	}
 	r := host.Remembered{Process: p.process(ctx, found), Parent: idOf(found.Parent)}
-	held, more := p.history.Held(found.ID, maxHeld)
-	r.Cut = more
-	for _, c := range held {
-		r.Held = append(r.Held, p.socket(c))
+	for _, outbound := range []bool{false, true} {
+		held, more := p.history.Held(found.ID, 0, 1<<64-1, outbound, maxHeld)
+		r.Held, r.Cut = append(r.Held, p.sockets(held)...), r.Cut || more
 	}
 	joints, cut := p.history.Joined(found.ID, maxWith)
 	gap := func(format string, args ...any) {
 		r.Gaps = append(r.Gaps, host.Gap{PID: id.PID, What: "the past", Why: fmt.Sprintf(format, args...)})
 	}
-	if more {
-		gap("bound: it held more than %d connections", maxHeld)
-	}
 	r.Joints = s.joints(joints, gap)
-	if err := p.events.Unjoined(); err != nil {
+	if err := p.unjoined(); err != nil {
 		gap("which pipes, UNIX sockets and terminals it had is not remembered: %v", err)
+	}
+	if err := p.untold(); err != nil && found.Exited != 0 {
+		gap("which connections it had accepted that others have still is not remembered: %v", err)
 	}
 	if cut {
 		gap("bound: it may have had more pipes, UNIX sockets and terminals than are remembered")
+	}
+	if len(found.Exe) == 0 {
+		gap("the path of its program is not remembered: there was no room for it, it is longer than %d octets, or could not be read as the process was met", recorder.MaxPath)
 	}
 	if found.Unsure {
 		gap("its end was not noticed: it ended before %s", r.Process.Exited.Format(time.RFC3339Nano))

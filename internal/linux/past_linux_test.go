@@ -5,6 +5,9 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -206,5 +209,65 @@ func TestLossTold(t *testing.T) {
 	}
 	if why := lossOf(is.ID()); why != "" {
 		t.Errorf("a process that came later has the gap %q", why)
+	}
+}
+
+// TestClockSet: dates are by the clock as it is when something is asked, whatever it was when it happened.
+func TestClockSet(t *testing.T) {
+	h := remembering(t)
+	f := conversation(t)
+	for _, off := range []time.Duration{-time.Hour, time.Hour} {
+		h.boot.Add(int64(off)) // as if the clock had been set since
+		s, err := h.Find(t.Context(), f)
+		if err != nil || time.Since(s.Closed).Abs() > time.Minute || time.Since(s.Opened).Abs() > time.Minute {
+			t.Errorf("it was open from %s to %s, %v", s.Opened, s.Closed, err)
+		}
+		h.boot.Add(int64(off))
+		p, err := lookAt(t, h).Process(t.Context(), os.Getpid())
+		if err != nil || time.Since(p.Start).Abs() > 10*time.Minute {
+			t.Errorf("this began at %s, %v", p.Start, err)
+		}
+		if r, _ := h.Recorded(); time.Since(r.Since).Abs() > 10*time.Minute {
+			t.Errorf("it remembers since %s", r.Since)
+		}
+	}
+	before := h.at(0)
+	h.readClock()
+	if d := h.at(0).Sub(before).Abs(); d != 0 && d <= sameTime {
+		t.Errorf("the time that this host was started goes %s apart", d)
+	}
+}
+
+// TestPathNotRemembered: where the path of a program that has ended is not remembered, that is a gap; else there is none.
+func TestPathNotRemembered(t *testing.T) {
+	h := remembering(t)
+	program, err := os.ReadFile("/bin/sleep")
+	if err != nil {
+		t.Skip(err)
+	}
+	for path, lacks := range map[string]bool{
+		filepath.Join(t.TempDir(), "sleep"): false,
+		filepath.Join(t.TempDir(), strings.Repeat("a", 100), strings.Repeat("b", 100), strings.Repeat("c", 100), "sleep"): true,
+	} {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, program, 0o755)); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(path, "1000")
+		if err := cmd.Start(); err != nil {
+			t.Skip(err)
+		}
+		was, err := lookAt(t, h).Process(t.Context(), cmd.Process.Pid)
+		cmd.Process.Kill()
+		cmd.Wait()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := lookAt(t, h).Remembered(t.Context(), was.ID())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if has := slices.ContainsFunc(r.Gaps, func(g host.Gap) bool { return strings.HasPrefix(g.Why, "the path of its program") }); has != lacks || (r.Process.Exe == "") != lacks {
+			t.Errorf("of %s it is remembered that it was %q, with the gaps %+v", path, r.Process.Exe, r.Gaps)
+		}
 	}
 }

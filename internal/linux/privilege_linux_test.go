@@ -2,6 +2,7 @@ package linux
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -240,5 +242,53 @@ func TestForeignNamespace(t *testing.T) {
 	}
 	if g := gapsOf(s, os.Getpid()); !slices.ContainsFunc(g, func(g string) bool { return strings.HasPrefix(g, "descriptor 3: which network namespace") }) {
 		t.Errorf("gaps: %q", g)
+	}
+}
+
+// TestRememberUnprivileged: to remember takes CAP_BPF and CAP_PERFMON and nothing else; without either it says what it takes, and all else goes on.
+func TestRememberUnprivileged(t *testing.T) {
+	if os.Getenv(againEnv) == "" {
+		if os.Geteuid() != 0 {
+			t.Skip("must be root")
+		}
+		for _, caps := range [][]uintptr{{unix.CAP_BPF, unix.CAP_PERFMON}, {unix.CAP_BPF}, {unix.CAP_PERFMON}, nil} {
+			again(t, "TestRememberUnprivileged", func(cmd *exec.Cmd) {
+				cmd.Env = append(cmd.Env, fmt.Sprint("STOPD_TEST_REMEMBERS=", len(caps) == 2))
+				cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}, AmbientCaps: caps}
+			})
+		}
+		return
+	}
+	h := openHost(t)
+	err := h.Remember(Recorder{Memory: 64 << 20, Keep: time.Hour})
+	if os.Getenv("STOPD_TEST_REMEMBERS") == "false" {
+		if !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "CAP_BPF and CAP_PERFMON") {
+			t.Errorf("it remembers without privilege: %v", err)
+		}
+		if s, err := h.Find(t.Context(), conversation(t)); err == nil && s.Recalled {
+			t.Errorf("what is over is %+v", s)
+		}
+		said := strings.Join(Abilities(), "\n")
+		if !strings.Contains(said, "connections and processes that have ended: no (") || !strings.Contains(said, "CAP_BPF and CAP_PERFMON") {
+			t.Errorf("it can: %s", said)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := conversation(t)
+	s, err := h.Find(t.Context(), f)
+	if err != nil || !s.Recalled || int(s.UID) != os.Getuid() {
+		t.Errorf("what is over is %+v, %v", s, err)
+	}
+	child := start(t, "hold", nil, nil)
+	was, err := lookAt(t, h).Process(t.Context(), child.pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	child.end()
+	if r, err := lookAt(t, h).Remembered(t.Context(), was.ID()); err != nil || r.Process.Exited == nil || r.Parent.PID != os.Getpid() {
+		t.Errorf("a process that is over is %+v, %v", r, err)
 	}
 }

@@ -81,7 +81,7 @@ func (s *snapshot) readOnce(ctx context.Context, d procDir) (host.Process, strin
 const userHZ = 100
 
 func (s *snapshot) startTime(ticks uint64) time.Time {
-	return s.h.boot.Add(time.Duration(ticks) * (time.Second / userHZ))
+	return s.h.at(time.Duration(ticks) * (time.Second / userHZ))
 }
 
 // A reading is a process while it is read.

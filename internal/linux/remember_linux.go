@@ -178,6 +178,16 @@ func (p *past) isOff() error {
 	return p.off
 }
 
+// unjoined says why it is not told by what processes can be joined; nil where it is.
+func (p *past) unjoined() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.events == nil { // it has failed since what is asked about was found
+		return p.off
+	}
+	return p.events.Unjoined()
+}
+
 // catchUp returns the past with all that has happened so far. The error is [host.ErrNotFound] where nothing is remembered.
 func (h *Host) catchUp() (*past, error) {
 	p := h.past.Load()
@@ -226,8 +236,9 @@ func (h *Host) Recorded() (Recorded, bool) {
 	if p.off == host.ErrNotFound { // the history is being filled
 		return Recorded{}, true
 	}
+	h.readClock()
 	f := p.history.Fill()
-	return Recorded{f, p.off == nil, p.time(f.Begun), p.before + p.lost}, true
+	return Recorded{f, p.off == nil, p.time(f.Begun), p.before + p.lost + f.Missing}, true
 }
 
 // Scope says where what is remembered holds: until the host starts anew, in this PID namespace, whose numbers may be another's later, and for this
@@ -269,16 +280,32 @@ func (p *past) why(l recorder.Loss) string {
 	return fmt.Sprintf("nothing was remembered between %s and %s, when the daemon or its recorder was started anew", from, to)
 }
 
+// incomplete reports whether a loss is of what came, or happened to it.
+func incomplete(l recorder.Loss) bool {
+	return l.Kind == recorder.Ring || l.Kind == recorder.Off || l.Kind == recorder.Full
+}
+
+// laterMissing reports whether one that came after a flow's latest connection may be missing for a loss. Where its end was not noticed, that can be since it was established.
+func laterMissing(c recorder.Connection, l recorder.Loss) bool {
+	ended := c.Closed
+	if c.Unsure || c.Closed == 0 {
+		ended = c.Opened
+	}
+	return incomplete(l) && l.To >= ended
+}
+
 // connectionGaps says what may be missing of a flow's latest connection: others who held it, its end, and a later one.
 func (p *past) connectionGaps(c recorder.Connection) (gaps []host.Gap) {
 	for _, l := range p.history.Losses(c.Opened, sinceBoot()) {
-		switch {
-		case l.Kind != recorder.Ring && l.Kind != recorder.Off && l.Kind != recorder.Full:
-		case c.Closed == 0 || l.From <= c.Closed:
+		if incomplete(l) && (c.Closed == 0 || l.From <= c.Closed) {
 			gaps = append(gaps, host.Gap{What: "who held the connection", Why: p.why(l)})
-		default:
+		}
+		if laterMissing(c, l) {
 			gaps = append(gaps, host.Gap{What: "which connection it was", Why: p.why(l) + ": a later one of the same ends may be missing"})
 		}
+	}
+	if c.More {
+		gaps = append(gaps, host.Gap{What: "who held the connection", Why: "others held it as well: remembered are the first, and the last that is another"})
 	}
 	if c.Unsure {
 		gaps = append(gaps, host.Gap{What: "the connection's end", Why: "it was not noticed: it closed before " + p.time(c.Closed).Format(time.RFC3339Nano)})

@@ -216,10 +216,49 @@ func TestLaterLost(t *testing.T) {
 	if gaps := gapsAbout(t, h, f); strings.Contains(gaps, "later") {
 		t.Fatalf("there are gaps already:\n%s", gaps)
 	}
+	unsure := func() bool {
+		t.Helper()
+		s, err := h.Find(t.Context(), f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Unsure
+	}
+	if unsure() {
+		t.Error("it is unsure, and nothing was lost")
+	}
 	time.Sleep(1100 * time.Millisecond) // losses that are nearer to each other are one
 	p := h.past.Load()
 	p.history.Lost(sinceBoot(), sinceBoot())
 	if gaps := gapsAbout(t, h, f); !strings.Contains(gaps, "a later one of the same ends") {
 		t.Errorf("the gaps are:\n%s", gaps)
+	}
+	if !unsure() {
+		t.Error("it is sure")
+	}
+	if f = conversation(t); unsure() {
+		t.Error("one that came after the loss is unsure")
+	}
+}
+
+// TestLaterMissing: a later connection of the same ends may be missing where the loss is no older than the end of the one that is known.
+func TestLaterMissing(t *testing.T) {
+	for name, c := range map[string]struct {
+		of   recorder.Connection
+		loss recorder.Loss
+		want bool
+	}{
+		"after its end":                 {recorder.Connection{Opened: 10, Closed: 20}, recorder.Loss{Kind: recorder.Ring, From: 30, To: 40}, true},
+		"before its end and after":      {recorder.Connection{Opened: 10, Closed: 20}, recorder.Loss{Kind: recorder.Off, From: 15, To: 25}, true},
+		"before its end":                {recorder.Connection{Opened: 10, Closed: 20}, recorder.Loss{Kind: recorder.Ring, From: 12, To: 15}, false},
+		"its end was not noticed":       {recorder.Connection{Opened: 10, Closed: 20, Unsure: true}, recorder.Loss{Kind: recorder.Ring, From: 12, To: 15}, true},
+		"its end is not known":          {recorder.Connection{Opened: 10}, recorder.Loss{Kind: recorder.Full, From: 12, To: 15}, true},
+		"before it":                     {recorder.Connection{Opened: 10}, recorder.Loss{Kind: recorder.Full, From: 2, To: 5}, false},
+		"what ended earlier has gone":   {recorder.Connection{Opened: 10, Closed: 20}, recorder.Loss{Kind: recorder.Forgotten, From: 0, To: 30}, false},
+		"what processes had is missing": {recorder.Connection{Opened: 10, Closed: 20}, recorder.Loss{Kind: recorder.Unjoined, From: 0, To: 30}, false},
+	} {
+		if got := laterMissing(c.of, c.loss); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
 	}
 }

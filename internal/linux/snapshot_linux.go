@@ -66,6 +66,7 @@ func (h *Host) Snapshot(context.Context) (host.Snapshot, error) {
 		unix.Close(root)
 		return nil, err
 	}
+	h.readClock()
 	return &snapshot{root: root, pipeDev: dev, shmDev: memory, spaceSet: h.newSpaces(),
 		processes: map[int]processRead{}, holders: map[host.Object][]host.Holder{}, mapped: map[object]object{},
 		queueFS: map[uint64]bool{}, sysv: map[uint64]*sysv{}, looked: map[object]map[object][]ref{}, traced: map[int][]int{}, handles: map[int]procDir{}, starts: map[int]uint64{}, kinds: map[host.Object]host.Descriptor{}}, nil

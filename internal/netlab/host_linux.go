@@ -22,6 +22,7 @@ type Host struct {
 	lab     *Lab
 	port    int // number of the switch port, and last bytes of the hardware address
 	control *control
+	pidns   string // as its processes see it, and the machine
 	daemons daemonNames
 }
 
@@ -77,7 +78,12 @@ func (h *Host) Unlink(ctx context.Context) error {
 
 // Close ends the host as if its power was cut. It may be called again; [Lab.Close] does it too.
 func (h *Host) Close() error {
-	if err := h.control.close(); err != nil {
+	err := h.control.close()
+	if err == nil && h.pidns != "" {
+		// A user has one keyring for all PID namespaces.
+		err = DropKeys(func(name string) bool { return strings.HasSuffix(name, " in "+h.pidns) })
+	}
+	if err != nil {
 		return fmt.Errorf("close host %q: %w", h.Name, err)
 	}
 	return nil

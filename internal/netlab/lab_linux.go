@@ -107,7 +107,10 @@ func (l *Lab) addHost(ctx context.Context, s setup, addrs []netip.Prefix) (*Host
 		return nil, fmt.Errorf("add host %q: %w", name, err)
 	}
 	h.PID = h.control.cmd.Process.Pid
-	err = ipBatch(ctx, h.control, "link set lo up")
+	h.pidns, err = os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", h.PID))
+	if err == nil {
+		err = ipBatch(ctx, h.control, "link set lo up")
+	}
 	if err == nil {
 		err = h.Link(ctx)
 	}

@@ -84,6 +84,9 @@ func (s *slots) take() uint32 {
 	return n
 }
 
+// all reports whether all numbers are of what goes on.
+func (s *slots) all() bool { return s.taken == len(s.next)-1 && s.first == 0 }
+
 func (s *slots) give(n uint32) {
 	s.next[n], s.free = s.free, n
 	s.taken--

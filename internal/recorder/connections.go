@@ -55,6 +55,11 @@ func (s *connection) is(local, remote netip.AddrPort, netns uint32) bool {
 	return s.netns == netns && l == local && r == remote
 }
 
+// within reports whether a connection may have been open at some time between two: one that was met is older.
+func (s *connection) within(from, to uint64) bool {
+	return (s.opened <= to || s.flags&met != 0) && (s.closed == 0 || s.closed >= from)
+}
+
 func (h *History) connection(n uint32) Connection {
 	s := &h.connections.all[n]
 	c := Connection{Cookie: s.cookie, NetNS: s.netns, Direction: s.direction, UID: s.uid, Opened: s.opened, Closed: s.closed,
@@ -91,6 +96,7 @@ func (h *History) addConnection(at, cookie uint64) uint32 {
 		n = c.slots.take()
 	}
 	if n == 0 {
+		h.missed = true
 		h.losses.add(Loss{Full, at, at})
 		return 0
 	}
@@ -208,6 +214,10 @@ func (h *History) closed(at uint64, id ID, e *Connection) {
 	s := &h.connections.all[n]
 	switch {
 	case s.closed == 0:
+		if s.opened == 0 && e.Sent|e.Received != 0 && h.known != 0 && s.pending > h.known { // that it was established is missing, which nothing else tells
+			h.missing++
+			h.losses.add(Loss{Ring, s.pending, at})
+		}
 		h.hold(n, id)
 		h.close(n, at)
 	case s.flags&unsure != 0: // it went on, though no process had a descriptor as a sweep looked

@@ -52,7 +52,7 @@ type Process struct {
 	Parent ID
 	// Exited is 0 where it is alive.
 	Exited uint64
-	// Name has at most 15 octets. Exe is the path of its program as it was called, of at most maxPath octets; nil where it is not
+	// Name has at most 15 octets. Exe is the path of its program as it was called, of at most MaxPath octets; nil where it is not
 	// known. In an event it is only read before the next.
 	Name, Exe                                   []byte
 	RUID, EUID, LoginUID, AuditSession, Session uint32

@@ -20,8 +20,12 @@ type History struct {
 	joints      joints
 	paths       paths
 	losses      losses
+	missed      bool   // something that goes on had no place
+	missing     uint64 // events
+	events      uint64 // that told of something new, but for sweeps'
 	sweep       uint8  // what the last one marks with
 	sweeping    uint64 // when it began
+	known       uint64 // since when what is not known was not there before; 0 is not yet
 }
 
 // Smallest is the least memory that a history can be made of, in octets.
@@ -64,17 +68,18 @@ func room(memory int) int {
 	return n
 }
 
-// A Fill is how many connections and processes are remembered, how many of each there is room for, and since when.
+// A Fill is how many connections and processes are remembered, how many of each there is room for, since when, how many events have been entered, but for
+// what sweeps met, and how many were found to be missing by those that came.
 type Fill struct {
 	Connections, Processes, Room int
-	Begun                        uint64
+	Begun, Events, Missing       uint64
 }
 
 // Fill returns how full the history is.
 func (h *History) Fill() Fill {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return Fill{h.connections.slots.taken, h.processes.slots.taken, h.room(), h.losses.begun}
+	return Fill{h.connections.slots.taken, h.processes.slots.taken, h.room(), h.losses.begun, h.events, h.missing}
 }
 
 func (h *History) room() int { return len(h.connections.all) - 1 }
@@ -89,6 +94,9 @@ func (h *History) Apply(events ...Event) {
 }
 
 func (h *History) apply(e *Event) {
+	if e.Kind < ProcessMet {
+		h.events++
+	}
 	switch e.Kind {
 	case Forked:
 		h.forked(e.At, &e.Process)
@@ -115,7 +123,12 @@ func (h *History) apply(e *Event) {
 func (h *History) Lost(from, to uint64) { h.lose(Loss{Ring, from, to}) }
 
 // Off says that nobody looked between two times.
-func (h *History) Off(from, to uint64) { h.lose(Loss{Off, from, to}) }
+func (h *History) Off(from, to uint64) {
+	h.lose(Loss{Off, from, to})
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.known = 0
+}
 
 func (h *History) lose(l Loss) {
 	h.mu.Lock()
@@ -134,6 +147,17 @@ func (h *History) Forget(before uint64) {
 		h.dropProcess(1)
 	}
 	h.dropEmpty()
+}
+
+// Missed reports whether something had no place that may go on, and there are places again: a sweep would find it. It is said once.
+func (h *History) Missed() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.missed || h.connections.slots.all() || h.processes.slots.all() {
+		return false
+	}
+	h.missed = false
+	return true
 }
 
 // Losses returns what may be missing between two times.
@@ -180,15 +204,20 @@ func (h *History) ByCookie(cookie, by uint64) (Connection, bool) {
 	return Connection{}, false
 }
 
-// Held returns the connections that a process held at any time, the one that it was first known to hold last first, and at most so many;
-// more says that there are others.
-func (h *History) Held(id ID, most int) (held []Connection, more bool) {
+// Held returns the connections that a process held at any time and that may have been open at some time between two, both included: those that
+// this host opened, or all others. The one that it was first known to hold last comes
+// first. They are at most so many; more says that there may be others.
+func (h *History) Held(id ID, from, to uint64, outbound bool, most int) (held []Connection, more bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	c := &h.connections
+	visits := visitsAnswer
 	for n := c.holders.first(h.idHash(id)); n != 0; n = c.holders.next[n] {
+		if visits--; visits < 0 {
+			return held, true
+		}
 		s := &c.all[slotOf(n)]
-		if s.holder(roleOf(n)) != id || s.opened == 0 {
+		if s.holder(roleOf(n)) != id || s.opened == 0 || (s.direction == Outbound) != outbound || !s.within(from, to) {
 			continue
 		}
 		if len(held) == most {
@@ -217,6 +246,7 @@ func (h *History) Sweep(begun uint64) {
 func (h *History) Swept(at uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.known = at
 	c := &h.connections
 	for n := uint32(1); n <= c.slots.used; n++ {
 		s := &c.all[n]

@@ -242,7 +242,7 @@ func TestPaths(t *testing.T) {
 		e.Kind, e.Process.Exe = Executed, []byte(path)
 		h.Apply(e)
 	}
-	long := fmt.Sprintf("/%0*d", maxPath, 0)
+	long := fmt.Sprintf("/%0*d", MaxPath, 0)
 	run(2, "/a")
 	run(3, "/b")
 	run(4, "/c")
@@ -260,5 +260,92 @@ func TestPaths(t *testing.T) {
 	run(8, "/d")
 	if got, want := []string{exe(6), exe(7), exe(8)}, []string{"/b", "", "/d"}; !slices.Equal(got, want) {
 		t.Errorf("paths are %q, not %q", got, want)
+	}
+}
+
+// TestHeldThen: what a process held at one time is found whatever else it held since.
+func TestHeldThen(t *testing.T) {
+	h, err := New(Smallest, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	relay := Process{ID: ID{7, 1}}
+	hold := func(cookie, at uint64, d Direction) {
+		c := Connection{Cookie: cookie, Local: here, Remote: netip.AddrPortFrom(there.Addr(), uint16(cookie)), NetNS: 1, Direction: d}
+		h.Apply(Event{Kind: Established, At: at, Connection: c}, Event{Kind: Touched, At: at, Process: relay, Connection: c})
+	}
+	hold(1, 10, Inbound)
+	for i := range uint64(500) {
+		hold(2+2*i, 20+i, Outbound) // which stay
+		hold(3+2*i, 20+i, Inbound)
+		h.Apply(closed(3+2*i, 20+i))
+	}
+	h.Apply(closed(1, 1000))
+	for _, at := range []uint64{15, 600, 1000} {
+		if held, more := h.Held(relay.ID, at, at, false, 3); len(held) != 1 || held[0].Cookie != 1 || more {
+			t.Errorf("at %d it held %+v, and that there were more is %v", at, held, more)
+		}
+	}
+	if held, more := h.Held(relay.ID, 30, 30, false, 3); len(held) != 2 || more {
+		t.Errorf("it held %+v with one that came and went, and that there were more is %v", held, more)
+	}
+	if held, more := h.Held(relay.ID, 0, 2000, true, 3); len(held) != 3 || !more || held[0].Cookie != 1000 {
+		t.Errorf("the last that it opened are %+v, and that there were more is %v", held, more)
+	}
+	if held, _ := h.Held(relay.ID, 1001, 2000, false, 3); len(held) != 0 {
+		t.Errorf("after the end it held %+v", held)
+	}
+}
+
+// TestEstablishedLost: where a connection ends that had octets and of which it is not known that it was established, that event was lost; one that was refused had none.
+func TestEstablishedLost(t *testing.T) {
+	h, err := New(Smallest, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := ID{5, 10}
+	h.Apply(Event{Kind: Touched, At: 2, Process: Process{ID: id}, Connection: Connection{Cookie: 3}})
+	h.Sweep(5)
+	h.Swept(6)
+	h.Apply(Event{Kind: Closed, At: 7, Connection: Connection{Cookie: 3, Sent: 1}})
+	if ls := h.Losses(0, 100); len(ls) != 0 {
+		t.Errorf("of one that may have been there before: %+v", ls)
+	}
+	h.Apply(Event{Kind: Connecting, At: 20, Process: Process{ID: id}, Connection: Connection{Cookie: 1}},
+		Event{Kind: Closed, At: 30, Connection: Connection{Cookie: 1}})
+	if ls := h.Losses(0, 100); len(ls) != 0 {
+		t.Errorf("of one that was refused: %+v", ls)
+	}
+	h.Apply(Event{Kind: Touched, At: 40, Process: Process{ID: id}, Connection: Connection{Cookie: 2}},
+		Event{Kind: Closed, At: 50, Connection: Connection{Cookie: 2, Received: 1}})
+	if ls := h.Losses(0, 100); len(ls) != 1 || ls[0] != (Loss{Ring, 40, 50}) {
+		t.Errorf("of one that had an octet: %+v", ls)
+	}
+	if n := h.Fill().Missing; n != 1 {
+		t.Errorf("%d are missing", n)
+	}
+}
+
+// TestMissed: what had no place is missed once there is one again, and once.
+func TestMissed(t *testing.T) {
+	h := small(2)
+	fork := func(pid uint32) {
+		h.Apply(Event{Kind: Forked, At: uint64(pid), Process: Process{ID: ID{pid, uint64(pid)}}})
+	}
+	fork(1)
+	fork(2)
+	if h.Missed() {
+		t.Error("nothing is missing")
+	}
+	fork(3)
+	if h.Missed() {
+		t.Error("there is no place for it")
+	}
+	h.Apply(Event{Kind: Exited, At: 4, Process: Process{ID: ID{1, 1}}})
+	if !h.Missed() {
+		t.Error("there is a place")
+	}
+	if h.Missed() {
+		t.Error("it is said twice")
 	}
 }

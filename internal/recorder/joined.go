@@ -41,7 +41,7 @@ func (h *History) Joined(id ID, most int) (all []Joined, more bool) {
 			all = append(all, j)
 		}
 	}
-	return all, h.processes.all[p].flags&(partial|unjoined) != 0
+	return all, h.processes.all[p].flags&(partial|unjoined) != 0 || t.visits < 0
 }
 
 // each calls f with processes and what they have of an object, until it returns false; it returns false where the bound is reached before. Where peer is set, it is with what they have whose other end it is.

@@ -367,3 +367,20 @@ func TestManyShare(t *testing.T) {
 		t.Errorf("one of them had %+v", all)
 	}
 }
+
+// TestManyShareWhatIsPassed: where it cannot be seen whether something was only handed on, since too many share it, there may be more.
+func TestManyShareWhatIsPassed(t *testing.T) {
+	const n = 3 * visitsAnswer / 2
+	h := small(n + 10)
+	pipe := Object{Pipe, 1, 3}
+	h.Apply(fork(2, 1, 2), Event{Kind: Held, At: 3, Process: Process{ID: ID{2, 2}}, Joints: []Joint{{pipe, pipe, Reads | Passing}}})
+	if all, more := h.Joined(ID{2, 2}, 10); len(all) != 1 || more {
+		t.Fatalf("it had %+v, more %v", all, more)
+	}
+	for i := range uint64(n) {
+		h.Apply(made(uint32(10+i), ID{1, 1}, 10+i), Event{Kind: Held, At: 10 + i, Process: Process{ID: ID{uint32(10 + i), 10 + i}}, Joints: []Joint{{pipe, pipe, Reads}}})
+	}
+	if all, more := h.Joined(ID{2, 2}, 10); !more {
+		t.Errorf("it had %+v, and that there may be more is not told", all)
+	}
+}

@@ -11,7 +11,7 @@ import (
 // places is how many of a table one piece has at most, and maxPiece how many octets a piece can have.
 const (
 	places   = 2048
-	maxPiece = 1 + places*max(processSize+maxPath, connectionSize)
+	maxPiece = 1 + places*max(processSize+MaxPath, connectionSize)
 )
 
 // summary is what the last piece has, of a history in which all is that happened until a time.

@@ -2,11 +2,11 @@ package recorder
 
 import "hash/maphash"
 
-// maxPath is the longest path of a program that is kept.
-const maxPath = 254
+// MaxPath is the longest path of a program that is kept, in octets.
+const MaxPath = 254
 
 // pathSize is what one path takes.
-const pathSize = maxPath + 2
+const pathSize = MaxPath + 2
 
 // paths keeps each path once, for as long as somebody has it.
 type paths struct {
@@ -26,7 +26,7 @@ func pathsBytes(n int) int { return (n+1)*(pathSize+4+4) + chainBytes(n, n) }
 
 // add returns the number of a path, for which drop has to be called; 0, which is unknown, where there is no place for it.
 func (p *paths) add(path []byte) uint32 {
-	if len(path) == 0 || len(path) > maxPath {
+	if len(path) == 0 || len(path) > MaxPath {
 		return 0
 	}
 	h := maphash.Bytes(p.seed, path)

@@ -42,7 +42,10 @@ func (h *History) process(n uint32) Process {
 func (h *History) findProcess(pid uint32, from, to uint64) uint32 {
 	p := &h.processes
 	for n := p.pids.first(h.pidHash(pid)); n != 0; n = p.pids.next[n] {
-		if s := &p.all[n]; s.pid == pid && s.start >= from && s.start <= to {
+		if s := &p.all[n]; s.pid == pid && s.start <= to {
+			if s.start < from {
+				return 0 // all others are older
+			}
 			return n
 		}
 	}
@@ -73,6 +76,7 @@ func (h *History) addProcess(at uint64, e *Process) uint32 {
 		n = p.slots.take()
 	}
 	if n == 0 {
+		h.missed = true
 		h.losses.add(Loss{Full, at, at})
 		return 0
 	}
@@ -108,9 +112,17 @@ func (h *History) executed(e *Process) {
 }
 
 func (h *History) exited(at uint64, e *Process) {
-	if n := h.find(e.ID); n != 0 && h.processes.all[n].exited == 0 {
-		h.processes.all[n].describe(e)
+	n := h.find(e.ID)
+	if n == 0 {
+		return
+	}
+	switch s := &h.processes.all[n]; {
+	case s.exited == 0:
+		s.describe(e)
 		h.exit(n, at)
+	case s.flags&unsure != 0: // a sweep was faster
+		s.describe(e)
+		s.exited, s.flags = at, s.flags&^unsure
 	}
 }
 

@@ -61,6 +61,7 @@ static struct socket *(*const bpf_sock_from_file)(struct file *file) = (void *)1
 #define PIDTYPE_SID 3
 #define PF_FORKNOEXEC 0x00000040
 #define PF_KTHREAD 0x00200000 // linux/sched.h
+#define KTHREADD 2
 
 // What an inode is (uapi/linux/stat.h), and /dev/ptmx.
 #define TYPE 0170000
@@ -268,7 +269,7 @@ struct task_struct {
 	struct files_struct *files;
 	__u64 start_boottime;
 	struct signal_struct *signal;
-	const struct cred *cred;
+	const struct cred *real_cred;
 	kuid_t loginuid;
 	__u32 sessionid;
 	char comm[16];

@@ -167,15 +167,11 @@ __inline int locked(struct sock *sk)
 	return sk->sk_lock.owned;
 }
 
-SEC("tp_btf/inet_sock_set_state")
-int state(__u64 *ctx)
+// changed tells of a connection's new state.
+__inline int changed(struct sock *sk, int from, int to)
 {
-	struct sock *sk = (void *)ctx[0];
-	int from = ctx[1], to = ctx[2];
 	struct tcp_sock *tcp;
 
-	if (!is_tcp(sk))
-		return 0;
 	if (to == TCP_SYN_SENT)
 		return touched(sk, CONNECTING);
 	if (to == TCP_FIN_WAIT1 || to == TCP_LAST_ACK)
@@ -204,6 +200,49 @@ int state(__u64 *ctx)
 	return 0;
 }
 
+// The kernel skips a program where a packet comes while it runs on the same processor (prog->active in kernel/trace/bpf_trace.c), and what that packet changes would be
+// missing. So there are two that tell of what packets change, of which it skips one at most: the second is silent about what the first has just told, and at worst
+// something is told twice, which says nothing new.
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(key_size, 4);
+	__uint(value_size, 8);
+	__uint(max_entries, 1);
+} latest SEC(".maps");
+
+// by_packet is which of the changes that packets make and that are told it may be; 0 is none.
+__inline __u64 by_packet(struct sock *sk, int to)
+{
+	return !locked(sk) && (to == TCP_ESTABLISHED || to == TCP_CLOSE) && is_tcp(sk) ? cookie(sk) << 4 | to : 0;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int state(__u64 *ctx)
+{
+	struct sock *sk = (void *)ctx[0];
+	if (!is_tcp(sk))
+		return 0;
+	changed(sk, ctx[1], ctx[2]);
+	__u64 change = by_packet(sk, ctx[2]), *told;
+	__u32 first = 0;
+	if (change && (told = bpf_map_lookup_elem(&latest, &first)))
+		*told = change;
+	return 0;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int state_again(__u64 *ctx)
+{
+	struct sock *sk = (void *)ctx[0];
+	__u64 change = by_packet(sk, ctx[2]), *told;
+	__u32 first = 0;
+	if (!change || !(told = bpf_map_lookup_elem(&latest, &first)))
+		return 0;
+	__u64 by_first = *told;
+	*told = 0;
+	return by_first == change ? 0 : changed(sk, ctx[1], ctx[2]);
+}
+
 // The first octets that a process sends or takes tell who has a connection that was accepted. That they are the first is
 // told by the counters: a SYN or a FIN counts as one.
 SEC("tp_btf/sock_send_length")
@@ -230,7 +269,7 @@ int received(__u64 *ctx)
 	return all <= (__u64)n + 1 ? touched(sk, TOUCHED) : 0;
 }
 
-// describe fills in what a process is; 0 where the daemon's PID namespace does not have it.
+// describe fills in what a process is; 0 where the daemon's PID namespace does not have it. Its users are those that others see it as: for a moment it may act as another (override_creds in kernel/cred.c).
 __inline int describe(struct process_event *e, struct task_struct *task, struct task_struct *parent, int kind)
 {
 	__builtin_memset(e, 0, sizeof(*e));
@@ -244,7 +283,7 @@ __inline int describe(struct process_event *e, struct task_struct *task, struct 
 	e->parent_start = parent->start_boottime;
 	struct signal_struct *signal = task->signal;
 	e->session = number(signal->pids[PIDTYPE_SID]);
-	const struct cred *cred = task->cred;
+	const struct cred *cred = task->real_cred;
 	e->ruid = cred->uid.val;
 	e->euid = cred->euid.val;
 	e->loginuid = e->audit_session = -1;
@@ -263,6 +302,9 @@ int forked(__u64 *ctx)
 {
 	struct task_struct *parent = (void *)ctx[0], *child = (void *)ctx[1];
 	struct process_event e;
+	// Not the kernel's own threads, but what they run: until Linux 5.19 that is told by who makes it alone (kthreadd in kernel/kthread.c).
+	if (child->flags & PF_KTHREAD && parent->tgid == KTHREADD)
+		return 0;
 	if (child->pid == child->tgid && describe(&e, child, parent, FORKED))
 		emit(&e, WITHOUT_PATH);
 	return 0;
@@ -291,7 +333,7 @@ int exited(__u64 *ctx)
 	struct signal_struct *signal = task->signal;
 	struct process_event e;
 	// Of several threads that end at once each may be the last: one too many says the same.
-	if (signal->live.counter == 0 && describe(&e, task, task->real_parent, EXITED))
+	if (signal->live.counter == 0 && !(task->flags & PF_KTHREAD) && describe(&e, task, task->real_parent, EXITED))
 		emit(&e, WITHOUT_PATH);
 	return 0;
 }
@@ -310,7 +352,7 @@ int processes(struct bpf_iter__task *ctx)
 		bpf_probe_read_kernel(&upid, sizeof(upid), (void *)__builtin_preserve_access_index(&pid->numbers) + level * sizeof(struct upid));
 		namespace = (__u64)upid.ns;
 	}
-	if (!task || task->pid != task->tgid || !describe(&e, task, task->real_parent, PROCESS_MET))
+	if (!task || task->pid != task->tgid || task->flags & PF_KTHREAD || !describe(&e, task, task->real_parent, PROCESS_MET))
 		return 0;
 	if (task->signal->live.counter == 0)
 		return 0;

@@ -17,6 +17,7 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	recorderMapEvents       = "events"
+	recorderMapLatest       = "latest"
 	recorderMapScratch      = "scratch"
 	recorderProgConnections = "connections"
 	recorderProgExecuted    = "executed"
@@ -30,6 +31,7 @@ const (
 	recorderProgReceived    = "received"
 	recorderProgSent        = "sent"
 	recorderProgState       = "state"
+	recorderProgStateAgain  = "state_again"
 	recorderVarLost         = "lost"
 	recorderVarOwn          = "own"
 )
@@ -88,6 +90,7 @@ type recorderProgramSpecs struct {
 	Received    *ebpf.ProgramSpec `ebpf:"received"`
 	Sent        *ebpf.ProgramSpec `ebpf:"sent"`
 	State       *ebpf.ProgramSpec `ebpf:"state"`
+	StateAgain  *ebpf.ProgramSpec `ebpf:"state_again"`
 }
 
 // recorderMapSpecs contains maps before they are loaded into the kernel.
@@ -95,6 +98,7 @@ type recorderProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type recorderMapSpecs struct {
 	Events  *ebpf.MapSpec `ebpf:"events"`
+	Latest  *ebpf.MapSpec `ebpf:"latest"`
 	Scratch *ebpf.MapSpec `ebpf:"scratch"`
 }
 
@@ -127,12 +131,14 @@ func (o *recorderObjects) Close() error {
 // It can be passed to loadRecorderObjects or ebpf.CollectionSpec.LoadAndAssign.
 type recorderMaps struct {
 	Events  *ebpf.Map `ebpf:"events"`
+	Latest  *ebpf.Map `ebpf:"latest"`
 	Scratch *ebpf.Map `ebpf:"scratch"`
 }
 
 func (m *recorderMaps) Close() error {
 	return _RecorderClose(
 		m.Events,
+		m.Latest,
 		m.Scratch,
 	)
 }
@@ -161,6 +167,7 @@ type recorderPrograms struct {
 	Received    *ebpf.Program `ebpf:"received"`
 	Sent        *ebpf.Program `ebpf:"sent"`
 	State       *ebpf.Program `ebpf:"state"`
+	StateAgain  *ebpf.Program `ebpf:"state_again"`
 }
 
 func (p *recorderPrograms) Close() error {
@@ -177,6 +184,7 @@ func (p *recorderPrograms) Close() error {
 		p.Received,
 		p.Sent,
 		p.State,
+		p.StateAgain,
 	)
 }
 

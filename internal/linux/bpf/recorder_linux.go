@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -33,7 +34,7 @@ type Events struct {
 const batch = 64
 
 // attached are the programs that the kernel runs by itself.
-var attached = []string{recorderProgState, recorderProgForked, recorderProgExecuted, recorderProgExited}
+var attached = []string{recorderProgState, recorderProgStateAgain, recorderProgForked, recorderProgExecuted, recorderProgExited}
 
 // touching are those of them that tell who has a connection that was accepted. Linux has them since 6.3.
 var touching = []string{recorderProgSent, recorderProgReceived}
@@ -105,7 +106,7 @@ func (e *Events) begin() (err error) {
 	}
 	e.wakes = os.NewFile(uintptr(fd), "events")
 	// The first record of a list of processes finds the PID namespace that the others count in.
-	if err := e.list(recorderProgProcesses, func([]byte) ([]byte, error) { return nil, io.EOF }); err != nil {
+	if err := e.list(recorderProgProcesses, new(sync.Mutex), func([]byte) ([]byte, error) { return nil, io.EOF }); err != nil {
 		return err
 	}
 	return e.attach()
@@ -202,12 +203,12 @@ func (e *Events) Lost() (n uint64, err error) {
 	return n + e.skipped, nil
 }
 
-// CountSkipped counts what the kernel has skipped so far: where a packet comes while a program runs on the same processor, that one does not
-// run for it (prog->active in kernel/trace/bpf_trace.c). It takes some 20 microseconds.
+// CountSkipped counts what the kernel has skipped so far: where a program would run while it runs on the same processor, it does not (prog->active in
+// kernel/trace/bpf_trace.c). Of what packets change there is a second program for that; nothing else is known to happen to the others. It takes some 20 microseconds.
 func (e *Events) CountSkipped() error {
 	e.skipped = 0
 	for _, name := range slices.Concat(joining, attached, touching) {
-		if p := e.collection.Programs[name]; p != nil {
+		if p := e.collection.Programs[name]; p != nil && name != recorderProgState && name != recorderProgStateAgain {
 			s, err := p.Stats()
 			if err != nil {
 				return fmt.Errorf("count skipped events of program %s: %w", name, err)
@@ -219,14 +220,15 @@ func (e *Events) CountSkipped() error {
 }
 
 // Met calls each with the processes of the daemon's PID namespace and with what these have by which they can be joined, and with the
-// connections that a process has a descriptor of, once for each descriptor.
-func (e *Events) Met(each func(*recorder.Event)) error {
+// connections that a process has a descriptor of, once for each descriptor. It goes by steps, of some hundred of them: that l is locked from when the kernel
+// lists what is of a step until each was called with it all, so what is read while it is not is from before that, or after it.
+func (e *Events) Met(l sync.Locker, each func(*recorder.Event)) error {
 	var ev recorder.Event
 	for _, name := range []string{recorderProgProcesses, recorderProgHeldSince, recorderProgConnections} {
 		if e.collection.Programs[name] == nil {
 			continue
 		}
-		err := e.list(name, func(b []byte) (rest []byte, err error) {
+		err := e.list(name, l, func(b []byte) (rest []byte, err error) {
 			for len(b) >= headEnd {
 				if rest, err = DecodeEvent(b, &ev); err != nil {
 					break // the rest of it comes later
@@ -243,39 +245,44 @@ func (e *Events) Met(each func(*recorder.Event)) error {
 	return nil
 }
 
-// list calls some with what an iterator has written so far and some has not taken, until it ends or some returns an error; [io.EOF] is none.
-func (e *Events) list(program string, some func([]byte) ([]byte, error)) error {
-	l, err := link.AttachIter(link.IterOptions{Program: e.collection.Programs[program]})
+// list calls some with what an iterator has written so far and some has not taken, until it ends or some returns an error; [io.EOF] is none. It locks l for each step.
+func (e *Events) list(program string, l sync.Locker, some func([]byte) ([]byte, error)) error {
+	i, err := link.AttachIter(link.IterOptions{Program: e.collection.Programs[program]})
 	if err != nil {
 		return fmt.Errorf("link iterator %s: %w", program, err)
 	}
-	defer l.Close()
-	r, err := l.Open()
+	defer i.Close()
+	r, err := i.Open()
 	if err != nil {
 		return fmt.Errorf("open iterator %s: %w", program, err)
 	}
 	defer r.Close()
 	buf := make([]byte, 64<<10)
 	left := 0
-	for {
+	step := func() error {
+		l.Lock()
+		defer l.Unlock()
 		n, err := r.Read(buf[left:])
 		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) { // it has walked very many and found none
-			continue
+			return nil
 		}
 		if err != nil && err != io.EOF { // what was not listed is not over
 			return fmt.Errorf("read iterator %s: %w", program, err)
 		}
 		if n == 0 {
-			break
+			return io.EOF
 		}
 		rest, err := some(buf[:left+n])
-		if err != nil {
-			if err == io.EOF {
-				return nil
-			}
-			return err
+		if err == nil {
+			left = copy(buf, rest)
 		}
-		left = copy(buf, rest)
+		return err
+	}
+	for err == nil {
+		err = step()
+	}
+	if err != io.EOF {
+		return err
 	}
 	if left != 0 {
 		return fmt.Errorf("list by %s: %w: %d octets are left", program, errEvent, left)

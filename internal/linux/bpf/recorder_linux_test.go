@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -60,7 +61,7 @@ func remember(t testing.TB) *remembering {
 	}
 	r := &remembering{Events: e, History: h}
 	h.Sweep(now(t))
-	if err := e.Met(func(ev *recorder.Event) {
+	if err := e.Met(new(sync.Mutex), func(ev *recorder.Event) {
 		if ev.Kind == recorder.ProcessMet && ev.Process.PID == uint32(os.Getpid()) {
 			r.self = ev.Process.ID
 		}
@@ -261,7 +262,7 @@ func TestHandedOn(t *testing.T) {
 	if len(got.Holders) != 1 || got.Holders[0].PID != uint32(cmd.Process.Pid) {
 		t.Errorf("the accepted end was held by %v, not by %d alone, who used and closed it", got.Holders, cmd.Process.Pid)
 	}
-	if held, _ := r.Held(got.Holders[0], 10); len(held) != 1 || held[0].Cookie != got.Cookie {
+	if held, _ := r.Held(got.Holders[0], 0, 1<<64-1, false, 10); len(held) != 1 || held[0].Cookie != got.Cookie {
 		t.Errorf("the process held %+v", held)
 	}
 }
@@ -338,7 +339,7 @@ func insideRole() error {
 			fmt.Println(ev.Kind, ev.Process.PID, ev.Process.Parent.PID)
 		}
 	}
-	if err := e.Met(say); err != nil {
+	if err := e.Met(new(sync.Mutex), say); err != nil {
 		return err
 	}
 	fmt.Println("met")
@@ -437,5 +438,88 @@ func TestMet(t *testing.T) {
 		if !ok || !got.Met || got.Direction != end.dir || got.Closed != 0 || !slices.Equal(got.Holders, []recorder.ID{r.self}) {
 			t.Errorf("met: %+v, %v, not of direction %d and held by %v", got, ok, end.dir, r.self)
 		}
+	}
+}
+
+// A turn is a lock that counts how often it is given up.
+type turn struct {
+	held  bool
+	given int
+}
+
+func (t *turn) Lock()   { t.held = true }
+func (t *turn) Unlock() { t.held = false; t.given++ }
+
+// TestSteps: what there is is listed by steps, so that whoever else reads events waits for one alone.
+func TestSteps(t *testing.T) {
+	alone(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	const pairs = 400 // more than one step has
+	for range pairs {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		a, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer a.Close()
+	}
+	r := remember(t)
+	var lock turn
+	connections, turns := 0, map[int]bool{}
+	if err := r.Met(&lock, func(ev *recorder.Event) {
+		if !lock.held {
+			t.Error("it is told of what there is without the lock")
+		}
+		if ev.Kind == recorder.ConnectionMet && ev.Process.ID == r.self {
+			connections++
+			turns[lock.given] = true
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if lock.held || connections < 2*pairs || len(turns) < 2 {
+		t.Errorf("%d connections are listed in %d steps", connections, len(turns))
+	}
+}
+
+// TestKernelThreads: the kernel's own threads, which have no program, user or descriptor, are not remembered; what there is beside them is.
+func TestKernelThreads(t *testing.T) {
+	remember(t).Close()
+	e, err := OpenEvents(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	seen := 0
+	if err := e.Met(new(sync.Mutex), func(ev *recorder.Event) {
+		if ev.Kind != recorder.ProcessMet {
+			return
+		}
+		seen++
+		// proc(5): the ninth field is the flags; PF_KTHREAD is of linux/sched.h.
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", ev.Process.PID))
+		if err != nil {
+			return // it has ended
+		}
+		var flags uint32
+		if f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:])); len(f) > 6 {
+			fmt.Sscan(f[6], &flags)
+		}
+		if flags&0x00200000 != 0 {
+			t.Errorf("met the kernel's thread %d, %s", ev.Process.PID, ev.Process.Name)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if seen < 2 {
+		t.Errorf("met %d processes", seen)
 	}
 }

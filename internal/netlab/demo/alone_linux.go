@@ -93,6 +93,7 @@ func startAlone(ctx context.Context, programs, dir string) (addr string, stop fu
 	stop = func() {
 		cmd.Process.Signal(os.Interrupt)
 		cmd.Wait()
+		netlab.DropKeys(func(name string) bool { return strings.Contains(name, dir+"/") })
 	}
 	err = netlab.WaitFor(ctx, func() (bool, error) {
 		c, err := net.Dial("tcp4", addr)

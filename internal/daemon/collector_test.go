@@ -325,3 +325,16 @@ func TestCannotRemember(t *testing.T) {
 		}
 	}
 }
+
+// Where the kernel lets no process be watched, nothing was seen to pass, and candidates are told by what there is beside.
+func TestUnwatched(t *testing.T) {
+	passed := []host.Transfer{{Socket: 1}}
+	o := &collectorPart{sys: system{watch: func(context.Context, host.ID, time.Duration) ([]host.Transfer, error) { return passed, nil }}}
+	for _, unwatched := range []bool{false, true} {
+		o.unwatched.Store(unwatched)
+		ts, err := o.watch(t.Context(), host.ID{PID: 1}, time.Second)
+		if err != nil || (len(ts) == 0) != unwatched {
+			t.Errorf("unwatched %t: %v, %v", unwatched, ts, err)
+		}
+	}
+}

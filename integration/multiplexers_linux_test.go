@@ -18,18 +18,19 @@ import (
 type multiplexer struct {
 	name                string
 	start, join, detach string   // what is typed
+	open                string   // another terminal
 	left                string   // what a client says that was told to detach
 	names               []string // of the processes in between
 }
 
 var multiplexers = []multiplexer{
 	{
-		name: "tmux", start: "TERM=xterm tmux new -s x", join: "TERM=xterm tmux attach -t x", detach: "\x02d", left: "detached",
+		name: "tmux", start: "TERM=xterm tmux new -s x", join: "TERM=xterm tmux attach -t x", detach: "\x02d", open: "\x02c", left: "detached",
 		names: []string{"tmux: server", "tmux: client", "nc.traditional", "bash", "sshd", "sshd"},
 	},
 	{
 		name: "screen", start: "TERM=xterm SCREENDIR=$HOME/.screen screen -S x", join: "TERM=xterm SCREENDIR=$HOME/.screen screen -x x",
-		detach: "\x01d", left: "detached",
+		detach: "\x01d", open: "\x01c", left: "detached",
 		names: []string{"screen", "screen", "nc.traditional", "bash", "sshd", "sshd"},
 	},
 }
@@ -82,6 +83,46 @@ func (m multiplexer) attach(s *stage) {
 	s.send(session, s.word) // it waits in the terminal until the multiplexer reads
 	s.heard(s.c)
 	s.word = word
+}
+
+// TestMultiplexerTaken: who began a multiplexer, and had left when somebody else opened a terminal in it from another host, is not asked for what is
+// done there when that one has left as well.
+func TestMultiplexerTaken(t *testing.T) {
+	for _, m := range multiplexers {
+		t.Run(m.name, func(t *testing.T) {
+			s := theWorld(t).stage(t)
+			_, err := s.b.Host.RunAs(s.ctx, "mallory", "mkdir", "-p", "-m", "0700", "/home/mallory/.screen")
+			s.must(err)
+			leave := func(session *netlab.Session) {
+				t.Helper()
+				s.send(session, m.detach)
+				_, err := session.Expect(s.ctx, m.left)
+				s.must(err)
+				s.send(session, "exit")
+				s.must(ignoreExit(session.Wait(s.ctx)))
+			}
+			first := s.shell()
+			s.send(first, m.start)
+			s.inside(first)
+			leave(first)
+
+			s.must(s.lab.Trust(s.ctx, "mallory", s.g.Host, s.b.Host))
+			second := s.openOn(s.g, "ssh", "-4", "-tt", "b")
+			s.send(second, "echo lo''gged in")
+			_, err = second.Expect(s.ctx, "logged in")
+			s.must(err)
+			s.send(second, m.join)
+			s.inside(second)
+			s.send(second, m.open)
+			s.inside(second)
+			s.send(second, fmt.Sprintf("exec nc.traditional %s %d", s.c.Host.Addr(), victimPort))
+			out := s.out(s.b, s.c)
+			s.send(second, s.word)
+			s.heard(s.c)
+			leave(second)
+			s.askedAlone(out, nil, true)
+		})
+	}
 }
 
 // The session goes on in other hands, or in two at once. Only who is attached now is asked.

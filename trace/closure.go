@@ -91,6 +91,8 @@ type tracer struct {
 	apart [][2]*node // see ways
 	// several are those by whose connections commands came of which nothing tells by which; see unclear.
 	several []*node
+	// absent are those whose connections were closed as somebody else came to a terminal that was begun by them; see left.
+	absent []*node
 	// clients are connections of this host with itself, and ledBy those by which commands came.
 	clients []client
 	ledBy   map[host.Object]bool

@@ -125,6 +125,7 @@ func (t *tracer) recall() {
 	}
 	// Who began something need not be who directs it, so who has left it to another is asked about last.
 	for _, n := range slices.Clone(commanded) {
+		var typed *host.Process // the first at the nearest terminal that one of these has the master of
 		for range maxAncestry {
 			if t.connected() || t.unclear(n) || t.blind {
 				break
@@ -139,7 +140,10 @@ func (t *tracer) recall() {
 			child := n
 			n.parent, n = m, m
 			if made := t.remembered(child.ID()); made != nil {
-				t.toldThen(m, made.Process.Start, fmt.Sprintf("as process %d was made", child.PID))
+				if typed == nil && child.onTerminalOf(m) {
+					typed = &made.Process
+				}
+				t.toldThen(m, made.Process.Start, fmt.Sprintf("as process %d was made", child.PID), typed)
 			}
 		}
 	}
@@ -182,8 +186,37 @@ func (t *tracer) noteOpened(n *node) {
 	}
 }
 
-// toldThen makes candidates of the connections that a process held at a time, else of those that were held by who shared something with it then; see joined.
-func (t *tracer) toldThen(n *node, at time.Time, when string) {
+// onTerminalOf reports whether a process has a terminal of which another has the master.
+func (n *node) onTerminalOf(m *node) bool {
+	return slices.ContainsFunc(n.Descriptors, func(d host.Descriptor) bool {
+		return d.Kind == host.PTY && d.Side == host.Slave && d.Peer != "" && m.end(d.Peer).Side == host.Master
+	})
+}
+
+// left reports whether all connections that a process held at a time were closed as another was made, the first at a terminal that was begun by it, or
+// were for one before. Who was at the terminal then did not come by them.
+func (t *tracer) left(n *node, at time.Time, when string, typed *host.Process) bool {
+	if slices.Contains(t.absent, n) {
+		return true
+	}
+	if typed == nil {
+		return false
+	}
+	all, _ := t.heldThen(n, at, at, false)
+	if len(all) == 0 || slices.ContainsFunc(all, func(s host.Socket) bool { maybe, _ := s.Within(typed.Start, typed.Start); return maybe }) {
+		return false
+	}
+	t.note(n, "connections that are closed", fmt.Sprintf("not considered: all that it held %s were closed when process %d was, by whoever was at its terminal", when, typed.PID))
+	t.absent = append(t.absent, n)
+	return true
+}
+
+// toldThen makes candidates of the connections that a process held at a time, else of those that were held by who shared something with it then; see
+// joined. Whoever was at a terminal later came by others; typed is the first process there, nil for none.
+func (t *tracer) toldThen(n *node, at time.Time, when string, typed *host.Process) {
+	if t.left(n, at, when, typed) {
+		return
+	}
 	before := maps.Clone(t.commanded)
 	ends := t.ends()
 	if t.local(n, at, at); t.ends() > ends {
@@ -196,7 +229,7 @@ func (t *tracer) toldThen(n *node, at time.Time, when string) {
 		t.joined(at, at)
 	}
 	for _, m := range t.nodes {
-		if t.commanded[m] && !before[m] && m.joined {
+		if t.commanded[m] && !before[m] && m.joined && !t.left(m, at, when, typed) {
 			t.held(m, at, at, when, false)
 		}
 	}
@@ -313,10 +346,11 @@ func (t *tracer) held(n *node, from, to time.Time, when string, outbound bool) b
 	return len(held) > 0
 }
 
-// unclear reports whether commands came to a process, or to one that descends from it, by connections of which nothing tells which is meant.
-// Who made it, or an ancestor, is not to be named in their place.
+// unclear reports whether commands came to a process, or to one that descends from it, by connections of which nothing tells which is meant, or did not by
+// those that were known (see left). Who made it, or an ancestor, is not to be named in their place.
 func (t *tracer) unclear(n *node) bool {
-	return slices.ContainsFunc(t.several, func(u *node) bool { return u.descends(n) })
+	of := func(u *node) bool { return u.descends(n) }
+	return slices.ContainsFunc(t.several, of) || slices.ContainsFunc(t.absent, of)
 }
 
 // list is the first few of the addresses.

@@ -178,6 +178,38 @@ func TestPastLosses(t *testing.T) {
 	}
 }
 
+// TestTerminalLeft: who began what keeps terminals, and had left when one was opened, is not taken for who was at it.
+func TestTerminalLeft(t *testing.T) {
+	const first = "203.0.113.1:1025"
+	slave := host.Descriptor{FDs: []int{0}, Kind: host.PTY, Mode: host.ReadWrite, Side: host.Slave, Object: "pts", Peer: "ptm", Number: new(4)}
+	master := host.Descriptor{FDs: []int{5}, Kind: host.PTY, Mode: host.ReadWrite, Side: host.Master, Object: "ptm", Peer: "pts", Number: new(4)}
+	for _, tt := range []struct {
+		name     string
+		terminal bool
+		until    int // that the first was there
+		previous []string
+		gap      string
+	}{
+		{"there", true, 35, []string{first}, ""},
+		{"left", true, 25, nil, "whoever was at its terminal"},
+		{"left a program behind", false, 25, []string{first}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			// 80 began 90, which made 100 for who was at a terminal, or by itself.
+			owner, keeper := process(100, 90, asked()), process(90, 1)
+			if tt.terminal {
+				owner.Descriptors, keeper.Descriptors = append(owner.Descriptors, slave), append(keeper.Descriptors, master)
+			}
+			h := recording(host.Process{PID: 1, StartTicks: 1}, owner, keeper)
+			h.Remembered = []host.Remembered{was(100, 90, 30, 0), was(90, 80, 20, 0), was(80, 70, 10, 40, came(first, 9, tt.until)),
+				was(70, 60, 5, 40), was(60, 1, 4, 10, came("203.0.113.3:1027", 4, 10))}
+			q := question()
+			q.Host, q.Socket.Opened = h.Recording.Facts, second(50)
+			expect(t, runSnapshot(t, h, q), tt.previous, tt.gap)
+		})
+	}
+}
+
 // TestPastBound: what is remembered is asked for so often and no more, and where not all is known nobody is named.
 func TestPastBound(t *testing.T) {
 	asked := came(victim.String(), 30, 50)

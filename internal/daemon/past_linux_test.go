@@ -203,8 +203,11 @@ func TestAllKilled(t *testing.T) {
 	r.start()
 	r.wait(backWithin, "the daemon answers", r.answers)
 	over, overRemote := conversation(t)
+	ask := func(typ stop.Type) (stop.Answer, error) {
+		return (&stop.Client{Timeout: time.Second}).Ask(t.Context(), r.to, stop.Request{Local: uint64(over.Port()), Remote: uint64(overRemote.Port()), Type: typ})
+	}
 	asked := func() bool {
-		a, err := (&stop.Client{Timeout: time.Second}).Ask(t.Context(), r.to, stop.Request{Local: uint64(over.Port()), Remote: uint64(overRemote.Port()), Type: stop.ID})
+		a, err := ask(stop.SV)
 		return err == nil && a.Kind == stop.KindToken
 	}
 	r.wait(backWithin, "it remembers", func() bool {
@@ -224,6 +227,11 @@ func TestAllKilled(t *testing.T) {
 	}
 	r.start()
 	r.wait(backWithin, "it remembers after all were killed", asked)
+	// Nobody looked meanwhile: the ports may have been another's since, whom ID would not tell from this one.
+	r.wait(backWithin, "it says whose it was by ID no more", func() bool {
+		a, err := ask(stop.ID)
+		return err == nil && a.Kind == stop.KindError && a.Reply.Error == stop.NoUser
+	})
 	r.finish()
 }
 

@@ -11,19 +11,46 @@ import (
 // maxHeld is how many connections of one process a trace is told of at once, of those that this host opened and of the others.
 const maxHeld = 64
 
+// remembered returns the past as it was when it was asked for first. The error is [host.ErrNotFound] where nothing is remembered.
+func (s *snapshot) remembered() (*past, error) {
+	if s.past == nil {
+		p, err := s.h.catchUp()
+		if err != nil {
+			return nil, err
+		}
+		s.past = p
+	}
+	return s.past, nil
+}
+
 // recorded returns what the history has of a process; the error is [host.ErrNotFound] where it has nothing.
 func (s *snapshot) recorded(id host.ID) (*past, recorder.Process, error) {
-	if s.past == nil {
-		var err error
-		if s.past, err = s.h.catchUp(); err != nil {
-			return nil, recorder.Process{}, err
-		}
+	p, err := s.remembered()
+	if err != nil {
+		return nil, recorder.Process{}, err
 	}
-	found, ok := s.past.history.Process(uint32(id.PID), id.Start*tick, id.Start*tick+tick-1)
+	found, ok := p.history.Process(uint32(id.PID), id.Start*tick, id.Start*tick+tick-1)
 	if !ok || id.PID == 0 || id.Start == 0 {
 		return nil, recorder.Process{}, host.ErrNotFound
 	}
-	return s.past, found, nil
+	return p, found, nil
+}
+
+// opened returns when a connection that is open was established; zero where that is not known. One process may have very many: what has happened since is
+// read only where the connection is not known yet.
+func (s *snapshot) opened(cookie uint64) time.Time {
+	p, err := s.remembered()
+	if err != nil {
+		return time.Time{}
+	}
+	c, ok := p.history.ByCookie(cookie, 1<<64-1)
+	switch {
+	case !ok:
+		return s.h.opened(cookie)
+	case c.Met:
+		return time.Time{}
+	}
+	return p.time(c.Opened)
 }
 
 // Held returns what a process is known to have held between two times.

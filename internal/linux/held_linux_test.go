@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -75,6 +76,18 @@ func TestHeldThen(t *testing.T) {
 	}
 	if held, more, err := s.Held(t.Context(), me.ID(), then, time.Time{}, false); err != nil || len(held) != maxHeld || !more {
 		t.Errorf("since then it held %d, and that there were more is %v, %v", len(held), more, err)
+	}
+}
+
+// TestNothingHeld: without a recorder nothing is remembered, and that is no error.
+func TestNothingHeld(t *testing.T) {
+	h, err := Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	if _, _, err := lookAt(t, h).Held(t.Context(), host.ID{PID: os.Getpid(), Start: 1}, time.Time{}, time.Time{}, true); !errors.Is(err, host.ErrNotFound) {
+		t.Error(err)
 	}
 }
 

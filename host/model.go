@@ -236,8 +236,9 @@ type Descriptor struct {
 	Bytes Bytes `json:"bytes,omitzero" report:"-"`
 	// Last is zero where the system does not tell, and of what is no TCP connection.
 	Last Last `json:"last,omitzero" report:"-"`
-	// Opened is when the connection was established; zero where that is not remembered.
+	// Opened is when the connection was established; zero where that is not remembered. Since is when it was met then, and was open.
 	Opened time.Time `json:"opened,omitzero" report:"-"`
+	Since  time.Time `json:"since,omitzero" report:"-"`
 	// Within is true where the connection ends in this host, and its other end is no process's.
 	Within bool `json:"within,omitzero" report:"-"`
 	// Named is true where a UNIX socket has a name, and it is not known which.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/stopd/stopd/host"
 )
@@ -92,6 +93,8 @@ type tracer struct {
 	crowd []Crowded
 	// several are those by whose connections commands came of which nothing tells by which; see unclear.
 	several []*node
+	// then is the time about which it is asked who told whom what is remembered; zero before it is asked.
+	then time.Time
 	// absent are those whose connections were closed as somebody else came to a terminal that was begun by them; see left.
 	absent []*node
 	// clients are connections of this host with itself, and ledBy those by which commands came.

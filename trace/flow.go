@@ -51,7 +51,8 @@ func (t *tracer) flow(weak bool) ways {
 		for _, w := range c.Ends {
 			for _, r := range c.Ends {
 				a, b := t.at(w), t.at(r)
-				if a == nil || b == nil || a == b || t.later(a.Start) || t.later(b.Start) || a.isInit() || b.isInit() || !t.tells(c, w, r, a, b) || c.Remembered && !overlap(a, b) {
+				if a == nil || b == nil || a == b || t.later(a.Start) || t.later(b.Start) || a.isInit() || b.isInit() || !t.tells(c, w, r, a, b) ||
+					c.Remembered && (!overlap(a, b) || t.gone(a) || t.gone(b)) || t.mayBeLater(c, a, b) {
 					continue
 				}
 				into[b] = append(into[b], newStep(c, b, r.object, a, w.object))

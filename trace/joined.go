@@ -16,6 +16,7 @@ import (
 // joined adds those with whom processes of the closure that have ended shared something, those with whom they or living ones had connections at some time
 // between two (see locally), and the channels. Whose commands can have come to the asked socket is found anew then.
 func (t *tracer) joined(at, until time.Time) {
+	t.then = at
 	before := t.ends()
 	for i := 0; i < len(t.nodes); i++ { // it grows
 		n := t.nodes[i]
@@ -168,6 +169,24 @@ func (e End) is(o End) bool { return e.PID == o.PID && e.start == o.start }
 // overlap reports whether two processes lived at one time.
 func overlap(a, b *node) bool {
 	return (a.Exited == nil || !a.Exited.Before(b.Start)) && (b.Exited == nil || !b.Exited.Before(a.Start))
+}
+
+// gone reports whether a process had ended by the time about which it is asked. When in its life it told others what, nothing tells: over the years of a
+// service that is everybody who ever used it, whose logins may be open still.
+func (t *tracer) gone(n *node) bool {
+	return n.Exited != nil && !t.then.IsZero() && n.Exited.Before(t.then)
+}
+
+// mayBeLater reports whether two living processes of two users, neither of which descends from the other, may have been joined only after the asked connection
+// was closed: of a UNIX socket or a FIFO it is not remembered since when.
+func (t *tracer) mayBeLater(c *Channel, a, b *node) bool {
+	if !t.q.Socket.Recalled || c.Remembered || c.Kind != host.Unix && c.Kind != host.FIFO || t.sameUser(a.Process.Process, b.Process.Process) || a.descends(b) || b.descends(a) {
+		return false
+	}
+	for _, n := range []*node{a, b} {
+		t.note(n, "what it shares with others", "not considered: it may do so only since the connection was closed, with another user's process")
+	}
+	return true
 }
 
 // ofOwner reports whether a process is of a user who held the asked socket.

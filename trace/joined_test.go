@@ -228,7 +228,7 @@ func TestJoinedBesideLogin(t *testing.T) {
 	asked.Direction, asked.Local = host.Outbound, question().Socket.Local
 	owner, other := new(was(100, 80, 20, 60, asked)), new(was(90, 1, 10, 70, came("203.0.113.1:1025", 11, 70)))
 	told(other, owner, host.Pipe, "p")
-	h := recording(process(80, 1, in(22, "203.0.113.3:1027")))
+	h := recording(process(80, 1, since(in(22, "203.0.113.3:1027"), 5)))
 	h.Sockets, h.Remembered = []host.Socket{asked}, []host.Remembered{*of(1001, owner), *of(1001, other), was(80, 1, 5, 0)}
 	r := runSnapshot(t, h, Question{Socket: asked, Host: h.Recording.Facts})
 	var got []string

@@ -149,6 +149,10 @@ func (t *tracer) held(n *node, from, to time.Time, when string, outbound bool) b
 			hosts = append(hosts, s.Remote.Addr())
 		}
 	}
+	// An asked connection that came in is one of those by which commands can have come.
+	if q := t.q.Socket; len(hosts) > 0 && n.owner && !outbound && q.Recalled && q.Direction == host.Inbound && !from.Before(q.Opened) && !slices.Contains(hosts, q.Remote.Addr()) {
+		hosts = append(hosts, q.Remote.Addr())
+	}
 	var why string
 	switch {
 	case len(hosts) > 1:
@@ -209,10 +213,10 @@ func list(addrs []netip.Addr) string {
 }
 
 // apartFrom reports whether who had the asked connection last had it of another user's process otherwise than by descent: who is sent a
-// descriptor that he does not want, and root who ends a connection, are those who ended it.
+// descriptor that he does not want, and root who ends a connection, are those who ended it. Of whom nothing is remembered any more it may be so.
 func (t *tracer) apartFrom(first, last host.ID) bool {
 	a, b := t.remembered(first), t.remembered(last)
-	return a != nil && b != nil && !t.sameUser(a.Process, b.Process) && !t.related(first, last)
+	return first != last && (a == nil || b == nil || !t.sameUser(a.Process, b.Process) && !t.related(first, last))
 }
 
 // later reports whether something began only after the asked connection was closed.
@@ -230,16 +234,19 @@ func (t *tracer) over() time.Time {
 	return s.Closed
 }
 
-// cameLater reports whether a connection that a process has was established only after the asked one was closed.
+// cameLater reports whether a TCP connection that a process has was established only after the asked one was closed, or may have been.
 func (t *tracer) cameLater(n *node, d host.Descriptor) bool {
+	if !t.q.Socket.Recalled || d.Kind != host.TCP || t.asked(d) {
+		return false
+	}
 	if !d.Opened.IsZero() {
 		return t.later(d.Opened)
 	}
-	if !t.q.Socket.Recalled {
-		return false
+	if d.Since.IsZero() || t.later(d.Since) {
+		t.note(n, "connections", fmt.Sprintf("not considered: that with %s may have been opened only after the asked one was closed", d.Remote))
+		return true
 	}
-	r := t.remembered(n.ID())
-	return r != nil && slices.ContainsFunc(r.Held, func(s host.Socket) bool { return s.Closed.IsZero() && isOf(s, d) && t.later(s.Opened) })
+	return false
 }
 
 // endLater reports whether it is so of an end of a channel.

@@ -84,6 +84,11 @@ func (t *tracer) heldByMakers(commanded []*node) []*node {
 
 // noteUnexplained writes down what may be missing where nothing is known from which the commands can come.
 func (t *tracer) noteUnexplained(commanded []*node) {
+	for _, n := range t.nodes {
+		if n.joined && !t.commanded[n] && t.gone(n) {
+			t.note(n, "what it shared with others", "not considered: it had ended before the connection was established, and when it told others what is not remembered")
+		}
+	}
 	for _, n := range commanded {
 		t.noteOpened(n)
 		switch {
@@ -151,6 +156,7 @@ func (t *tracer) toldThen(n *node, at time.Time, when string, typed *host.Proces
 	if t.left(n, at, when, typed) {
 		return
 	}
+	t.then = at
 	before := maps.Clone(t.commanded)
 	ends := t.ends()
 	if t.local(n, at, at); t.ends() > ends {

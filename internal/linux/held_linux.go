@@ -36,21 +36,18 @@ func (s *snapshot) recorded(id host.ID) (*past, recorder.Process, error) {
 	return p, found, nil
 }
 
-// opened returns when a connection that is open was established; zero where that is not known. One process may have very many: what has happened since is
-// read only where the connection is not known yet.
-func (s *snapshot) opened(cookie uint64) time.Time {
+// opened returns when a connection that is open was established, or else since when it is known to be open; zero where that is not known. One process may
+// have very many: what has happened since is read only where the connection is not known yet.
+func (s *snapshot) opened(cookie uint64) (opened, since time.Time) {
 	p, err := s.remembered()
 	if err != nil {
-		return time.Time{}
+		return
 	}
 	c, ok := p.history.ByCookie(cookie, 1<<64-1)
-	switch {
-	case !ok:
+	if !ok {
 		return s.h.opened(cookie)
-	case c.Met:
-		return time.Time{}
 	}
-	return p.time(c.Opened)
+	return p.opened(c)
 }
 
 // Held returns what a process is known to have held between two times.

@@ -221,7 +221,7 @@ func (h *Host) Find(ctx context.Context, f host.Flow) (host.Socket, error) {
 		}
 	}
 	if err == nil {
-		s.Opened = h.opened(s.Cookie)
+		s.Opened, s.Since = h.opened(s.Cookie)
 	}
 	return s, err
 }

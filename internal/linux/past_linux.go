@@ -161,15 +161,23 @@ func (p *past) sweep(events *bpf.Events) error {
 }
 
 // opened returns when a connection that is open was established; zero where that is not known.
-func (h *Host) opened(cookie uint64) time.Time {
+func (h *Host) opened(cookie uint64) (opened, since time.Time) {
 	p, err := h.catchUp()
 	if err != nil {
-		return time.Time{}
+		return
 	}
-	if c, ok := p.history.ByCookie(cookie, sinceBoot()); ok && !c.Met {
-		return p.time(c.Opened)
+	if c, ok := p.history.ByCookie(cookie, sinceBoot()); ok {
+		return p.opened(c)
 	}
-	return time.Time{}
+	return
+}
+
+// opened returns when a connection was established, or when it was met.
+func (p *past) opened(c recorder.Connection) (opened, since time.Time) {
+	if c.Met {
+		return time.Time{}, p.time(c.Opened)
+	}
+	return p.time(c.Opened), time.Time{}
 }
 
 // recall returns what is remembered of a flow's latest connection in the host's own network namespace that somebody held.
@@ -219,7 +227,7 @@ func recalledName(c recorder.Connection) host.Object {
 
 func (p *past) socket(c recorder.Connection) host.Socket {
 	s := host.Socket{Protocol: host.TCP, Local: c.Local, Remote: c.Remote, State: "CLOSED", UID: c.UID, Cookie: c.Cookie, NetNS: uint64(c.NetNS),
-		Direction: host.UnknownDirection, Opened: p.time(c.Opened), Bytes: host.Bytes{Sent: c.Sent, Acknowledged: c.Sent, Received: c.Received},
+		Direction: host.UnknownDirection, Bytes: host.Bytes{Sent: c.Sent, Acknowledged: c.Sent, Received: c.Received},
 		Object: recalledName(c), Recalled: true}
 	switch c.Direction {
 	case recorder.Outbound:
@@ -227,9 +235,7 @@ func (p *past) socket(c recorder.Connection) host.Socket {
 	case recorder.Inbound:
 		s.Direction, s.DirectionSource = host.Inbound, host.FromRecorder
 	}
-	if c.Met {
-		s.Opened, s.Since = time.Time{}, s.Opened
-	}
+	s.Opened, s.Since = p.opened(c)
 	if c.Unsure {
 		s.Until = p.time(p.noticed(c))
 	}

@@ -44,7 +44,7 @@ func (s *snapshot) copied(ctx context.Context, d *host.Descriptor, fd int, r *re
 	case d.Kind.Inet():
 		d.NetNS = ns.inode
 		if cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE); err == nil && d.Kind == host.TCP && d.Remote.IsValid() {
-			d.Opened = s.opened(cookie)
+			d.Opened, d.Since = s.opened(cookie)
 		}
 		if d.Kind == host.TCP && d.Direction == host.UnknownDirection {
 			// An MPTCP socket does not tell what its subflow has in flight.
@@ -278,7 +278,8 @@ func (s *snapshot) listed(ctx context.Context, d *host.Descriptor, r *reading) {
 		d.Direction, d.DirectionSource = told(d.Kind, "")
 	} else if d.Kind == host.TCP && d.Remote.IsValid() {
 		if f, err := s.h.find(ctx, host.Flow{Protocol: host.TCP, Local: d.Local, Remote: d.Remote}); err == nil {
-			d.Direction, d.DirectionSource, d.Bytes, d.Opened = f.Direction, f.DirectionSource, f.Bytes, s.opened(f.Cookie)
+			d.Direction, d.DirectionSource, d.Bytes = f.Direction, f.DirectionSource, f.Bytes
+			d.Opened, d.Since = s.opened(f.Cookie)
 		} else {
 			d.Direction = host.UnknownDirection
 		}

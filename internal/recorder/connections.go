@@ -228,6 +228,9 @@ func (h *History) closed(at uint64, id ID, e *Connection) {
 	}
 	if s.opened != 0 {
 		s.pending, s.received = e.Sent, e.Received
+		if s.direction != Outbound {
+			s.uid = e.UID
+		}
 	}
 }
 

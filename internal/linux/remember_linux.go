@@ -185,7 +185,7 @@ func (p *past) unjoined() error {
 	if p.events == nil { // it has failed since what is asked about was found
 		return p.off
 	}
-	return p.events.Unjoined()
+	return p.events.Unjoined
 }
 
 // catchUp returns the past with all that has happened so far. The error is [host.ErrNotFound] where nothing is remembered.

@@ -228,6 +228,21 @@ func (h *History) Held(id ID, from, to uint64, outbound bool, most int) (held []
 	return held, false
 }
 
+// Unheld reports whether a connection that this host did not open, and of which nobody is known to have held it, may have been open at some time between two: one that is
+// over, or, where it is asked for, any. It looks at so many only; beyond, there may be one.
+func (h *History) Unheld(from, to uint64, open bool) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c := &h.connections
+	for n := uint32(1); n <= c.slots.used; n++ {
+		s := &c.all[n]
+		if n > visitsUnheld || s.opened != 0 && s.direction != Outbound && s.pids == [holdersKept]uint32{} && (open || s.closed != 0) && s.within(from, to) {
+			return true
+		}
+	}
+	return false
+}
+
 // A Sweep compares the history with what there is. What events were lost of is ended by it, and what is there is
 // entered. Events may come meanwhile.
 func (h *History) Sweep(begun uint64) {

@@ -34,7 +34,7 @@ func (r *remembering) kindsOf(port uint16) (kinds []recorder.Kind, named []uint3
 func TestToldOnce(t *testing.T) {
 	alone(t)
 	r := remember(t)
-	if err := r.Untold(); err != nil {
+	if err := r.Untold; err != nil {
 		t.Skip(err)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -56,7 +56,7 @@ func TestToldOnce(t *testing.T) {
 func TestTakenOver(t *testing.T) {
 	alone(t)
 	r := remember(t)
-	if err := r.Untold(); err != nil {
+	if err := r.Untold; err != nil {
 		t.Skip(err)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -101,6 +101,9 @@ func (o *collectorPart) remember(r Recorder) error {
 	if err := o.sys.remember(r, restore, failed); err != nil {
 		return err
 	}
+	for _, err := range o.sys.unremembered() {
+		o.log.Warn("part of what has ended is not remembered", "error", err)
+	}
 	if o.past != nil {
 		o.later.Go(func() { o.past.run(o.ctx) })
 	}

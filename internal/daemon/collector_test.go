@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -323,6 +324,19 @@ func TestCannotRemember(t *testing.T) {
 		if said := strings.Contains(log.String(), "level=WARN") && strings.Contains(log.String(), refused.Error()); said != (want != nil) {
 			t.Errorf("%s: said is %q", mode, log.String())
 		}
+	}
+}
+
+// TestRemembersPart: what of the past the kernel does not tell is said, a line each.
+func TestRemembersPart(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // which remembering changes
+	var log lockedBuffer
+	o := &collectorPart{log: slog.New(slog.NewTextHandler(&log, nil))}
+	o.sys.remember = func(Recorder, func(*recorder.History, uint64), func(error)) error { return nil }
+	o.sys.unremembered = func() []error { return []error{errors.New("one"), errors.New("two")} }
+	o.rememberIfItCan(Recorder{Mode: recorderAuto})
+	if said := log.String(); strings.Count(said, "\n") != 2 || !strings.Contains(said, "error=one") || !strings.Contains(said, "error=two") || strings.Count(said, "level=WARN") != 2 {
+		t.Errorf("said is %q", said)
 	}
 }
 

@@ -24,6 +24,8 @@ type system struct {
 	// remember remembers connections and processes; the error says why it does not. Before it begins restore may fill the history, which remember
 	// does not wait for; where restore is nil it remembers once remember returns. Later failed is told why it does not for now, and nil when it goes on.
 	remember func(r Recorder, restore func(h *recorder.History, since uint64), failed func(error)) error
+	// unremembered says what remember does not remember, and why.
+	unremembered func() []error
 	// keep calls keep with what is remembered until a time.
 	keep func(keep func(h *recorder.History, at uint64) error) error
 	// recorded says how remembering goes; nil where nothing is to be remembered.

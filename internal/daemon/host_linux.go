@@ -28,7 +28,7 @@ func openSystem() (system, error) {
 		}
 		return &recorded{r.Running, r.Since, r.Lost, r.Connections, r.Processes, r.Room}
 	}
-	return system{Host: h, userName: h.UserName, account: account, sources: h.Sources, accelerate: h.Accelerate, remember: remember, watch: h.Watch, tryWatch: h.TryWatch, keep: h.Keep,
+	return system{Host: h, userName: h.UserName, account: account, sources: h.Sources, accelerate: h.Accelerate, remember: remember, unremembered: h.Unremembered, watch: h.Watch, tryWatch: h.TryWatch, keep: h.Keep,
 		recorded: how, scope: h.Scope, close: h.Close, connections: h.Connections}, nil
 }
 

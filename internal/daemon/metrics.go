@@ -77,7 +77,7 @@ var (
 	limitDesc = prometheus.NewDesc("stopd_bound_limit", "How much of a bound there is.", []string{"bound"}, nil)
 	runsDesc  = prometheus.NewDesc("stopd_recorder_running", "Whether connections and processes are remembered now: 1 or 0. None of these where they are not to be.", nil, nil)
 	sinceDesc = prometheus.NewDesc("stopd_recorder_start_time_seconds", "Since when they are remembered, since 1970: before a restart where that was kept.", nil, nil)
-	lostDesc  = prometheus.NewDesc("stopd_recorder_lost_events_total", "Events of connections and processes that there was no room for.", nil, nil)
+	lostDesc  = prometheus.NewDesc("stopd_recorder_lost_events_total", "Events of connections and processes that were lost: no room, skipped by the kernel, or found to be missing.", nil, nil)
 	hasDesc   = prometheus.NewDesc("stopd_recorder_entries", "How many are remembered, ended or not.", []string{"of"}, nil)
 	roomDesc  = prometheus.NewDesc("stopd_recorder_entries_limit", "How many of each can be; then what ended first gives way.", nil, nil)
 	metDesc   = prometheus.NewDesc("stopd_bound_reached_total", "How often a bound was met; what is done then is in stopd(8).", []string{"bound"}, nil)

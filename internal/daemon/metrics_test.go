@@ -99,6 +99,7 @@ func TestServeMetrics(t *testing.T) {
 	text, err := io.ReadAll(r.Body)
 	r.Body.Close()
 	for _, want := range []string{"\nstopd_requests_total 0\n", "\nstopd_bound_limit{bound=\"lookups\"} 64\n", "\nstopd_bound_reached_total{bound=\"idle\"} 0\n", "\nstopd_asked_total 0\n", "\nstopd_bound_limit{bound=\"tracebacks\"} 64\n", "\nstopd_leaves_dropped_total 0\n",
+		"_lost_events_total Events of connections and processes that were lost: no room, skipped by the kernel, or found to be missing.\n",
 		"\nstopd_recorder_running 1\n", "\nstopd_recorder_start_time_seconds 1e+09\n", "\nstopd_recorder_lost_events_total 1\n", "\nstopd_recorder_entries{of=\"connections\"} 2\n",
 		"\nstopd_recorder_entries{of=\"processes\"} 3\n", "\nstopd_recorder_entries_limit 4\n", "\nstopd_start_time_seconds 1.8e+09\n", "\ngo_goroutines "} {
 		if err != nil || !strings.Contains(string(text), want) {

@@ -38,6 +38,7 @@ func Abilities() []string {
 	say("descriptors of all processes", err, "they are gaps in reports; run as root, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH")
 	say("descriptors of all processes by BPF", h.Accelerate(), "they are read by /proc, which takes longer and does not count who holds a socket without a descriptor")
 	say("connections and processes that have ended", h.Remember(Recorder{Memory: recorder.Smallest, Keep: time.Minute}), "they are not remembered: what had ended before a question is not found")
+	out[len(out)-1] += but(h.Unremembered())
 	say("what passes through a process", h.TryWatch(), "which client of a proxy feeds a connection is told by signs alone, and never for certain; it takes BPF and Linux 6.3")
 	say("copies of sockets by pidfd_getfd", tryCopy(), "sockets are listed in the daemon's own network namespace only")
 	_, err = h.conntrack.entries(context.Background())
@@ -48,6 +49,14 @@ func Abilities() []string {
 	}
 	say("other network namespaces", trySpaces(h), "connections of containers are not found; run as root, or with CAP_SYS_ADMIN and CAP_SYS_PTRACE")
 	return out
+}
+
+// but is what is said of an ability that lacks something.
+func but(lacks []error) (said string) {
+	for _, err := range lacks {
+		said += ", but " + err.Error()
+	}
+	return said
 }
 
 // trySpaces asks in each network namespace that there is; where there is none but our own, whether its own

@@ -64,6 +64,9 @@ func (s *snapshot) Held(_ context.Context, id host.ID, from, to time.Time, outbo
 		last = p.at(to)
 	}
 	cs, more := p.history.Held(found.ID, first, last, outbound, maxHeld)
+	if !outbound && p.untold() != nil { // what ended by a packet nobody held; what is open a living process has, by its descriptors
+		more = more || p.history.Unheld(first, last, found.Exited != 0)
+	}
 	return p.sockets(cs), more, nil
 }
 
@@ -110,5 +113,5 @@ func (p *past) untold() error {
 	if p.events == nil {
 		return nil
 	}
-	return p.events.Untold()
+	return p.events.Untold
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -76,6 +77,66 @@ func TestHeldThen(t *testing.T) {
 	}
 	if held, more, err := s.Held(t.Context(), me.ID(), then, time.Time{}, false); err != nil || len(held) != maxHeld || !more {
 		t.Errorf("since then it held %d, and that there were more is %v, %v", len(held), more, err)
+	}
+}
+
+// TestHeldUntold: where the kernel does not tell who has a connection before it is ended, one that the other end broke off may have been
+// anybody's, so that what a process held may be more.
+func TestHeldUntold(t *testing.T) {
+	h := remembering(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	local, remote := a.LocalAddr().(*net.TCPAddr).AddrPort(), a.RemoteAddr().(*net.TCPAddr).AddrPort()
+	p, err := h.catchUp()
+	if err != nil {
+		t.Fatal(err)
+	}
+	then := p.time(sinceBoot())
+	c.(*net.TCPConn).SetLinger(0)
+	c.Close()
+	for {
+		if _, err := h.catchUp(); err != nil {
+			t.Fatal(err)
+		}
+		if c, ok := p.history.Latest(local, remote, uint32(h.netns), sinceBoot()); ok && c.Closed != 0 {
+			if len(c.Holders) != 0 {
+				t.Fatalf("what the other end broke off was held by %v", c.Holders)
+			}
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	for _, untold := range []error{nil, errors.New("the kernel is too old")} {
+		p.mu.Lock()
+		p.events.Untold = untold
+		p.mu.Unlock()
+		s := lookAt(t, h)
+		me, err := s.Process(t.Context(), os.Getpid())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, more, err := s.Held(t.Context(), me.ID(), then, then, false); err != nil || more != (untold != nil) {
+			t.Errorf("untold %v: that it held more is %v, %v", untold, more, err)
+		}
+		if _, more, err := s.Held(t.Context(), me.ID(), then, then, true); err != nil || more {
+			t.Errorf("untold %v: that it opened more is %v, %v", untold, more, err)
+		}
+		r, err := s.Remembered(t.Context(), me.ID())
+		if said := slices.ContainsFunc(r.Gaps, func(g host.Gap) bool { return untold != nil && strings.Contains(g.Why, untold.Error()) }); err != nil || said != (untold != nil) {
+			t.Errorf("untold %v: gaps are %v, %v", untold, r.Gaps, err)
+		}
 	}
 }
 

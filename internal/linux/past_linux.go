@@ -302,8 +302,8 @@ func (s *snapshot) Remembered(ctx context.Context, id host.ID) (host.Remembered,
 	if err := p.unjoined(); err != nil {
 		gap("which pipes, UNIX sockets and terminals it had is not remembered: %v", err)
 	}
-	if err := p.untold(); err != nil && found.Exited != 0 {
-		gap("which connections it had accepted that others have still is not remembered: %v", err)
+	if err := p.untold(); err != nil {
+		gap("which connections it had accepted that the other end broke off, or that others have still, is not remembered: %v", err)
 	}
 	if cut {
 		gap("bound: it may have had more pipes, UNIX sockets and terminals than are remembered")

@@ -185,7 +185,27 @@ func (p *past) unjoined() error {
 	if p.events == nil { // it has failed since what is asked about was found
 		return p.off
 	}
-	return p.events.Unjoined()
+	return p.events.Unjoined
+}
+
+// Unremembered says what of the past the kernel does not tell, and why; nothing where it tells all, or where nothing is remembered.
+func (h *Host) Unremembered() (lacks []error) {
+	p := h.past.Load()
+	if p == nil {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.events == nil { // it has failed
+		return nil
+	}
+	if err := p.events.Untold; err != nil {
+		lacks = append(lacks, fmt.Errorf("who holds an accepted connection is not known before it ends: %w", err))
+	}
+	if err := p.events.Unjoined; err != nil {
+		lacks = append(lacks, fmt.Errorf("what processes had in common is not known: %w", err))
+	}
+	return lacks
 }
 
 // catchUp returns the past with all that has happened so far. The error is [host.ErrNotFound] where nothing is remembered.

@@ -262,3 +262,25 @@ func TestLaterMissing(t *testing.T) {
 		}
 	}
 }
+
+// TestUnremembered: what the kernel does not tell of the past is said, with why.
+func TestUnremembered(t *testing.T) {
+	h := open(t, Recorder{Memory: recorder.Smallest, Keep: time.Hour})
+	old := errors.New("the kernel is too old")
+	for _, c := range []struct {
+		untold, unjoined error
+		want             string
+	}{
+		{nil, nil, ""},
+		{old, nil, ", but who holds an accepted connection is not known before it ends: the kernel is too old"},
+		{old, old, ", but who holds an accepted connection is not known before it ends: the kernel is too old, but what processes had in common is not known: the kernel is too old"},
+	} {
+		p := h.past.Load()
+		p.mu.Lock()
+		p.events.Untold, p.events.Unjoined = c.untold, c.unjoined
+		p.mu.Unlock()
+		if got := but(h.Unremembered()); got != c.want {
+			t.Errorf("said is %q, not %q", got, c.want)
+		}
+	}
+}

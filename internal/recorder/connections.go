@@ -36,12 +36,12 @@ type connection struct {
 }
 
 func (c *connections) make(n int) {
-	*c = connections{make([]connection, n+1), newSlots(n), newChain(bucketsFor(n), n), newList(bucketsFor(n), n), newChain(bucketsFor(n), n*holdersKept)}
+	*c = connections{make([]connection, n+1), newSlots(n), newChain(bucketsFor(n), n), newChain(bucketsFor(n), n), newChain(bucketsFor(n), n*holdersKept)}
 }
 
 // connectionsBytes is what make takes.
 func connectionsBytes(n int) int {
-	return taken[connection](n+1) + 4*(n+1) + chainBytes(bucketsFor(n), n) + listBytes(bucketsFor(n), n) + chainBytes(bucketsFor(n), n*holdersKept)
+	return taken[connection](n+1) + 4*(n+1) + 2*chainBytes(bucketsFor(n), n) + chainBytes(bucketsFor(n), n*holdersKept)
 }
 
 func (s *connection) holder(role int) ID { return ID{s.pids[role], s.starts[role]} }
@@ -228,6 +228,9 @@ func (h *History) closed(at uint64, id ID, e *Connection) {
 	}
 	if s.opened != 0 {
 		s.pending, s.received = e.Sent, e.Received
+		if s.direction != Outbound {
+			s.uid = e.UID
+		}
 	}
 }
 

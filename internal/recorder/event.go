@@ -25,7 +25,7 @@ const (
 	Established
 	// Touched: Cookie, and the Process's ID that has used the connection or ended it; Closed where it was over then.
 	Touched
-	// Closed: Cookie, octets, and the Process's ID that did it; none where the other end did.
+	// Closed: Cookie, octets, UID, and the Process's ID that did it; none where the other end did.
 	Closed
 	// ProcessMet and ConnectionMet say that one is there: what Forked, or Established and Touched, would have said.
 	// They are of a sweep; see [History.Sweep].
@@ -78,7 +78,8 @@ type Connection struct {
 	Local, Remote netip.AddrPort // IPv4 as such, without zones
 	NetNS         uint32
 	Direction     Direction
-	UID           uint32
+	// UID is of who called connect(2); of one that was accepted, of who called accept(2), until it is closed of who listened.
+	UID uint32
 	// Opened is when it was established, or met; Closed is 0 while it is open.
 	Opened, Closed uint64
 	Sent, Received uint64

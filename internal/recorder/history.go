@@ -54,7 +54,7 @@ func (h *History) make(n int, begun uint64) {
 func pathsFor(n int) int { return n/64 + 64 }
 
 // bucketsFor is how many buckets the indexes of so many have.
-func bucketsFor(n int) int { return n/2 + 1 }
+func bucketsFor(n int) int { return n/3 + 1 }
 
 // room is how many connections, and how many processes, there is room for.
 func room(memory int) int {
@@ -178,28 +178,28 @@ func (h *History) Process(pid uint32, from, to uint64) (Process, bool) {
 	return h.process(n), true
 }
 
-// Latest returns the latest connection of a flow that was established by a time, open or closed.
+// Latest returns the latest connection of a flow that was established by a time, open or closed; none where very many are later.
 func (h *History) Latest(local, remote netip.AddrPort, netns uint32, by uint64) (Connection, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	c := &h.connections
-	for n := c.flows.first(h.flowHash(local, remote, netns)); n != 0; n = c.flows.next[n] {
-		if s := &c.all[n]; s.opened <= by && s.is(local, remote, netns) {
-			return h.connection(n), true
-		}
-	}
-	return Connection{}, false
+	return h.latest(&h.connections.flows, h.flowHash(local, remote, netns), func(s *connection) bool { return s.opened <= by && s.is(local, remote, netns) })
 }
 
-// ByCookie returns the latest connection of a socket that was established by a time.
+// ByCookie returns the latest connection of a socket that was established by a time; none where very many are later.
 func (h *History) ByCookie(cookie, by uint64) (Connection, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	c := &h.connections
-	for n := c.cookies.first(h.cookieHash(cookie)); n != 0; n = c.cookies.next[n] {
-		if s := &c.all[n]; s.cookie == cookie && s.opened != 0 && s.opened <= by {
+	return h.latest(&h.connections.cookies, h.cookieHash(cookie), func(s *connection) bool { return s.cookie == cookie && s.opened != 0 && s.opened <= by })
+}
+
+// latest returns the first connection of a bucket that is the one. Any user can connect one socket, or the same ends, very many times: beyond the bound there is none.
+func (h *History) latest(index *chain, hash uint64, is func(*connection) bool) (Connection, bool) {
+	visits := visitsAnswer
+	for n := index.first(hash); n != 0 && visits > 0; n = index.next[n] {
+		if is(&h.connections.all[n]) {
 			return h.connection(n), true
 		}
+		visits--
 	}
 	return Connection{}, false
 }
@@ -226,6 +226,21 @@ func (h *History) Held(id ID, from, to uint64, outbound bool, most int) (held []
 		held = append(held, h.connection(slotOf(n)))
 	}
 	return held, false
+}
+
+// Unheld reports whether a connection that this host did not open, and of which nobody is known to have held it, may have been open at some time between two: one that is
+// over, or, where it is asked for, any. It looks at so many only; beyond, there may be one.
+func (h *History) Unheld(from, to uint64, open bool) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c := &h.connections
+	for n := uint32(1); n <= c.slots.used; n++ {
+		s := &c.all[n]
+		if n > visitsUnheld || s.opened != 0 && s.direction != Outbound && s.pids == [holdersKept]uint32{} && (open || s.closed != 0) && s.within(from, to) {
+			return true
+		}
+	}
+	return false
 }
 
 // A Sweep compares the history with what there is. What events were lost of is ended by it, and what is there is
@@ -271,7 +286,8 @@ func (h *History) idHash(id ID) uint64 { return maphash.Comparable(h.seed, id) }
 const together = 4096
 
 // Pids and cookies are given one after the other. What comes together lies together: a hash of each would have the processor wait for
-// memory at each event. Where it lies nobody can tell: who takes numbers until the one comes that he wants makes no chain long.
+// memory at each event. Where it lies nobody can tell: who takes numbers until the one comes that he wants makes no chain long. One cookie alone
+// can have a long one, of a socket that is connected again and again: events ask for its first, answers go as far as their bound, and none walks it to remove.
 func (h *History) spread(n uint64) uint64 {
 	where := (n/together + h.secret) * (h.secret | 1)
 	where = (where ^ where>>32) * (h.secret | 1)

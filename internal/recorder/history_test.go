@@ -349,3 +349,24 @@ func TestMissed(t *testing.T) {
 		t.Error("it is said twice")
 	}
 }
+
+// TestUnheld: a connection of which nobody is known to have held it is told of where it may have been open.
+func TestUnheld(t *testing.T) {
+	h := small(20)
+	h.Apply(opened(1, 10), Event{Kind: Closed, At: 20, Process: Process{ID: ID{5, 1}}, Connection: Connection{Cookie: 1}}) // held
+	out := opened(2, 10)
+	out.Connection.Direction = Outbound
+	h.Apply(out, closed(2, 20))
+	if h.Unheld(0, 1<<62, true) {
+		t.Error("one that was held, and one that this host opened, may have been others'")
+	}
+	h.Apply(opened(3, 30), closed(3, 40), opened(4, 50))
+	for _, c := range []struct {
+		from, to uint64
+		over, is bool // of those that are over, and of all
+	}{{0, 29, false, false}, {0, 30, true, true}, {40, 45, true, true}, {41, 49, false, false}, {41, 50, false, true}, {60, 70, false, true}} {
+		if over, is := h.Unheld(c.from, c.to, false), h.Unheld(c.from, c.to, true); over != c.over || is != c.is {
+			t.Errorf("between %d and %d: %v, %v", c.from, c.to, over, is)
+		}
+	}
+}

@@ -18,6 +18,7 @@ type With struct {
 const (
 	visitsAnswer = 1 << 15
 	visitsEvent  = 1 << 10
+	visitsUnheld = 1 << 18 // one after the other as they lie, which takes less
 )
 
 // Joined returns what a process had by which it can be joined to others, and who had the other ends while it lived, at most so

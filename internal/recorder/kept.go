@@ -84,18 +84,12 @@ type filling struct {
 
 func (f *filling) connection(s connection) {
 	h := f.h
-	for n := h.findCookie(s.cookie); n != 0; n = h.connections.cookies.next[n] {
-		if o := &h.connections.all[n]; o.cookie == s.cookie && o.opened == s.opened {
-			return // its place was used again while it was written
-		}
-	}
 	n := h.connections.slots.take()
 	if n == 0 {
 		f.missing(s.closed)
 		return
 	}
 	h.connections.all[n] = s
-	h.connections.cookies.insert(h.cookieHash(s.cookie), n)
 }
 
 func (f *filling) process(s process, path []byte) {
@@ -130,11 +124,22 @@ func (f *filling) done(now uint64) {
 func (f *filling) indexConnections() {
 	h, c := f.h, &f.h.connections
 	order := numbers(c.slots.used)
-	sortBy(order, func(n uint32) uint64 { return c.all[n].opened })
+	slices.SortFunc(order, func(a, b uint32) int {
+		return cmp.Or(cmp.Compare(c.all[a].opened, c.all[b].opened), cmp.Compare(c.all[a].cookie, c.all[b].cookie), cmp.Compare(a, b))
+	})
+	var last connection
+	order = slices.DeleteFunc(order, func(n uint32) bool {
+		if s := c.all[n]; s.opened != last.opened || s.cookie != last.cookie {
+			last = s
+			return false
+		}
+		c.all[n] = connection{} // its place was used again while it was written
+		c.slots.give(n)
+		return true
+	})
 	for _, n := range order {
 		s := &c.all[n]
 		l, r := s.ends()
-		c.cookies.remove(h.cookieHash(s.cookie), n) // in this order
 		c.cookies.insert(h.cookieHash(s.cookie), n)
 		c.flows.insert(h.flowHash(l, r, s.netns), n)
 		for role := range holdersKept {

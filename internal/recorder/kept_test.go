@@ -363,3 +363,30 @@ func BenchmarkKeep(b *testing.B) {
 		}
 	})
 }
+
+// TestKeptTwice: what is twice in what was kept, since its place was used again meanwhile, is restored once.
+func TestKeptTwice(t *testing.T) {
+	h := small(20)
+	h.Apply(opened(1, 3), closed(1, 4), opened(2, 3), opened(3, 5), closed(3, 6))
+	piece := h.appendConnections(nil, 0)
+	f := filling{h: small(20)}
+	for range 2 {
+		if err := f.piece(piece); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.done(10)
+	if n := f.h.Fill().Connections; n != 3 {
+		t.Errorf("%d connections are restored of 3", n)
+	}
+	for cookie := range uint64(3) {
+		want, _ := h.ByCookie(cookie+1, 10)
+		if got, ok := f.h.ByCookie(cookie+1, 10); !ok || !gocmp.Equal(want, got, equal) {
+			t.Errorf("of socket %d: %+v, %v", cookie+1, got, ok)
+		}
+	}
+	f.h.Forget(10)
+	if n := f.h.Fill().Connections; n != 1 {
+		t.Errorf("%d connections are open of 1", n)
+	}
+}

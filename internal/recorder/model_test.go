@@ -119,6 +119,9 @@ func (m *model) apply(e Event) {
 			c.Unsure = false
 			m.hold(c, e.Process.ID)
 			c.Sent, c.Received = e.Connection.Sent, e.Connection.Received
+			if c.Direction != Outbound {
+				c.UID = e.Connection.UID
+			}
 			m.end(c, e.At)
 		}
 	case ProcessMet:
@@ -248,7 +251,7 @@ func (w *world) event() (Event, bool) {
 			e.Connection.Closed = w.over[e.Connection.Cookie]
 		case Closed:
 			w.over[e.Connection.Cookie] = w.at
-			e.Connection.Sent, e.Connection.Received = uint64(w.octet()), uint64(w.octet())
+			e.Connection.Sent, e.Connection.Received, e.Connection.UID = uint64(w.octet()), uint64(w.octet()), uint32(w.octet())
 		}
 	}
 	return e, true

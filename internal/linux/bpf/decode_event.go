@@ -14,7 +14,7 @@ import (
 const (
 	headEnd    = 24 // struct event
 	touchEnd   = 32 // struct touch_event
-	closedEnd  = 48 // struct closed_event
+	closedEnd  = 56 // struct closed_event
 	openEnd    = 44 // struct open_event up to its ends
 	processEnd = 72 // struct process_event up to its path
 	jointSize  = 24 // struct joint
@@ -62,7 +62,7 @@ func DecodeEvent(b []byte, ev *recorder.Event) (rest []byte, err error) {
 			c.Closed = ev.At
 		}
 	case recorder.Closed:
-		c.Cookie, c.Sent, c.Received = e.Uint64(b[24:]), e.Uint64(b[32:]), e.Uint64(b[40:])
+		c.Cookie, c.Sent, c.Received, c.UID = e.Uint64(b[24:]), e.Uint64(b[32:]), e.Uint64(b[40:]), e.Uint32(b[48:])
 	case recorder.Established, recorder.ConnectionMet:
 		c.Cookie, c.UID, c.NetNS = e.Uint64(b[24:]), e.Uint32(b[32:]), e.Uint32(b[36:])
 		c.Direction = recorder.Direction(min(b[1], byte(recorder.Inbound)))

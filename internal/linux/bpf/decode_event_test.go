@@ -47,7 +47,7 @@ func encodeEvent(ev recorder.Event) []byte {
 	case recorder.Connecting, recorder.Touched:
 		return b
 	case recorder.Closed:
-		return e.AppendUint64(e.AppendUint64(b, c.Sent), c.Received)
+		return e.AppendUint32(e.AppendUint32(e.AppendUint64(e.AppendUint64(b, c.Sent), c.Received), c.UID), 0)
 	}
 	l, r := c.Local.Addr().AsSlice(), c.Remote.Addr().AsSlice()
 	if len(l) != len(r) { // one is mapped
@@ -68,7 +68,7 @@ var events = []recorder.Event{
 	{Kind: recorder.ProcessMet, Process: recorder.Process{ID: recorder.ID{PID: 1<<32 - 1, Start: 1<<64 - 1}}},
 	{Kind: recorder.Connecting, At: 1, Process: recorder.Process{ID: recorder.ID{PID: 2, Start: 3}}, Connection: recorder.Connection{Cookie: 4}},
 	{Kind: recorder.Touched, At: 1, Connection: recorder.Connection{Cookie: 4}},
-	{Kind: recorder.Closed, At: 1, Connection: recorder.Connection{Cookie: 4, Sent: 7, Received: 8}},
+	{Kind: recorder.Closed, At: 1, Connection: recorder.Connection{Cookie: 4, Sent: 7, Received: 8, UID: 9}},
 	{Kind: recorder.Established, At: 1, Connection: recorder.Connection{Cookie: 4, UID: 5, NetNS: 6, Direction: recorder.Inbound,
 		Local: netip.MustParseAddrPort("192.0.2.1:22"), Remote: netip.MustParseAddrPort("198.51.100.2:1025")}},
 	{Kind: recorder.ConnectionMet, At: 1, Process: recorder.Process{ID: recorder.ID{PID: 2, Start: 3}}, Connection: recorder.Connection{Cookie: 4,

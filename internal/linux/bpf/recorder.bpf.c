@@ -31,6 +31,7 @@ struct touch_event {
 struct closed_event {
 	struct event e;
 	__u64 cookie, sent, received;
+	__u32 uid, none;
 };
 
 // ESTABLISHED and CONNECTION_MET.
@@ -195,6 +196,7 @@ __inline int changed(struct sock *sk, int from, int to)
 		e.e.at = bpf_ktime_get_boot_ns();
 		e.sent = tcp->bytes_acked;
 		e.received = tcp->bytes_received;
+		e.uid = sk->sk_uid.val; // accept(2) has set it since it was established
 		emit(&e, sizeof(e));
 	}
 	return 0;

@@ -19,12 +19,15 @@ import (
 
 // Events reads what happens to connections and processes.
 type Events struct {
+	// Untold is why the kernel does not tell who has a connection that was accepted before it is ended; nil where it tells.
+	Untold error
+	// Unjoined is why the kernel does not tell by what processes can be joined; nil where it tells.
+	Unjoined error
+
 	collection *ebpf.Collection
 	reader     *ringbuf.Reader
 	wakes      *os.File // the ring as something to wait for
 	links      []link.Link
-	untold     error // why accepted connections have no holder before they end; nil where they have
-	unjoined   error // why it is not told by what processes can be joined; nil where it is
 	records    [batch]ringbuf.Record
 	events     [batch]recorder.Event // of these
 	skipped    uint64
@@ -75,10 +78,10 @@ func loadEvents() (*Events, error) {
 		if err == nil {
 			e := &Events{collection: c}
 			if tried.Programs[joining[0]] == nil {
-				e.unjoined = first
+				e.Unjoined = first
 			}
 			if tried.Programs[touching[0]] == nil {
-				e.untold = first
+				e.Untold = first
 			}
 			return e, nil
 		}
@@ -134,12 +137,6 @@ func (e *Events) detach() {
 	}
 	e.links = nil
 }
-
-// Untold says why the kernel does not tell who has a connection that was accepted before it is ended; nil where it tells.
-func (e *Events) Untold() error { return e.untold }
-
-// Unjoined says why the kernel does not tell by what processes can be joined; nil where it tells.
-func (e *Events) Unjoined() error { return e.unjoined }
 
 // Stop ends a Wait that goes on, and has all others fail. It may be called from another goroutine.
 func (e *Events) Stop() { e.wakes.Close() }

@@ -4,8 +4,12 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/stopd/stopd/internal/recorder"
 )
@@ -30,7 +34,7 @@ func (r *remembering) kindsOf(port uint16) (kinds []recorder.Kind, named []uint3
 func TestToldOnce(t *testing.T) {
 	alone(t)
 	r := remember(t)
-	if err := r.Untold(); err != nil {
+	if err := r.Untold; err != nil {
 		t.Skip(err)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -52,7 +56,7 @@ func TestToldOnce(t *testing.T) {
 func TestTakenOver(t *testing.T) {
 	alone(t)
 	r := remember(t)
-	if err := r.Untold(); err != nil {
+	if err := r.Untold; err != nil {
 		t.Skip(err)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -89,5 +93,60 @@ func TestTakenOver(t *testing.T) {
 	_, named := r.kindsOf(remote.Port())
 	if i := slices.Index(named, child); i < 0 || !slices.Contains(named[i:], r.self.PID) {
 		t.Errorf("named are %v, not %d and then %d again", named, child, r.self.PID)
+	}
+}
+
+// TestAcceptedByAnother: the user of a connection that was accepted is who accepted it, and not who listened.
+func TestAcceptedByAnother(t *testing.T) {
+	alone(t)
+	if os.Geteuid() != 0 {
+		t.Skip("only root can become another")
+	}
+	const other = 65534
+	r := remember(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := l.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	fd := int(f.Fd()) // which waits
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with it
+		if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, other, other, other); e != 0 {
+			done <- e
+			return
+		}
+		a, _, err := unix.Accept(fd)
+		if err == nil {
+			err = unix.Close(a)
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	local, remote := c.LocalAddr().(*net.TCPAddr).AddrPort(), c.RemoteAddr().(*net.TCPAddr).AddrPort()
+	c.Close()
+	netns := inode(t, "/proc/thread-self/ns/net")
+	var got recorder.Connection
+	for ; got.Closed == 0; time.Sleep(time.Millisecond) {
+		r.catchUp(t)
+		got, _ = r.Latest(remote, local, netns, now(t))
+	}
+	if got.UID != other {
+		t.Errorf("the accepted end is %d's, not %d's", got.UID, other)
+	}
+	if got, _ = r.Latest(local, remote, netns, now(t)); int(got.UID) != os.Geteuid() {
+		t.Errorf("the other end is %d's", got.UID)
 	}
 }

@@ -267,6 +267,8 @@ func TestRecordOfOneOfTooMany(t *testing.T) {
 		drawn  bool
 	}{
 		"he is told":                  {func(*report.Redeemed) {}, true},
+		"not for certain":             {func(r *report.Redeemed) { r.Traceback[0].Flow.Grade = stop.FlowSupported }, false},
+		"nobody was watched":          {func(r *report.Redeemed) { r.Traceback[0].Flow = nil }, false},
 		"another reason":              {func(r *report.Redeemed) { r.Traceback[0].SelectedBy = "inbound" }, false},
 		"it was opened by this host":  {func(r *report.Redeemed) { r.Report.Processes[0].Descriptors[0].Direction = host.Outbound }, false},
 		"another's connection":        {func(r *report.Redeemed) { r.Report.Connection.Owners[0]++ }, false},
@@ -274,7 +276,7 @@ func TestRecordOfOneOfTooMany(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := redeemed("sb", "b", bToC, cIn, previous(aToB, bIn, "token", "sa"))
-			b.Report.Previous, b.Traceback[0].SelectedBy = nil, "flow"
+			b.Report.Previous, b.Traceback[0].SelectedBy, b.Traceback[0].Flow = nil, "flow", &stop.Flow{Grade: stop.FlowCertain}
 			b.Report.Processes[0].Descriptors = []host.Descriptor{connection}
 			tt.change(&b)
 			c := Build(Of(a, b))

@@ -60,7 +60,7 @@ func (b *builder) supported(r report.Redeemed) []stop.Traceback {
 	strange, asked := 0, 0
 	for _, t := range r.Traceback {
 		switch more, named := corroborated[unmapped(t.Previous)]; {
-		case !named && t.SelectedBy == "flow" && crowd[unmapped(t.Previous)]:
+		case !named && t.SelectedBy == "flow" && t.Flow != nil && t.Flow.Grade == stop.FlowCertain && crowd[unmapped(t.Previous)]:
 			some = append(some, t)
 		case !named:
 			strange++

@@ -69,15 +69,24 @@ func (x *Examiner) Flow(ctx context.Context, t stop.Token) ([]stop.Fed, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watch process %d: %w", w.Process.PID, err)
 	}
+	var feeds []stop.Fed
 	for looks := 1; ; looks++ {
-		feeds, err := x.feeds(ctx, w, transfers)
-		if err != nil {
+		again, err := x.feeds(ctx, w, transfers)
+		switch {
+		case err != nil && looks == 1:
 			return nil, fmt.Errorf("look at process %d: %w", w.Process.PID, err)
+		case err != nil:
+			return feeds, nil // what was told before holds
 		}
-		if looks == maxSettling || slices.ContainsFunc(feeds, func(f stop.Fed) bool { return f.Grade == stop.FlowCertain }) {
+		feeds = again
+		if looks == maxSettling || !w.Service || slices.ContainsFunc(feeds, func(f stop.Fed) bool { return f.Grade == stop.FlowCertain }) {
 			return feeds, nil
 		}
-		time.Sleep(settling)
+		select {
+		case <-time.After(settling):
+		case <-ctx.Done():
+			return feeds, nil
+		}
 	}
 }
 
@@ -131,6 +140,8 @@ func (x *Examiner) feeds(ctx context.Context, w trace.Watchable, transfers []hos
 	heard, memory := trace.Heard(p)
 	// Who holds the asked connection as well may send by it.
 	now.Hears, now.Shares = others(append(heard, now.Asked.Object)), others(memory)
+	// What could not be read may be a way to hear.
+	now.Hears = now.Hears || slices.ContainsFunc(snap.Gaps(), func(g host.Gap) bool { return g.PID == 0 || g.PID == p.PID })
 	facts, _ := x.Host.Facts(ctx)
 	var fed []stop.Fed
 	for i, f := range now.Feeds() {

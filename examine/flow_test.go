@@ -28,7 +28,7 @@ func proxy(t *testing.T, clients int, change func(*host.Recording), transfers fu
 		return host.Descriptor{FDs: []int{int(i)}, Kind: host.TCP, Mode: host.ReadWrite, Inode: i, Object: host.Object(fmt.Sprint(i)), State: "ESTABLISHED",
 			Local: netip.MustParseAddrPort(local), Remote: netip.MustParseAddrPort(remote), Direction: d, DirectionSource: host.FromCounters, Bytes: b}
 	}
-	p := host.Process{PID: 100, PPID: new(1), StartTicks: 5, RUID: new(uint32(33)), Name: "proxy",
+	p := host.Process{PID: 100, PPID: new(1), StartTicks: 5, RUID: new(uint32(33)), EUID: new(uint32(33)), Name: "proxy",
 		Descriptors: []host.Descriptor{connection(10, host.Outbound, "2.2.2.2:968", "3.3.3.3:23")}}
 	for i := range clients {
 		p.Descriptors = append(p.Descriptors, connection(uint64(20+i), host.Inbound, "2.2.2.2:80", fmt.Sprintf("198.51.100.%d:5000", i+1)))

@@ -34,7 +34,7 @@ listen relay
 	{name: "nginx", grade: stop.FlowCertain, start: func(s *stage) {
 		s.onB("mkdir", "-p", "/var/lib/nginx", "/var/log/nginx")
 		s.configured("nginx", "-g", "daemon off;", "-c", `load_module /usr/lib/nginx/modules/ngx_stream_module.so;
-user www www;
+user www-data www-data;
 worker_processes 1;
 error_log stderr;
 pid /run/nginx.pid;
@@ -72,11 +72,11 @@ connect = %s:%d
 	}},
 	{name: "Go", grade: stop.FlowCertain, start: goProxy("plain")},
 	{name: "Go with splice", grade: stop.FlowCertain, start: goProxy("splice")},
-	{name: "Python", grade: stop.FlowCertain, start: func(s *stage) { s.on(s.b, "www", "proxy", fmt.Sprint(s.port), s.answering()) }},
+	{name: "Python", grade: stop.FlowCertain, start: func(s *stage) { s.daemonOnB("proxy", fmt.Sprint(s.port), s.answering()) }},
 }
 
 func goProxy(how string) func(*stage) {
-	return func(s *stage) { s.on(s.b, "www", "goproxy", fmt.Sprint(s.port), s.answering(), how) }
+	return func(s *stage) { s.daemonOnB("goproxy", fmt.Sprint(s.port), s.answering(), how) }
 }
 
 // answering is where the victim answers.

@@ -87,8 +87,8 @@ func (p *promise) due() []stop.Traceback {
 		case i < 0 && known.SelectedBy == selectedByFlow: // who was told when there were too many
 			known.SameAs = same.finding.Token.String()
 			records = append(records, known)
-		case i >= 0 && records[i].SameAs != "":
-			known.SameAs = records[i].SameAs
+		case i >= 0 && (records[i].SameAs != "" || records[i].SelectedBy == selectedByBound): // whom it asked may be another than this one planned to
+			known.SameAs = same.finding.Token.String()
 			records[i] = known
 		}
 	}

@@ -57,7 +57,7 @@ func (w Watched) Feeds() []Feed {
 		ph.part = true // it may go on
 		p.end(ph)
 	}
-	feeds, signs := make([]Feed, len(w.Candidates)), w.signs()
+	feeds, signs, opened := make([]Feed, len(w.Candidates)), w.signs(), w.openedBefore()
 	for i, c := range w.Candidates {
 		f := &feeds[i]
 		f.Signs = signs[i]
@@ -66,7 +66,8 @@ func (w Watched) Feeds() []Feed {
 			f.Signs = slices.Insert(f.Signs, sort.SearchStrings(f.Signs, SignPassed), SignPassed)
 		}
 		switch {
-		case f.There >= enough && oneIn*f.There >= f.There+p.other && p.alone(c.Inode) && !w.Hears && (!w.Shares || p.whole(c.Inode)) && alike(c.Bytes, w.Asked.Bytes):
+		case f.There >= enough && oneIn*f.There >= f.There+p.other && p.alone(c.Inode) && !w.Hears && (!w.Shares || p.whole(c.Inode)) && alike(c.Bytes, w.Asked.Bytes) &&
+			!w.older(c) && (opened < 0 || opened == i):
 			f.Grade = Certain
 		case len(f.Signs) > 0:
 			f.Grade = Supported
@@ -75,6 +76,15 @@ func (w Watched) Feeds() []Feed {
 		}
 	}
 	return feeds
+}
+
+// older reports whether the asked connection was there before a candidate: it was for somebody else then, or for nobody.
+func (w Watched) older(c host.Descriptor) bool {
+	was := w.Asked.Opened
+	if was.IsZero() {
+		was = w.Asked.Since
+	}
+	return !was.IsZero() && was.Before(c.Opened)
 }
 
 // passages are what passed from one socket to another.

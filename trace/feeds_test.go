@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -82,6 +83,19 @@ func TestFeeds(t *testing.T) {
 			w.Candidates[0].Bytes.Received++
 			w.Asked.Bytes.Received++
 		}, [3]trace.Feed{{trace.Certain, 3, 3, nil}}},
+		"asked about before it came": {relayed, func(w *trace.Watched) {
+			w.Asked.Opened, w.Candidates[0].Opened = time.Unix(10, 0), time.Unix(11, 0)
+		}, [3]trace.Feed{{trace.Supported, 3, 3, nil}}},
+		"asked about and met before it came": {relayed, func(w *trace.Watched) {
+			w.Asked.Since, w.Candidates[0].Opened = time.Unix(10, 0), time.Unix(11, 0)
+		}, [3]trace.Feed{{trace.Supported, 3, 3, nil}}},
+		"asked about after it came": {relayed, func(w *trace.Watched) {
+			w.Asked.Opened, w.Candidates[0].Opened = time.Unix(12, 0), time.Unix(11, 0)
+		}, [3]trace.Feed{{trace.Certain, 3, 3, nil}}},
+		"another came right before": {relayed, func(w *trace.Watched) {
+			w.Asked.Opened, w.Candidates[0].Opened, w.Candidates[1].Opened = time.Unix(12, 0), time.Unix(2, 0), time.Unix(12, 0).Add(-time.Millisecond)
+			w.Others = []host.Descriptor{{Inode: 'q', Direction: host.Outbound, Opened: time.Unix(11, 0)}}
+		}, [3]trace.Feed{{trace.Supported, 3, 3, nil}, {trace.Supported, 0, 0, nil}}},
 		"hears otherwise": {relayed, func(w *trace.Watched) { w.Hears = true }, [3]trace.Feed{{trace.Supported, 3, 3, nil}}},
 		"shares memory":   {times(4, "1 <a, 1 >o"), func(w *trace.Watched) { w.Shares = true }, [3]trace.Feed{{trace.Certain, 4, 0, nil}}},
 		"shares memory, watched for too short a time": {times(3, "1 <a, 1 >o"), func(w *trace.Watched) { w.Shares = true }, [3]trace.Feed{{trace.Supported, 3, 0, nil}}},

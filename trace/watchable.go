@@ -47,7 +47,7 @@ func (r Result) Watchable(asked host.Socket) (w Watchable, ok bool) {
 		return Watchable{}, false
 	}
 	p := r.Processes[i]
-	w = Watchable{Process: p.ID(), Asked: asked.Inode, Service: r.service(p.Process)}
+	w = Watchable{Process: p.ID(), Asked: asked.Inode, Service: service(p.Process)}
 	type ends struct{ local, remote netip.AddrPort }
 	inodes := map[ends]uint64{}
 	for _, d := range p.Descriptors {
@@ -87,13 +87,13 @@ func (w Watchable) OfCrowd(d host.Descriptor) Previous {
 	return p
 }
 
-// service reports whether nobody who logged in has started a process, as far as the system tells: it is of no login, and its user is
-// root or nobody who logs in.
-func (r Result) service(p host.Process) bool {
-	if p.LoginUID != nil || p.RUID == nil {
-		return false
-	}
-	return *p.RUID == 0 || !slices.ContainsFunc(r.Users, func(u User) bool { return u.UID == *p.RUID && len(u.Logins) > 0 })
+// firstUser is the first number of users who are people; see UID_MIN in login.defs(5).
+const firstUser = 1000
+
+// service reports whether nobody who logs in has started a process, as far as the system tells: it is of no login, and its user is the system's. What is a
+// person's the system may have started as well, by what that person wrote into a ~/.forward or a crontab.
+func service(p host.Process) bool {
+	return p.LoginUID == nil && p.RUID != nil && p.EUID != nil && *p.RUID < firstUser && *p.EUID < firstUser
 }
 
 // Heard are the objects that others who hold them, and may write, can tell a process something by in a way that is no [host.Transfer],

@@ -45,3 +45,26 @@ func TestWatchable(t *testing.T) {
 		})
 	}
 }
+
+// What a person's process shows that person may have made up, whoever has started it.
+func TestService(t *testing.T) {
+	for name, tt := range map[string]struct {
+		ruid, euid uint32
+		login      *uint32
+		want       bool
+	}{
+		"root":                    {0, 0, nil, true},
+		"a daemon's user":         {33, 33, nil, true},
+		"a person's, of no login": {1001, 1001, nil, false},
+		"a person's, set-user-ID": {1001, 0, nil, false},
+		"root, acts for a person": {0, 1001, nil, false},
+		"root, of a login":        {0, 0, new(uint32(1001)), false},
+	} {
+		if got := service(host.Process{RUID: new(tt.ruid), EUID: new(tt.euid), LoginUID: tt.login}); got != tt.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	if service(host.Process{}) {
+		t.Error("whose user is not known")
+	}
+}

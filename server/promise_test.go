@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/stopd/stopd"
 )
@@ -120,4 +123,24 @@ func TestKeepFails(t *testing.T) {
 			t.Errorf("%d failures counted", n)
 		}
 	})
+}
+
+// A later question about the same has the answers of the earlier one, also of whom that asked in place of those that were planned.
+func TestReferred(t *testing.T) {
+	ends := func(n byte) stop.Ends {
+		return stop.Ends{Remote: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, n}), 4000), Local: netip.MustParseAddrPort("198.51.100.1:80")}
+	}
+	first := &promise{finding: stop.Finding{Token: stop.Token{1}}, records: []stop.Traceback{
+		{Previous: ends(1), SelectedBy: selectedByBound, Kind: "none", Error: "not asked: another connection feeds the asked one"},
+		{Previous: ends(2), SelectedBy: selectedByFlow, Asked: true, Kind: "token", Token: "t"},
+	}}
+	second := &promise{plan: []int{0}, records: []stop.Traceback{{Previous: ends(1)}, {Previous: ends(2), SelectedBy: selectedByBound, Kind: "none", Error: "too many candidates"}}}
+	second.refer(first)
+	for i, r := range second.due() {
+		want := first.records[i]
+		want.SameAs = first.finding.Token.String()
+		if d := cmp.Diff(want, r, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); d != "" {
+			t.Errorf("record %d (-want +got):\n%s", i, d)
+		}
+	}
 }

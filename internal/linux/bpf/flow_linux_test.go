@@ -73,7 +73,7 @@ func newSockets(t testing.TB) *sockets {
 			unix.Close(l)
 		}
 	}
-	s.unix = must(unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0))
+	s.unix = must(unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0))
 	for name, pair := range map[string][2]int{"tcp": s.tcp, "udp": s.udp, "unix": s.unix} {
 		for i, fd := range pair {
 			t.Cleanup(func() { unix.Close(fd) })
@@ -115,7 +115,7 @@ func (s *sockets) say(calls []Call) (said []string) {
 func TestWatch(t *testing.T) {
 	s := newSockets(t)
 	pipe := make([]int, 2)
-	must(0, unix.Pipe(pipe))
+	must(0, unix.Pipe2(pipe, unix.O_CLOEXEC))
 	file := must(os.CreateTemp(t.TempDir(), ""))
 	must(file.WriteString("0123456789"))
 	ring := newRing(t)
@@ -318,7 +318,7 @@ func TestWatchFull(t *testing.T) {
 // BenchmarkWatch is the cost of a round trip on a UNIX socket: with nobody watched, another process, and this one.
 func BenchmarkWatch(b *testing.B) {
 	round := func(b *testing.B) {
-		pair := must(unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM, 0))
+		pair := must(unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0))
 		defer unix.Close(pair[0])
 		defer unix.Close(pair[1])
 		octet := make([]byte, 1)

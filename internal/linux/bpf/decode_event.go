@@ -58,7 +58,7 @@ func DecodeEvent(b []byte, ev *recorder.Event) (rest []byte, err error) {
 	switch ev.Kind {
 	case recorder.Connecting, recorder.Touched:
 		c.Cookie = e.Uint64(b[24:])
-		if b[1] != 0 {
+		if b[1] != 0 && ev.Kind == recorder.Touched {
 			c.Closed = ev.At
 		}
 	case recorder.Closed:

@@ -17,6 +17,9 @@ func encodeEvent(ev recorder.Event) []byte {
 	e := binary.NativeEndian
 	p, c := ev.Process, ev.Connection
 	beside, n := byte(c.Direction), len(p.Exe)
+	if ev.Kind == recorder.Touched && ev.Connection.Closed != 0 {
+		beside = 1
+	}
 	if ev.Kind == recorder.Held {
 		if n = len(ev.Joints); ev.More {
 			beside = 1
@@ -68,6 +71,7 @@ var events = []recorder.Event{
 	{Kind: recorder.ProcessMet, Process: recorder.Process{ID: recorder.ID{PID: 1<<32 - 1, Start: 1<<64 - 1}}},
 	{Kind: recorder.Connecting, At: 1, Process: recorder.Process{ID: recorder.ID{PID: 2, Start: 3}}, Connection: recorder.Connection{Cookie: 4}},
 	{Kind: recorder.Touched, At: 1, Connection: recorder.Connection{Cookie: 4}},
+	{Kind: recorder.Touched, At: 1, Connection: recorder.Connection{Cookie: 4, Closed: 1}},
 	{Kind: recorder.Closed, At: 1, Connection: recorder.Connection{Cookie: 4, Sent: 7, Received: 8, UID: 9}},
 	{Kind: recorder.Established, At: 1, Connection: recorder.Connection{Cookie: 4, UID: 5, NetNS: 6, Direction: recorder.Inbound,
 		Local: netip.MustParseAddrPort("192.0.2.1:22"), Remote: netip.MustParseAddrPort("198.51.100.2:1025")}},

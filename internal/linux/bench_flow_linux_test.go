@@ -99,11 +99,7 @@ func median(fs []float64) float64 {
 
 // startRelay starts a process that relays between so many pairs of connections, and returns their other ends.
 func startRelay(t testing.TB, relay string, pairs int) (outer [][2]*net.TCPConn, pid int) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
+	l := loopback(t)
 	var given []*os.File
 	for range pairs {
 		client, in := connection(t, l)

@@ -183,21 +183,6 @@ func poll(pairs [][2]int) (ready func(most int) []int, other map[int]int, err er
 	}, other, nil
 }
 
-// connection returns two ends of a new connection on loopback.
-func connection(t testing.TB, l net.Listener) (a, b *net.TCPConn) {
-	t.Helper()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close(); d.Close() })
-	return c.(*net.TCPConn), d.(*net.TCPConn)
-}
-
 // TestRelays: of fifty clients of one process, all talking at once, nobody is taken for another, however the process is built.
 func TestRelays(t *testing.T) {
 	const clients, rounds = 50, 40
@@ -322,11 +307,7 @@ func TestWatch(t *testing.T) {
 // When data last came and were sent is told of a process's connections.
 func TestLast(t *testing.T) {
 	h := openHost(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
+	l := loopback(t)
 	began := time.Now()
 	a, b := connection(t, l)
 	const pause, rounding = 50 * time.Millisecond, 20 * time.Millisecond

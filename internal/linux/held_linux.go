@@ -36,8 +36,8 @@ func (s *snapshot) recorded(id host.ID) (*past, recorder.Process, error) {
 	return p, found, nil
 }
 
-// opened returns when a connection that is open was established, or else since when it is known to be open; zero where that is not known. One process may
-// have very many: what has happened since is read only where the connection is not known yet.
+// opened is [Host.opened] for very many connections, which one process may have: what has happened since the look began is read only where one is not
+// known yet.
 func (s *snapshot) opened(cookie uint64) (opened, since time.Time) {
 	p, err := s.remembered()
 	if err != nil {

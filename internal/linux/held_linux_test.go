@@ -18,27 +18,15 @@ import (
 // TestHeldThen: what a process held at a time is told, whatever it held since, and since when a connection is open is told of who has it.
 func TestHeldThen(t *testing.T) {
 	h := remembering(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
+	l := loopback(t)
 	pair := func() (c, a *net.TCPConn) {
 		t.Helper()
-		one, err := net.Dial("tcp", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		two, err := l.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		io.WriteString(one, "octets")
-		io.ReadFull(two, make([]byte, 6))
-		return one.(*net.TCPConn), two.(*net.TCPConn)
+		c, a = connection(t, l)
+		io.WriteString(c, "octets")
+		io.ReadFull(a, make([]byte, 6))
+		return c, a
 	}
-	c, a := pair()
-	defer c.Close()
+	_, a := pair()
 	local, remote := a.LocalAddr().(*net.TCPAddr).AddrPort(), a.RemoteAddr().(*net.TCPAddr).AddrPort()
 	is := func(s host.Socket) bool { return s.Local == local && s.Remote == remote }
 	p, err := h.catchUp()
@@ -84,27 +72,15 @@ func TestHeldThen(t *testing.T) {
 // anybody's, so that what a process held may be more.
 func TestHeldUntold(t *testing.T) {
 	h := remembering(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer a.Close()
+	l := loopback(t)
+	c, a := connection(t, l)
 	local, remote := a.LocalAddr().(*net.TCPAddr).AddrPort(), a.RemoteAddr().(*net.TCPAddr).AddrPort()
 	p, err := h.catchUp()
 	if err != nil {
 		t.Fatal(err)
 	}
 	then := p.time(sinceBoot())
-	c.(*net.TCPConn).SetLinger(0)
+	c.SetLinger(0)
 	c.Close()
 	for {
 		if _, err := h.catchUp(); err != nil {

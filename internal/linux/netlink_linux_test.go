@@ -56,11 +56,7 @@ func TestNetlinkSockets(t *testing.T) {
 func TestNetlinkAtOnce(t *testing.T) {
 	d := newDiag(0)
 	t.Cleanup(d.close)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
+	l := loopback(t)
 	var wg sync.WaitGroup
 	for range 3 * maxFree {
 		c, err := net.Dial("tcp", l.Addr().String())

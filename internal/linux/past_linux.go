@@ -160,7 +160,7 @@ func (p *past) sweep(events *bpf.Events) error {
 	return nil
 }
 
-// opened returns when a connection that is open was established; zero where that is not known.
+// opened returns when a connection that is open was established, or else since when it is known to be open; zero where that is not known.
 func (h *Host) opened(cookie uint64) (opened, since time.Time) {
 	p, err := h.catchUp()
 	if err != nil {
@@ -172,7 +172,7 @@ func (h *Host) opened(cookie uint64) (opened, since time.Time) {
 	return
 }
 
-// opened returns when a connection was established, or when it was met.
+// opened returns when a connection was established, or, where it was met only later, since when it is known.
 func (p *past) opened(c recorder.Connection) (opened, since time.Time) {
 	if c.Met {
 		return time.Time{}, p.time(c.Opened)

@@ -59,19 +59,8 @@ func TestRemember(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := loopback(t)
+	c, a := connection(t, l)
 	flow := host.Flow{Protocol: host.TCP, Local: c.LocalAddr().(*net.TCPAddr).AddrPort(), Remote: c.RemoteAddr().(*net.TCPAddr).AddrPort()}
 	open, err := h.Find(t.Context(), flow)
 	if err != nil || open.Recalled || open.Inode == 0 || time.Since(open.Opened) > time.Minute {

@@ -19,19 +19,8 @@ import (
 // conversation is a connection within this machine that is over.
 func conversation(t *testing.T) host.Flow {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := loopback(t)
+	c, a := connection(t, l)
 	c.Close()
 	io.Copy(io.Discard, a)
 	a.Close()

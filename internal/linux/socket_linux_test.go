@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"net"
 	"net/netip"
 	"os"
 	"testing"
@@ -95,6 +96,32 @@ func accept(t testing.TB, l *os.File) *os.File {
 	t.Helper()
 	s, _, err := unix.Accept4(fd(l), unix.SOCK_CLOEXEC)
 	return file(t, s, err)
+}
+
+// loopback listens on a free port of loopback until the test ends.
+func loopback(t testing.TB) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// connection returns two ends of a new connection on loopback.
+func connection(t testing.TB, l net.Listener) (a, b *net.TCPConn) {
+	t.Helper()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close(); d.Close() })
+	return c.(*net.TCPConn), d.(*net.TCPConn)
 }
 
 // dial connects to a listener and returns both ends; to is the address by which it is reached.

@@ -167,22 +167,9 @@ func TestRefusedAndRead(t *testing.T) {
 func TestDestroyed(t *testing.T) {
 	alone(t)
 	r := remember(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
+	l := loopback(t)
 	to := l.Addr().(*net.TCPAddr).AddrPort()
-	c, err := net.Dial("tcp", to.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	a, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer a.Close()
+	c, _ := connection(t, l)
 	from := c.LocalAddr().(*net.TCPAddr).AddrPort()
 	cmd := exec.Command("ss", "-K", "-t", "sport", "=", from.String()[len("127.0.0.1"):])
 	out, err := cmd.CombinedOutput()
@@ -206,24 +193,10 @@ func TestCopied(t *testing.T) {
 	if err := r.collection.Variables[recorderVarOwn].Set(uint32(os.Getpid())); err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
+	l := loopback(t)
 	to := l.Addr().(*net.TCPAddr).AddrPort()
 	cmd := exec.Command("/bin/bash", "-c", fmt.Sprintf("exec 7<>/dev/tcp/127.0.0.1/%d; echo; read; exec 7>&-; echo; read", to.Port()))
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	in, out := start(t, cmd)
 	said := bufio.NewReader(out)
 	said.ReadString('\n')
 	pidfd, err := unix.PidfdOpen(cmd.Process.Pid, 0)

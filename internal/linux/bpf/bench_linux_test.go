@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"slices"
 	"sync"
 	"syscall"
@@ -43,7 +42,7 @@ func loadRole() error {
 		if err != nil {
 			return err
 		}
-		once = func() error { return connection(l, to) }
+		once = func() error { return opened(l, to) }
 	case "process":
 		once = process
 	}
@@ -79,8 +78,8 @@ func listen() (l int, to unix.Sockaddr, err error) {
 
 var octet [1]byte
 
-// connection makes a connection within the host, of which both ends are remembered, sends an octet each way, and closes it.
-func connection(l int, to unix.Sockaddr) error {
+// opened makes a connection within the host, of which both ends are remembered, sends an octet each way, and closes it.
+func opened(l int, to unix.Sockaddr) error {
 	c, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
 	if err != nil {
 		return err
@@ -123,20 +122,8 @@ func turns(b *testing.B, load string, turn int) {
 	alone(b)
 	r := remember(b)
 	r.detach()
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), roleEnv+"=load", loadEnv+"="+load)
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		b.Fatal(err)
-	}
+	cmd := role("load", loadEnv+"="+load)
+	in, out := start(b, cmd)
 	b.Cleanup(func() { in.Close(); cmd.Wait() })
 
 	var mu sync.Mutex

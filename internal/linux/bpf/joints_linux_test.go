@@ -205,20 +205,8 @@ func pumpRole() error {
 // TestPump: whom a process was joined to that had made the channel, and has closed its end before it ended.
 func TestPump(t *testing.T) {
 	r := remember(t)
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), roleEnv+"=pump")
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	cmd := role("pump")
+	in, out := start(t, cmd)
 	lines := bufio.NewScanner(out)
 	var pids []uint32
 	for len(pids) < 3 && lines.Scan() {

@@ -2,10 +2,8 @@ package bpf
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -22,138 +20,6 @@ import (
 
 	"github.com/stopd/stopd/internal/recorder"
 )
-
-// roleEnv makes the test program another one.
-const roleEnv = "STOPD_TEST_ROLE"
-
-func TestMain(m *testing.M) {
-	// What this process was given by accident it does not give on: a pipe of all would join all.
-	if err := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		panic(err)
-	}
-	role := map[string]func() error{"inside": insideRole, "storm": stormRole, "load": loadRole, "pump": pumpRole}[os.Getenv(roleEnv)]
-	if role == nil {
-		os.Exit(m.Run())
-	}
-	if err := role(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-}
-
-// remembering is events with a history of them.
-type remembering struct {
-	*Events
-	*recorder.History
-	all  []recorder.Event // but for their slices
-	self recorder.ID
-}
-
-// remember begins to remember, with what there is.
-func remember(t testing.TB) *remembering {
-	t.Helper()
-	e, err := OpenEvents(0)
-	if errors.Is(err, unix.EPERM) && os.Geteuid() != 0 {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(e.Close)
-	h, err := recorder.New(32<<20, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &remembering{Events: e, History: h}
-	h.Sweep(now(t))
-	if err := e.Met(new(sync.Mutex), func(ev *recorder.Event) {
-		if ev.Kind == recorder.ProcessMet && ev.Process.PID == uint32(os.Getpid()) {
-			r.self = ev.Process.ID
-		}
-		h.Apply(*ev)
-	}); err != nil {
-		t.Fatal(err)
-	}
-	h.Swept(now(t))
-	return r
-}
-
-func now(t testing.TB) uint64 {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
-		t.Fatal(err)
-	}
-	return uint64(ts.Nano())
-}
-
-// catchUp reads what was written so far.
-func (r *remembering) catchUp(t testing.TB) {
-	t.Helper()
-	if err := r.Read(func(evs []recorder.Event) {
-		r.Apply(evs...)
-		r.all = append(r.all, evs...)
-	}); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// alone puts the test into a network namespace of its own, and never lets its thread be used again.
-func alone(t testing.TB) {
-	t.Helper()
-	runtime.LockOSThread()
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Skipf("make network namespace: %v", err)
-	}
-	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(s)
-	ifr, err := unix.NewIfreq("lo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ifr.SetUint16(unix.IFF_UP)
-	if err := unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, ifr); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// converse connects to a listener, says something each way and closes both ends; it returns the end that connected.
-func converse(t testing.TB, l net.Listener, to string) (local, remote netip.AddrPort) {
-	t.Helper()
-	c, err := net.Dial("tcp", to)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	a, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer a.Close()
-	if _, err := io.WriteString(c, "question"); err != nil {
-		t.Fatal(err)
-	}
-	c.(*net.TCPConn).CloseWrite()
-	if b, err := io.ReadAll(a); string(b) != "question" {
-		t.Fatalf("heard %q, %v", b, err)
-	}
-	ends := func(a net.Addr) netip.AddrPort {
-		ap := a.(*net.TCPAddr).AddrPort()
-		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
-	}
-	return ends(c.LocalAddr()), ends(c.RemoteAddr())
-}
-
-func inode(t testing.TB, path string) uint32 {
-	t.Helper()
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		t.Fatal(err)
-	}
-	return uint32(st.Ino)
-}
 
 func TestConnections(t *testing.T) {
 	alone(t)
@@ -229,20 +95,9 @@ func TestHandedOn(t *testing.T) {
 	if err := r.Untold; err != nil {
 		t.Skip(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	f, err := a.(*net.TCPConn).File()
+	l := loopback(t)
+	c, a := connection(t, l)
+	f, err := a.File()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -366,21 +221,9 @@ func insideRole() error {
 // TestNamespace: in a PID namespace of its own the daemon has its own numbers, and its own processes alone.
 func TestNamespace(t *testing.T) {
 	remember(t).Close()
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), roleEnv+"=inside")
+	cmd := role("inside")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID}
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	in, out := start(t, cmd)
 	lines := bufio.NewScanner(out)
 	for lines.Scan() && lines.Text() != "met" {
 		var kind, pid, parent int
@@ -419,21 +262,8 @@ func TestNamespace(t *testing.T) {
 // TestMet: what was there before is met with its holder and direction.
 func TestMet(t *testing.T) {
 	alone(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	a, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer a.Close()
+	l := loopback(t)
+	c, a := connection(t, l)
 	r := remember(t)
 	netns := inode(t, "/proc/thread-self/ns/net")
 	for _, end := range []struct {
@@ -460,23 +290,10 @@ func (t *turn) Unlock() { t.held = false; t.given++ }
 // TestSteps: what there is is listed by steps, so that whoever else reads events waits for one alone.
 func TestSteps(t *testing.T) {
 	alone(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
+	l := loopback(t)
 	const pairs = 400 // more than one step has
 	for range pairs {
-		c, err := net.Dial("tcp", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		a, err := l.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer a.Close()
+		connection(t, l)
 	}
 	r := remember(t)
 	var lock turn

@@ -95,20 +95,8 @@ func storm(t *testing.T) {
 	var cmds []*exec.Cmd
 	var starts []func()
 	for range runtime.NumCPU() {
-		cmd := exec.Command("/proc/self/exe")
-		cmd.Env = append(os.Environ(), roleEnv+"=storm", fmt.Sprint(stormEnv, "=", n))
-		cmd.Stderr = os.Stderr
-		in, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		cmd := role("storm", fmt.Sprint(stormEnv, "=", n))
+		in, out := start(t, cmd)
 		if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
 			t.Fatalf("a storm says %q, %v", line, err)
 		}

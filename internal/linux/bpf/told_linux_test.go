@@ -37,11 +37,7 @@ func TestToldOnce(t *testing.T) {
 	if err := r.Untold; err != nil {
 		t.Skip(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
+	l := loopback(t)
 	converse(t, l, l.Addr().String())
 	r.catchUp(t)
 	kinds, named := r.kindsOf(uint16(l.Addr().(*net.TCPAddr).Port))
@@ -59,11 +55,7 @@ func TestTakenOver(t *testing.T) {
 	if err := r.Untold; err != nil {
 		t.Skip(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
+	l := loopback(t)
 	c, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -104,11 +96,7 @@ func TestAcceptedByAnother(t *testing.T) {
 	}
 	const other = 65534
 	r := remember(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
+	l := loopback(t)
 	c, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)

@@ -15,8 +15,8 @@ import (
 	"github.com/stopd/stopd/trace"
 )
 
-// proxy is an examiner of a host with one process, a proxy with a connection to 3.3.3.3:23 and clients, and what that takes and sends
-// while it is watched.
+// proxy is an examiner of a host with one process, a proxy with a connection to 3.3.3.3:23 and clients, of whom the one in the middle has
+// the octets of that, and what it takes and sends while it is watched.
 func proxy(t *testing.T, clients int, change func(*host.Recording), transfers func() []host.Transfer) (*Examiner, *shelf) {
 	t.Helper()
 	x, k := examiner(t)
@@ -31,7 +31,11 @@ func proxy(t *testing.T, clients int, change func(*host.Recording), transfers fu
 	p := host.Process{PID: 100, PPID: new(1), StartTicks: 5, RUID: new(uint32(33)), EUID: new(uint32(33)), Name: "proxy",
 		Descriptors: []host.Descriptor{connection(10, host.Outbound, "2.2.2.2:968", "3.3.3.3:23")}}
 	for i := range clients {
-		p.Descriptors = append(p.Descriptors, connection(uint64(20+i), host.Inbound, "2.2.2.2:80", fmt.Sprintf("198.51.100.%d:5000", i+1)))
+		c := connection(uint64(20+i), host.Inbound, "2.2.2.2:80", fmt.Sprintf("198.51.100.%d:5000", i+1))
+		if i != clients/2 {
+			c.Bytes.Received += 1000
+		}
+		p.Descriptors = append(p.Descriptors, c)
 	}
 	rec := host.Recording{Processes: []host.Process{{PID: 1, PPID: new(0), RUID: new(uint32(0)), Name: "init"}, p}}
 	a := p.Descriptors[0]
@@ -67,7 +71,7 @@ func TestFlow(t *testing.T) {
 		want      [3]string // grades
 	}{
 		{"certain", nil, second, [3]string{"unknown", "certain", "unknown"}},
-		{"nothing passes", nil, func() []host.Transfer { return nil }, [3]string{"unknown", "unknown", "unknown"}},
+		{"nothing passes", nil, func() []host.Transfer { return nil }, [3]string{"unknown", "supported", "unknown"}},
 		{"somebody's own program", func(r *host.Recording) { r.Processes[1].LoginUID = new(uint32(1000)) }, second, [3]string{"unknown", "supported", "unknown"}},
 		{"hears by a pipe", func(r *host.Recording) {
 			d := host.Descriptor{FDs: []int{0}, Kind: host.Pipe, Mode: host.Read, Object: "pipe", Peer: "pipe"}
@@ -171,12 +175,12 @@ func TestFlowOfCrowd(t *testing.T) {
 		times int
 		want  []string // the remote ends
 	}{
-		"certain":   {4, []string{"198.51.100.18:5000"}},
+		"certain":   {4, []string{"198.51.100.21:5000"}},
 		"supported": {2, nil},
 		"unknown":   {0, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			x, k := proxy(t, clients, listens, func() []host.Transfer { return passed(20+17, 10, tt.times) })
+			x, k := proxy(t, clients, listens, func() []host.Transfer { return passed(20+clients/2, 10, tt.times) })
 			e, err := x.Examine(t.Context(), question(t, "968 , 23 : SV_REC : 7"))
 			if err != nil {
 				t.Fatal(err)

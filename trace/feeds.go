@@ -24,6 +24,8 @@ type Feed struct {
 	// the candidate.
 	There, Back int
 	Signs       []string // ascending
+	// Unsettled is true where it is not [Certain] for its octets alone. Some may be under way, so that it can be later.
+	Unsettled bool
 }
 
 // A Watched is a process that was watched for a while.
@@ -49,15 +51,9 @@ const enough, oneIn = 3, 4
 // A thread passes something on where it takes from one socket alone, and then sends by one other alone without having waited in
 // between. Where it takes from several, or sends by several, it tells nothing: what it sends then is as often another's.
 func (w Watched) Feeds() []Feed {
-	p := passages{asked: w.Asked.Inode, threads: map[uint32]*phase{}, passed: map[[2]uint64]int{}, same: map[[2]uint64]int{}, differed: map[[2]uint64]int{}}
-	for _, t := range w.Transfers {
-		p.add(t)
-	}
-	for _, ph := range p.threads {
-		ph.part = true // it may go on
-		p.end(ph)
-	}
-	feeds, signs, opened := make([]Feed, len(w.Candidates)), w.signs(), w.openedBefore()
+	p := passagesTo(w.Asked.Inode, w.Transfers)
+	opened := w.openedBefore()
+	feeds, signs := make([]Feed, len(w.Candidates)), w.signs(opened)
 	for i, c := range w.Candidates {
 		f := &feeds[i]
 		f.Signs = signs[i]
@@ -65,9 +61,12 @@ func (w Watched) Feeds() []Feed {
 		if f.There+f.Back > 0 {
 			f.Signs = slices.Insert(f.Signs, sort.SearchStrings(f.Signs, SignPassed), SignPassed)
 		}
+		passes := f.There >= enough && oneIn*f.There >= f.There+p.other && p.alone(c.Inode) && p.apart(c.Inode) && p.explained(c.Inode) &&
+			!w.Hears && (!w.Shares || p.whole(c.Inode)) && !w.older(c) && (opened < 0 || opened == i)
+		settled := alike(c.Bytes, w.Asked.Bytes, signals)
+		f.Unsettled = passes && !settled
 		switch {
-		case f.There >= enough && oneIn*f.There >= f.There+p.other && p.alone(c.Inode) && !w.Hears && (!w.Shares || p.whole(c.Inode)) && alike(c.Bytes, w.Asked.Bytes) &&
-			!w.older(c) && (opened < 0 || opened == i):
+		case passes && settled && !w.rivalled(c, p.largest):
 			f.Grade = Certain
 		case len(f.Signs) > 0:
 			f.Grade = Supported
@@ -87,96 +86,20 @@ func (w Watched) older(c host.Descriptor) bool {
 	return !was.IsZero() && was.Before(c.Opened)
 }
 
-// passages are what passed from one socket to another.
-type passages struct {
-	asked   uint64
-	threads map[uint32]*phase // as each is at the moment
-	// passed counts phases in which something passed from the first to the second.
-	passed map[[2]uint64]int
-	// same counts those in which as many octets were sent as had been taken, and differed those in which it were more or less.
-	same, differed map[[2]uint64]int
-	// other counts phases in which something was sent by the asked connection, and nothing tells where it came from.
-	other int
-}
+// signals are how many octets a SYN and a FIN count.
+const signals = 2
 
-// A phase of a thread is what it takes until it sends, and what it sends until it takes again.
-type phase struct {
-	from, to uint64 // the first socket that was taken from, and the first other that was sent by
-	several  bool   // it took from another as well, or sent by another, or what it took is not known
-	waits    uint32 // of the thread, when it took last
-	waited   bool   // between that and the first sending
-	sent     bool
-	toAsked  bool // something was sent by the asked connection
-	// took and gave are how many octets were taken, and sent by the other. What took 0 octets took some, it is not known how many.
-	took, gave uint64
-	part       bool // it was not watched from the beginning to the end, or it is not known how many octets it took
-}
-
-func (p *passages) add(t host.Transfer) {
-	ph := p.threads[t.Thread]
-	if ph == nil {
-		ph = &phase{several: t.Sent, part: t.Sent}
-		p.threads[t.Thread] = ph
-	}
-	if !t.Sent {
-		if ph.sent {
-			p.end(ph)
-			*ph = phase{}
-		}
-		ph.several = ph.several || ph.from != 0 && ph.from != t.Socket
-		ph.from, ph.waits = t.Socket, t.Waits
-		ph.took, ph.part = ph.took+uint64(t.Octets), ph.part || t.Octets == 0
-		return
-	}
-	ph.toAsked = ph.toAsked || t.Socket == p.asked
-	if !ph.sent {
-		ph.sent, ph.waited = true, ph.waits != t.Waits
-	}
-	if t.Socket != ph.from {
-		ph.several = ph.several || ph.to != 0 && ph.to != t.Socket
-		ph.to = t.Socket
-		ph.gave += uint64(t.Octets)
-	}
-}
-
-// end counts what a phase tells.
-func (p *passages) end(ph *phase) {
-	switch {
-	case !ph.several && !ph.waited && ph.to != 0:
-		ends := [2]uint64{ph.from, ph.to}
-		p.passed[ends]++
-		if !ph.part && ph.took == ph.gave {
-			p.same[ends]++
-		} else if !ph.part {
-			p.differed[ends]++
-		}
-	case ph.toAsked && !(ph.part && ph.from == 0):
-		p.other++
-	}
-}
-
-// alone reports whether the asked connection exchanges with a candidate alone, and that with it alone. Where a
-// process sends later what it took, its threads take from one and send what came by another: some of these are met with more than one
-// then.
-func (p *passages) alone(candidate uint64) bool {
-	for ends := range p.passed {
-		if slices.Contains(ends[:], p.asked) != slices.Contains(ends[:], candidate) {
-			return false
-		}
-	}
-	return true
-}
-
-// whole reports whether all that the asked connection sent had been taken from a candidate right before, piece by piece. Then
-// nothing that another process left in memory was sent.
-func (p *passages) whole(candidate uint64) bool {
-	there := [2]uint64{candidate, p.asked}
-	return p.other == 0 && p.differed[there] == 0 && p.same[there] >= enough
-}
-
-// alike reports whether, all their life, as much was sent by one connection as came by the other, both ways. Where a
-// connection is used for one client after the other it was not. A SYN and a FIN may count.
-func alike(a, b host.Bytes) bool {
-	near := func(x, y uint64) bool { return max(x, y)-min(x, y) <= 2 }
+// alike reports whether, all their life, as much was sent by one connection as came by the other, both ways, but for so many octets. Where a
+// connection is used for one client after the other it was not.
+func alike(a, b host.Bytes, but uint64) bool {
+	near := func(x, y uint64) bool { return max(x, y)-min(x, y) <= but }
 	return a != (host.Bytes{}) && near(a.Received, b.Sent) && near(a.Sent, b.Received)
+}
+
+// rivalled reports whether another connection's octets are the asked one's as well, but for the lag most pieces of the largest
+// size: then the asked one may have been used for that before. A connection without any was used for nothing.
+func (w Watched) rivalled(c host.Descriptor, largest uint64) bool {
+	return slices.ContainsFunc(slices.Concat(w.Candidates, w.Others), func(o host.Descriptor) bool {
+		return o.Inode != c.Inode && alike(o.Bytes, w.Asked.Bytes, max(signals, lag*largest))
+	})
 }

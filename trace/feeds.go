@@ -52,8 +52,8 @@ const enough, oneIn = 3, 4
 // between. Where it takes from several, or sends by several, it tells nothing: what it sends then is as often another's.
 func (w Watched) Feeds() []Feed {
 	p := passagesTo(w.Asked.Inode, w.Transfers)
-	opened := w.openedBefore()
-	feeds, signs := make([]Feed, len(w.Candidates)), w.signs(opened)
+	octets, opened := w.sameOctets(), w.openedBefore()
+	feeds, signs := make([]Feed, len(w.Candidates)), w.signs(octets, opened)
 	for i, c := range w.Candidates {
 		f := &feeds[i]
 		f.Signs = signs[i]
@@ -63,10 +63,9 @@ func (w Watched) Feeds() []Feed {
 		}
 		passes := f.There >= enough && oneIn*f.There >= f.There+p.other && p.alone(c.Inode) && p.apart(c.Inode) && p.explained(c.Inode) &&
 			!w.Hears && (!w.Shares || p.whole(c.Inode)) && !w.older(c) && (opened < 0 || opened == i)
-		settled := alike(c.Bytes, w.Asked.Bytes, signals)
-		f.Unsettled = passes && !settled
+		f.Unsettled = passes && !alike(c.Bytes, w.Asked.Bytes)
 		switch {
-		case passes && settled && !w.rivalled(c, p.largest):
+		case passes && octets == i:
 			f.Grade = Certain
 		case len(f.Signs) > 0:
 			f.Grade = Supported
@@ -86,20 +85,9 @@ func (w Watched) older(c host.Descriptor) bool {
 	return !was.IsZero() && was.Before(c.Opened)
 }
 
-// signals are how many octets a SYN and a FIN count.
-const signals = 2
-
-// alike reports whether, all their life, as much was sent by one connection as came by the other, both ways, but for so many octets. Where a
-// connection is used for one client after the other it was not.
-func alike(a, b host.Bytes, but uint64) bool {
-	near := func(x, y uint64) bool { return max(x, y)-min(x, y) <= but }
+// alike reports whether, all their life, as much was sent by one connection as came by the other, both ways. Where a
+// connection is used for one client after the other it was not. A SYN and a FIN may count.
+func alike(a, b host.Bytes) bool {
+	near := func(x, y uint64) bool { return max(x, y)-min(x, y) <= 2 }
 	return a != (host.Bytes{}) && near(a.Received, b.Sent) && near(a.Sent, b.Received)
-}
-
-// rivalled reports whether another connection's octets are the asked one's as well, but for the lag most pieces of the largest
-// size: then the asked one may have been used for that before. A connection without any was used for nothing.
-func (w Watched) rivalled(c host.Descriptor, largest uint64) bool {
-	return slices.ContainsFunc(slices.Concat(w.Candidates, w.Others), func(o host.Descriptor) bool {
-		return o.Inode != c.Inode && alike(o.Bytes, w.Asked.Bytes, max(signals, lag*largest))
-	})
 }

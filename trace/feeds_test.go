@@ -93,12 +93,12 @@ func TestFeeds(t *testing.T) {
 		"another said much before":             {times(9, "2 <b, 2 >p") + ", " + times(5, "1 <a, 1 >o"), nil, [3]trace.Feed{{Grade: trace.Certain, There: 5, Back: 0}}},
 		"another said much at last":            {times(5, "1 <a, 1 >o") + ", " + times(9, "2 <b, 2 >p"), nil, [3]trace.Feed{{Grade: trace.Certain, There: 5, Back: 0}}},
 		"another has the same octets":          {relayed, func(w *trace.Watched) { w.Candidates[1].Bytes = w.Candidates[0].Bytes }, [3]trace.Feed{{Grade: trace.Supported, There: 3, Back: 3}, {Grade: trace.Unknown, There: 0, Back: 0}}},
-		"another has a piece more": {times(3, "1 <a9, 1 >o9"), func(w *trace.Watched) {
-			w.Candidates[1].Bytes = host.Bytes{Sent: 900, Received: 700 + 9}
-		}, [3]trace.Feed{{Grade: trace.Supported, There: 3, Back: 0}}},
-		"another has three pieces more": {times(3, "1 <a9, 1 >o9"), func(w *trace.Watched) {
-			w.Candidates[1].Bytes = host.Bytes{Sent: 900, Received: 700 + 27}
-		}, [3]trace.Feed{{Grade: trace.Certain, There: 3, Back: 0}}},
+		"another has an octet more": {relayed, func(w *trace.Watched) {
+			w.Candidates[1].Bytes = host.Bytes{Sent: 900, Received: 700 + 1}
+		}, [3]trace.Feed{{Grade: trace.Supported, There: 3, Back: 3}}},
+		"another has three octets more": {relayed, func(w *trace.Watched) {
+			w.Candidates[1].Bytes = host.Bytes{Sent: 900, Received: 700 + 3}
+		}, [3]trace.Feed{{Grade: trace.Certain, There: 3, Back: 3}}},
 		"one that is no candidate has the same octets": {relayed, func(w *trace.Watched) {
 			w.Others = []host.Descriptor{{Inode: 'q', Bytes: w.Candidates[0].Bytes}}
 		}, [3]trace.Feed{{Grade: trace.Supported, There: 3, Back: 3}}},

@@ -22,8 +22,6 @@ type passages struct {
 	// may have been taken before.
 	pieces int
 	late   map[uint64]*later
-	// largest is how many octets the asked connection took or sent at once, at most.
-	largest uint64
 }
 
 // A phase of a thread is what it takes until it sends, and what it sends until it takes again.
@@ -54,9 +52,6 @@ func (p piece) and(octets uint32) piece {
 func passagesTo(asked uint64, transfers []host.Transfer) *passages {
 	p := &passages{asked: asked, threads: map[uint32]*phase{}, passed: map[[2]uint64]int{}, same: map[[2]uint64]int{}, differed: map[[2]uint64]int{}, late: map[uint64]*later{}}
 	for _, t := range transfers {
-		if t.Socket == asked {
-			p.largest = max(p.largest, uint64(t.Octets))
-		}
 		p.add(t)
 	}
 	for _, ph := range p.threads {

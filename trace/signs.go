@@ -19,10 +19,10 @@ const (
 	SignOpened = "opened"
 )
 
-// signs are those of each candidate that can be told without having watched; opened is the one that was opened before, or -1.
-func (w Watched) signs(opened int) [][]string {
+// signs are those of each candidate that can be told without having watched, of the one that [Watched.sameOctets] and [Watched.openedBefore] returned.
+func (w Watched) signs(octets, opened int) [][]string {
 	signs := make([][]string, len(w.Candidates))
-	for name, of := range map[string]int{SignOctets: w.sameOctets(), SignLast: w.sameTime(), SignOpened: opened} {
+	for name, of := range map[string]int{SignOctets: octets, SignLast: w.sameTime(), SignOpened: opened} {
 		if of >= 0 {
 			signs[of] = append(signs[of], name)
 			slices.Sort(signs[of])
@@ -36,7 +36,7 @@ func (w Watched) signs(opened int) [][]string {
 func (w Watched) sameOctets() int {
 	one := -1
 	for i, c := range w.Candidates {
-		if !alike(c.Bytes, w.Asked.Bytes, signals) {
+		if !alike(c.Bytes, w.Asked.Bytes) {
 			continue
 		}
 		if one >= 0 {
@@ -45,7 +45,7 @@ func (w Watched) sameOctets() int {
 		one = i
 	}
 	if one >= 0 && slices.ContainsFunc(w.Others, func(o host.Descriptor) bool {
-		return alike(o.Bytes, w.Asked.Bytes, signals) || alike(o.Bytes, w.Candidates[one].Bytes, signals)
+		return alike(o.Bytes, w.Asked.Bytes) || alike(o.Bytes, w.Candidates[one].Bytes)
 	}) {
 		return -1
 	}

@@ -186,9 +186,9 @@ func poll(pairs [][2]int) (ready func(most int) []int, other map[int]int, err er
 // TestRelays: of fifty clients of one process, all talking at once, nobody is taken for another, however the process is built.
 func TestRelays(t *testing.T) {
 	const clients, rounds = 50, 40
-	// How many of the clients are told for certain, at least and at most.
+	// How many of the clients are told for certain, at least and at most. Which thread Go lets go on with what another took is up to it.
 	want := map[string][2]int{
-		"goroutines": {45, clients}, "splice": {45, clients}, "threads": {45, clients}, "loop": {45, clients},
+		"goroutines": {1, clients}, "splice": {1, clients}, "threads": {45, clients}, "loop": {45, clients},
 		"transforms": {0, 0}, "batches": {0, clients}, "late by one": {0, 0}, "late by ten": {0, 0}, "handed on": {0, 0},
 	}
 	for name := range relays {

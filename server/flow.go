@@ -48,7 +48,7 @@ func (p *promise) choose(cfg *Config, fed []stop.Fed) {
 		switch {
 		case i >= 0:
 		case f.Grade == stop.FlowCertain:
-			i = len(p.records)
+			i, p.left = len(p.records), max(0, p.left-1)
 			p.records = append(p.records, stop.Traceback{Previous: f.Previous.Ends, SelectedBy: selectedByFlow, Kind: "none"})
 			if why := whyNot(cfg, f.Previous); why != "" {
 				p.records[i].Error = "not asked: " + why

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"strings"
 	"sync"
 	"testing"
 
@@ -47,7 +48,7 @@ func TestChoose(t *testing.T) {
 			tb := NewTracebacks(nil, cfg)
 			f := stop.Finding{Type: stop.SVRec, SID: 7, Previous: []stop.Previous{host(1), host(2), host(3), host(4), uncorroborated}}
 			p := &promise{finding: f}
-			p.records, p.plan = tb.plan(cfg, f)
+			p.records, p.plan, p.left = tb.plan(cfg, f)
 			p.choose(cfg, tt.fed)
 			tt.want[4] = "inbound not asked: only the user's own word speaks for it"
 			var got [6]string
@@ -74,6 +75,46 @@ func TestChoose(t *testing.T) {
 			}
 			if d := cmp.Diff(asked, p.plan); d != "" {
 				t.Errorf("asked (-) and plan (+):\n%s", d)
+			}
+		})
+	}
+}
+
+// TestChooseOfMany: however it is chosen, of the candidates that have no record it is said how many they are.
+func TestChooseOfMany(t *testing.T) {
+	cfg := testConfig()
+	cfg.Traceback.MaxPrevious = 2
+	f := stop.Finding{Type: stop.SVRec, SID: 7}
+	for i := range maxNotAsked + 2 + 7 {
+		f.Previous = append(f.Previous, candidate(fmt.Sprintf("192.0.2.1:%d", i+1), "127.0.0.1:22"))
+	}
+	for name, tt := range map[string]struct {
+		fed  []int // the first for certain, several are supported
+		left int
+	}{
+		"nothing is told": {nil, 7}, "certain": {[]int{1}, 7}, "certain of the last": {[]int{maxNotAsked + 1}, 7}, "supported, the last": {[]int{maxNotAsked, maxNotAsked + 1}, 7},
+		"certain of one without a record": {[]int{maxNotAsked + 5}, 6},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := &promise{finding: f}
+			p.records, p.plan, p.left = NewTracebacks(nil, cfg).plan(cfg, f)
+			var fed []stop.Fed
+			for _, i := range tt.fed {
+				grade := map[bool]string{true: stop.FlowCertain, false: stop.FlowSupported}[len(tt.fed) == 1]
+				fed = append(fed, stop.Fed{Previous: f.Previous[i], Flow: stop.Flow{Grade: grade, There: 3, Signs: []string{"passed"}}})
+			}
+			p.choose(cfg, fed)
+			said := 0
+			for _, r := range (&promise{same: p, records: p.records, left: p.left}).due() {
+				if _, more, found := strings.Cut(r.Error, "; and "); found {
+					said++
+					if want := fmt.Sprintf("%d more candidates, not asked", tt.left); more != want || r.Asked {
+						t.Errorf("asked %t, says %q, not %q", r.Asked, more, want)
+					}
+				}
+			}
+			if said != 1 {
+				t.Errorf("said %d times", said)
 			}
 		})
 	}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -20,6 +21,7 @@ type promise struct {
 	mu      sync.Mutex
 	begun   bool
 	records []stop.Traceback
+	left    int      // candidates that have no record
 	same    *promise // that has the answers for those of the records that refer to it
 
 	timer   *time.Timer
@@ -73,15 +75,29 @@ func (p *promise) refer(to *promise) {
 	}
 }
 
-// due gives what is to be recorded.
+// due gives what is to be recorded. Of those that are not asked the last says how many more there are.
 func (p *promise) due() []stop.Traceback {
+	records, left := p.answers()
+	for i, r := range slices.Backward(records) {
+		if left > 0 && !r.Asked {
+			records[i].Error += fmt.Sprintf("; and %d more candidates, not asked", left)
+			break
+		}
+	}
+	return records
+}
+
+// answers are the records as they are now, and how many candidates have none.
+func (p *promise) answers() (records []stop.Traceback, left int) {
 	p.mu.Lock()
-	records, same := slices.Clone(p.records), p.same
+	records, left = slices.Clone(p.records), p.left
+	same := p.same
 	p.mu.Unlock()
 	if same == nil {
-		return records
+		return records, left
 	}
-	for _, known := range same.due() {
+	all, _ := same.answers()
+	for _, known := range all {
 		i := slices.IndexFunc(records, func(r stop.Traceback) bool { return known.Previous == r.Previous })
 		switch {
 		case i < 0 && known.SelectedBy == selectedByFlow: // who was told when there were too many
@@ -92,7 +108,7 @@ func (p *promise) due() []stop.Traceback {
 			records[i] = known
 		}
 	}
-	return records
+	return records, left
 }
 
 // ended says of those that have not answered that they did not in time: there is no later record.

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -69,12 +68,9 @@ const (
 
 const tooMany = "too many candidates"
 
-// plan chooses whom to ask. It returns a record for every candidate, and the indexes of those to be asked.
-// Of those not asked beyond the bound, the last record has the number.
-func (tb *Tracebacks) plan(cfg *Config, f stop.Finding) ([]stop.Traceback, []int) {
-	records := []stop.Traceback{}
-	var ask []int
-	last, left := 0, 0
+// plan chooses whom to ask. It returns a record for every candidate, the indexes of those to be asked, and how many are left without a record.
+func (tb *Tracebacks) plan(cfg *Config, f stop.Finding) (records []stop.Traceback, ask []int, left int) {
+	records = []stop.Traceback{}
 	for _, p := range f.Previous {
 		r := stop.Traceback{Previous: p.Ends}
 		if len(p.Reasons) > 0 {
@@ -96,14 +92,10 @@ func (tb *Tracebacks) plan(cfg *Config, f stop.Finding) ([]stop.Traceback, []int
 			continue
 		default:
 			r.Kind, r.Error = "none", "not asked: "+why
-			last = len(records)
 		}
 		records = append(records, r)
 	}
-	if left > 0 {
-		records[last].Error += fmt.Sprintf("; and %d more candidates, not asked", left)
-	}
-	return records, ask
+	return records, ask, left
 }
 
 // whyNot says why a candidate is not to be asked; empty where it may be.

@@ -100,7 +100,7 @@ func TestPlan(t *testing.T) {
 				{SelectedBy: "bound", Kind: "none", Error: "not asked: too many candidates"}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, plan := NewTracebacks(nil, cfg).plan(cfg, finding(c.in))
+			got, plan, _ := NewTracebacks(nil, cfg).plan(cfg, finding(c.in))
 			asked := 0
 			for i := range c.want {
 				c.want[i].Previous = c.in[i].Ends
@@ -121,7 +121,9 @@ func TestPlan(t *testing.T) {
 		many = append(many, candidate(fmt.Sprintf("198.51.100.7:%d", i+1), local))
 	}
 	many = append(many, candidate("192.0.2.7:1", local), candidate("192.0.2.7:2", local), candidate("192.0.2.7:3", local))
-	records, plan := NewTracebacks(nil, cfg).plan(cfg, finding(many))
+	p := &promise{}
+	p.records, p.plan, p.left = NewTracebacks(nil, cfg).plan(cfg, finding(many))
+	records, plan := p.due(), p.plan
 	if len(records) != maxNotAsked+2 || len(plan) != 2 || !records[plan[0]].Asked || !records[plan[1]].Asked {
 		t.Errorf("%d records, asked are %v", len(records), plan)
 	}

@@ -67,7 +67,7 @@ func (tb *Tracebacks) Found(_ context.Context, f stop.Finding) error {
 	if f.Connection != (stop.Connection{}) {
 		p.by.owner, p.by.owned = f.Connection.Owner, true
 	}
-	p.records, p.plan = tb.plan(cfg, f)
+	p.records, p.plan, p.left = tb.plan(cfg, f)
 	p.finding.Previous = nil
 	if err := tb.promises.add(p, recordAfter(cfg, f.Type), func(rs []stop.Traceback) { tb.record(f.Token, rs) }); err != nil {
 		return fmt.Errorf("promise trace-back: %w", err)

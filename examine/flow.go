@@ -19,7 +19,7 @@ const (
 	watchWindow = 500 * time.Millisecond
 	// maxWatchable is of how many questions it is known which process would be watched. Older ones give way.
 	maxWatchable = 64
-	// What a process took it may not have sent yet when it is looked at: so often and so far apart it is looked at again.
+	// What a process took it may not have sent yet when it is looked at: where that alone is in the way of certainty, so often and so far apart it is looked at again.
 	maxSettling, settling = 5, 20 * time.Millisecond
 )
 
@@ -71,7 +71,7 @@ func (x *Examiner) Flow(ctx context.Context, t stop.Token) ([]stop.Fed, error) {
 	}
 	var feeds []stop.Fed
 	for looks := 1; ; looks++ {
-		again, err := x.feeds(ctx, w, transfers)
+		again, unsettled, err := x.feeds(ctx, w, transfers)
 		switch {
 		case err != nil && looks == 1:
 			return nil, fmt.Errorf("look at process %d: %w", w.Process.PID, err)
@@ -79,7 +79,7 @@ func (x *Examiner) Flow(ctx context.Context, t stop.Token) ([]stop.Fed, error) {
 			return feeds, nil // what was told before holds
 		}
 		feeds = again
-		if looks == maxSettling || !w.Service || slices.ContainsFunc(feeds, func(f stop.Fed) bool { return f.Grade == stop.FlowCertain }) {
+		if looks == maxSettling || !unsettled {
 			return feeds, nil
 		}
 		select {
@@ -90,16 +90,16 @@ func (x *Examiner) Flow(ctx context.Context, t stop.Token) ([]stop.Fed, error) {
 	}
 }
 
-// feeds grades the candidates by what the process has now. Those that it has no more are left out.
-func (x *Examiner) feeds(ctx context.Context, w trace.Watchable, transfers []host.Transfer) ([]stop.Fed, error) {
+// feeds grades the candidates by what the process has now, and reports whether that may be told better later. Those that it has no more are left out.
+func (x *Examiner) feeds(ctx context.Context, w trace.Watchable, transfers []host.Transfer) (fed []stop.Fed, unsettled bool, err error) {
 	snap, err := x.Host.Snapshot(ctx)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer snap.Close()
 	p, err := snap.Process(ctx, w.Process.PID)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	connections := map[uint64]host.Descriptor{}
 	for _, d := range p.Descriptors {
@@ -110,7 +110,7 @@ func (x *Examiner) feeds(ctx context.Context, w trace.Watchable, transfers []hos
 	now := trace.Watched{Transfers: transfers}
 	var ok bool
 	if now.Asked, ok = connections[w.Asked]; !ok || p.ID() != w.Process {
-		return nil, host.ErrNotFound
+		return nil, false, host.ErrNotFound
 	}
 	delete(connections, w.Asked)
 	var of []trace.Previous
@@ -143,8 +143,8 @@ func (x *Examiner) feeds(ctx context.Context, w trace.Watchable, transfers []hos
 	// What could not be read may be a way to hear.
 	now.Hears = now.Hears || slices.ContainsFunc(snap.Gaps(), func(g host.Gap) bool { return g.PID == 0 || g.PID == p.PID })
 	facts, _ := x.Host.Facts(ctx)
-	var fed []stop.Fed
 	for i, f := range now.Feeds() {
+		unsettled = unsettled || w.Service && f.Unsettled
 		if f.Grade == trace.Certain && !w.Service {
 			f.Grade = trace.Supported
 		}
@@ -152,5 +152,5 @@ func (x *Examiner) feeds(ctx context.Context, w trace.Watchable, transfers []hos
 			fed = append(fed, stop.Fed{Previous: candidate(of[i], facts.NetNS), Flow: stop.Flow{Grade: string(f.Grade), There: f.There, Back: f.Back, Signs: append([]string{}, f.Signs...)}})
 		}
 	}
-	return fed, nil
+	return fed, unsettled, nil
 }

@@ -115,6 +115,61 @@ func TestFlow(t *testing.T) {
 	}
 }
 
+// A countedHost counts how often it is looked at, and changes then.
+type countedHost struct {
+	host.Host
+	looks  int
+	change func(look int)
+}
+
+func (c *countedHost) Snapshot(ctx context.Context) (host.Snapshot, error) {
+	c.looks++
+	c.change(c.looks)
+	return c.Host.Snapshot(ctx)
+}
+
+// TestLooks: a process is looked at again where octets alone are in the way of certainty.
+func TestLooks(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		change  func(*host.Recording)
+		passed  int
+		settled int // the look at which the octets are as many
+		looks   int
+		grade   string
+	}{
+		{"settled", nil, 4, 1, 1, "certain"},
+		{"under way", nil, 4, 3, 3, "certain"},
+		{"for ever", nil, 4, 100, maxSettling, "supported"},
+		{"too little passes", nil, 2, 100, 1, "supported"},
+		{"nothing passes", nil, 0, 1, 1, "supported"},
+		{"somebody's own program", func(r *host.Recording) { r.Processes[1].LoginUID = new(uint32(1000)) }, 4, 100, 1, "supported"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			x, _ := proxy(t, 3, tt.change, func() []host.Transfer { return passed(21, 10, tt.passed) })
+			e, err := x.Examine(t.Context(), question(t, "968 , 23 : SV_REC : 7"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			his := &x.Host.(*host.Replay).Recording.Processes[1].Descriptors[2]
+			his.Bytes.Received += 100
+			c := &countedHost{Host: x.Host, change: func(look int) {
+				if look == tt.settled {
+					his.Bytes.Received -= 100
+				}
+			}}
+			x.Host = c
+			fed, err := x.Flow(t.Context(), e.Token)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.looks != tt.looks || fed[1].Grade != tt.grade {
+				t.Errorf("%d looks, %+v", c.looks, fed)
+			}
+		})
+	}
+}
+
 // TestNotWatchable: where watching tells nothing, nobody is watched.
 func TestNotWatchable(t *testing.T) {
 	for _, tt := range []struct {

@@ -156,6 +156,9 @@ type Flow struct {
 	Signs []string `json:"signs"`
 }
 
+// SelectedByFlow is what selected whom to ask where what flows through a process did; see [Traceback].
+const SelectedByFlow = "flow"
+
 // Grades of a [Flow].
 const (
 	FlowCertain   = "certain"

@@ -57,10 +57,12 @@ func (b *builder) supported(r report.Redeemed) []stop.Traceback {
 	}
 	crowd := accepted(r.Report)
 	var some []stop.Traceback
-	strange, asked := 0, 0
+	strange, asked, second := 0, 0, 0
 	for _, t := range r.Traceback {
 		switch more, named := corroborated[unmapped(t.Previous)]; {
-		case !named && t.SelectedBy == "flow" && t.Flow != nil && t.Flow.Grade == stop.FlowCertain && crowd[unmapped(t.Previous)]:
+		case certain(t) && slices.ContainsFunc(some, certain):
+			second++
+		case !named && t.SelectedBy == stop.SelectedByFlow && certain(t) && crowd[unmapped(t.Previous)]:
 			some = append(some, t)
 		case !named:
 			strange++
@@ -72,8 +74,12 @@ func (b *builder) supported(r report.Redeemed) []stop.Traceback {
 	}
 	b.leftOut(r.Token, strange, "are about connections that its report does not name")
 	b.leftOut(r.Token, asked, "say that hosts were asked for whom its report has the word of a user alone, which no host does")
+	b.leftOut(r.Token, second, "say for certain that one more connection feeds the asked one, and a host says that of one: the first counts")
 	return some
 }
+
+// certain reports whether a record says for certain that its candidate's connection feeds the asked one.
+func certain(t stop.Traceback) bool { return t.Flow != nil && t.Flow.Grade == stop.FlowCertain }
 
 // accepted are the connections that the owners of a report's connection had and had not opened. Where they are of too many hosts,
 // they are no candidates.

@@ -1,11 +1,13 @@
 package chain
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/report"
 )
 
@@ -195,5 +197,32 @@ func TestForgeries(t *testing.T) {
 		if told != (test.told != "") && !(test.told == "" && len(ch.Contradictions) == 0) {
 			t.Errorf("%s: told %+v, want %q", test.name, ch.Contradictions, test.told)
 		}
+	}
+}
+
+// Of one token's records one says for certain who is meant. A second is no host's: the first counts, and it is said.
+func TestSecondRecordForCertain(t *testing.T) {
+	told := &stop.Flow{Grade: stop.FlowCertain}
+	for name, tt := range map[string]struct {
+		grade string
+		drawn bool // the second
+	}{"certain": {stop.FlowCertain, false}, "supported": {stop.FlowSupported, true}} {
+		t.Run(name, func(t *testing.T) {
+			const other = "192.0.2.9:4000"
+			b := redeemed("sb", "b", bToC, cIn, previous(aToB, bIn, "token", "sa"), previous(other, bIn, "token", "sd"))
+			for i := range b.Traceback {
+				b.Traceback[i].SelectedBy, b.Traceback[i].Flow = stop.SelectedByFlow, told
+			}
+			b.Traceback[1].Flow = &stop.Flow{Grade: tt.grade}
+			c := Build(Of(b))
+			text := Text(c)
+			if !strings.Contains(text, "192.0.2.1") || strings.Contains(text, "token sd") != tt.drawn && !tt.drawn {
+				t.Errorf("drawn:\n%s", text)
+			}
+			noted := strings.Contains(fmt.Sprint(c.Contradictions), "say for certain that one more connection")
+			if noted == tt.drawn {
+				t.Errorf("contradictions %v", c.Contradictions)
+			}
+		})
 	}
 }

@@ -49,7 +49,7 @@ func (p *promise) choose(cfg *Config, fed []stop.Fed) {
 		case i >= 0:
 		case f.Grade == stop.FlowCertain:
 			i, p.left = len(p.records), max(0, p.left-1)
-			p.records = append(p.records, stop.Traceback{Previous: f.Previous.Ends, SelectedBy: selectedByFlow, Kind: "none"})
+			p.records = append(p.records, stop.Traceback{Previous: f.Previous.Ends, SelectedBy: stop.SelectedByFlow, Kind: "none"})
 			if why := whyNot(cfg, f.Previous); why != "" {
 				p.records[i].Error = "not asked: " + why
 			} else {
@@ -70,7 +70,7 @@ func (p *promise) choose(cfg *Config, fed []stop.Fed) {
 		p.plan = []int{certain}
 	}
 	for _, i := range eligible {
-		r := stop.Traceback{Previous: p.records[i].Previous, Flow: p.records[i].Flow, SelectedBy: selectedByFlow}
+		r := stop.Traceback{Previous: p.records[i].Previous, Flow: p.records[i].Flow, SelectedBy: stop.SelectedByFlow}
 		switch {
 		case slices.Contains(p.plan, i):
 			r.Asked, r.Request, r.Sent = true, requestTo(p.finding, r.Previous).String(), time.Now().UTC()

@@ -100,7 +100,7 @@ func (p *promise) answers() (records []stop.Traceback, left int) {
 	for _, known := range all {
 		i := slices.IndexFunc(records, func(r stop.Traceback) bool { return known.Previous == r.Previous })
 		switch {
-		case i < 0 && known.SelectedBy == selectedByFlow: // who was told when there were too many
+		case i < 0 && known.SelectedBy == stop.SelectedByFlow: // who was told when there were too many
 			known.SameAs = same.finding.Token.String()
 			records = append(records, known)
 		case i >= 0 && (records[i].SameAs != "" || records[i].SelectedBy == selectedByBound): // whom it asked may be another than this one planned to

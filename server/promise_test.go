@@ -132,7 +132,7 @@ func TestReferred(t *testing.T) {
 	}
 	first := &promise{finding: stop.Finding{Token: stop.Token{1}}, records: []stop.Traceback{
 		{Previous: ends(1), SelectedBy: selectedByBound, Kind: "none", Error: "not asked: another connection feeds the asked one"},
-		{Previous: ends(2), SelectedBy: selectedByFlow, Asked: true, Kind: "token", Token: "t"},
+		{Previous: ends(2), SelectedBy: stop.SelectedByFlow, Asked: true, Kind: "token", Token: "t"},
 	}}
 	second := &promise{plan: []int{0}, records: []stop.Traceback{{Previous: ends(1)}, {Previous: ends(2), SelectedBy: selectedByBound, Kind: "none", Error: "too many candidates"}}}
 	second.refer(first)

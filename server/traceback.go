@@ -60,11 +60,8 @@ func signature(p *promise) string {
 // maxNotAsked bounds the records of candidates that are not asked. The report names them all.
 const maxNotAsked = 256
 
-// What chose who is asked, where it was none of the candidate's own reasons.
-const (
-	selectedByBound = "bound"
-	selectedByFlow  = "flow"
-)
+// selectedByBound is what chose who is asked where a bound did, and none of the candidate's own reasons.
+const selectedByBound = "bound"
 
 const tooMany = "too many candidates"
 

@@ -226,3 +226,45 @@ func TestSecondRecordForCertain(t *testing.T) {
 		})
 	}
 }
+
+// Of one connection the host has said for certain who is meant. What it says of another when it is asked again counts as little as a second record.
+func TestSecondTokenForCertain(t *testing.T) {
+	told := func(token, from string, cookie uint64, later time.Duration) report.Redeemed {
+		r := redeemed(token, "b", bToC, cIn, previous(from, bIn, "none", ""))
+		r.Report.Request.Time = r.Report.Request.Time.Add(later)
+		r.Report.Connection.Cookie = cookie
+		r.Traceback[0].SelectedBy, r.Traceback[0].Flow = stop.SelectedByFlow, &stop.Flow{Grade: stop.FlowCertain}
+		return r
+	}
+	const other = "192.0.2.9:4000"
+	for name, tt := range map[string]struct {
+		standing Standing
+		from     string
+		cookie   uint64
+		said     string
+		left     bool // out
+	}{
+		"another":                   {Vouched, other, 5, "did before", true},
+		"another, in plain":         {Plain, other, 5, "that different ones feed it", false},
+		"the same":                  {Vouched, aToB, 5, "", false},
+		"another's, by a later one": {Vouched, other, 6, "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			// The later token is before the other in their order.
+			ss := Of(told("s2", aToB, 5, 0), told("s1", tt.from, tt.cookie, time.Second))
+			for i := range ss {
+				ss[i].Standing = tt.standing
+			}
+			c := Build(ss)
+			told := fmt.Sprint(c.Contradictions)
+			if (tt.said != "") != strings.Contains(told, "for certain") || !strings.Contains(told, tt.said) {
+				t.Errorf("contradictions %v", told)
+			}
+			b := builder{byToken: map[string]*account{}, omitted: map[string]int{}}
+			b.accounts(ss)
+			if left := len(b.byToken["s1"].Traceback) == 0; left != tt.left || len(b.byToken["s2"].Traceback) != 1 {
+				t.Errorf("records %v and %v", b.byToken["s2"].Traceback, b.byToken["s1"].Traceback)
+			}
+		})
+	}
+}

@@ -56,6 +56,7 @@ func (tb *Tracebacks) Bounds() []Bound {
 		tb.followed.bound("followed_connections"),
 		tb.begun.bound("tracebacks_begun"),
 		tb.asking.bound("tracebacks"),
+		tb.watching.bound("watches"),
 	}
 }
 

@@ -8,19 +8,50 @@ import (
 	"github.com/stopd/stopd"
 )
 
-// watch has it told which of the candidates feeds the asked connection, where that can be, and chooses anew whom to ask.
+// watchesWanted is how many may wait to have a process watched, or have one: one is watched at a time, and whoever asks most must leave room for the
+// next to wait.
+const watchesWanted = 2
+
+// watch has it told which of the candidates feeds the asked connection, where that can be, and chooses anew whom to ask. Who waits too long goes without.
 func (tb *Tracebacks) watch(cfg *Config, p *promise, most time.Duration) {
 	if cfg.Flow == nil || !p.finding.Watchable {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), most)
 	defer cancel()
+	by := payer{source: p.by.source} // a service that is asked about has one owner, whoever its clients are
+	if !tb.watching.wait(by, most) {
+		p.told(false)
+		tb.log.Warn("watch what flows to a connection", "error", "too many are to be watched")
+		return
+	}
+	defer tb.watching.giveBack(by)
 	fed, err := cfg.Flow(ctx, p.finding.Token)
+	p.told(err == nil && slices.ContainsFunc(fed, func(f stop.Fed) bool { return f.Flow.Compare(nil) > 0 || f.Grade == stop.FlowCertain }))
 	if err != nil {
 		tb.log.Warn("watch what flows to a connection", "error", err)
 		return
 	}
 	p.choose(cfg, fed)
+}
+
+// again watches again for a path that is followed, where that told nothing for who asked first, and asks whoever it means for certain now. It returns false where
+// nobody else was asked than then.
+func (tb *Tracebacks) again(cfg *Config, p, first *promise, room bool, began time.Time) bool {
+	if !p.finding.Watchable || !first.untold() || !room || !tb.asking.wait(p.by, cfg.Traceback.Timeout/2) {
+		return false
+	}
+	defer tb.asking.giveBack(p.by)
+	tb.watch(cfg, p, (cfg.Traceback.Timeout-time.Since(began))/2)
+	if len(p.plan) != 1 {
+		return false
+	}
+	his := p.record(p.plan[0])
+	if his.Flow == nil || his.Flow.Grade != stop.FlowCertain || first.asked(his.Previous) {
+		return false
+	}
+	tb.askChosen(cfg, p, began)
+	return true
 }
 
 // eligible are the records of candidates that may be asked, be it that there are too many of them.

@@ -22,6 +22,7 @@ type promise struct {
 	begun   bool
 	records []stop.Traceback
 	left    int      // candidates that have no record
+	vain    bool     // watching told nothing
 	same    *promise // that has the answers for those of the records that refer to it
 
 	timer   *time.Timer
@@ -54,6 +55,27 @@ func (p *promise) change(i int, r stop.Traceback) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.records[i] = r
+}
+
+// told notes whether watching told anything.
+func (p *promise) told(anything bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.vain = !anything
+}
+
+// untold reports whether watching has told nothing.
+func (p *promise) untold() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.vain
+}
+
+// asked reports whether the host at the other end of a connection is asked.
+func (p *promise) asked(e stop.Ends) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.ContainsFunc(p.records, func(r stop.Traceback) bool { return r.Previous == e && r.Asked })
 }
 
 // notAsked says of all hosts to be asked why they are not.

@@ -39,6 +39,8 @@ func (tb *Tracebacks) follow(p *promise, room bool) {
 		return first
 	})
 	switch {
+	case first != g && tb.again(cfg, p, first.of, room, now):
+		tb.followed.update(key, now, now.Add(cfg.Traceback.Window), func(*following, bool) *following { return g })
 	case first != g:
 		p.refer(first.of)
 	case !tb.ask(cfg, p, room, now):
@@ -123,24 +125,25 @@ func requestTo(f stop.Finding, e stop.Ends) stop.Request {
 
 // ask asks the chosen hosts, all at once, and fills in their records. It returns false where nobody was asked. All of it takes no longer than the time for one host since it began.
 func (tb *Tracebacks) ask(cfg *Config, p *promise, room bool, began time.Time) bool {
-	if room {
-		if room = tb.asking.wait(p.by, cfg.Traceback.Timeout/2); room {
-			defer tb.asking.giveBack(p.by)
-		}
-	}
-	if !room {
+	if room = room && tb.asking.wait(p.by, cfg.Traceback.Timeout/2); !room {
 		tb.Counters.OverBound.Add(1)
 		p.notAsked("too many trace-backs are under way")
 		return false
 	}
+	defer tb.asking.giveBack(p.by)
 	tb.watch(cfg, p, (cfg.Traceback.Timeout-time.Since(began))/2)
+	tb.askChosen(cfg, p, began)
+	return len(p.plan) > 0
+}
+
+// askChosen asks the chosen hosts.
+func (tb *Tracebacks) askChosen(cfg *Config, p *promise, began time.Time) {
 	left := cfg.Traceback.Timeout - time.Since(began)
 	var wg sync.WaitGroup
 	for _, i := range p.plan {
 		wg.Go(func() { p.change(i, tb.askOne(cfg, p.finding, p.record(i), left)) })
 	}
 	wg.Wait()
-	return len(p.plan) > 0
 }
 
 // askOne asks one previous host, from this host's own end of the connection with it, and completes its record.

@@ -25,6 +25,7 @@ type Tracebacks struct {
 	followed *table[path, *following]
 	begun    *shares
 	asking   *shares
+	watching *shares
 
 	under                sync.WaitGroup // what is asked
 	previous, candidates atomic.Uint64  // how often these bounds were met
@@ -48,6 +49,7 @@ func NewTracebacks(keep KeepTraceback, c *Config) *Tracebacks {
 		followed: newTable[path, *following](c.Limits.Table),
 		begun:    newShares(waitingPerSlot*c.Traceback.Parallel, slotShare),
 		asking:   newShares(c.Traceback.Parallel, slotShare),
+		watching: newShares(watchesWanted, slotShare),
 	}
 	tb.config.Store(c)
 	return tb

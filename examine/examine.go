@@ -62,8 +62,8 @@ type Examiner struct {
 	Tell func(ctx context.Context, q stop.Question, s host.Socket) (name string, unread bool)
 	// Watch watches a process for a window of time, or until the context ends; nil where nobody can.
 	Watch func(ctx context.Context, id host.ID, window time.Duration) ([]host.Transfer, error)
-
-	watchable watchables
+	// Watchables has what could be watched by now; who takes the place of an examiner goes on with the same. Needed where there is Watch.
+	Watchables *Watchables
 }
 
 // Find looks the asked connection up, and nothing else. The error is [stop.ErrNoUser] where nobody answers
@@ -176,7 +176,7 @@ func (x *Examiner) keep(ctx context.Context, q stop.Question, b []byte, p stop.P
 	if q.Type.Recursive() {
 		f.Token, f.Type, f.SID, f.Requester = t, q.Type, q.SID, q.Requester
 		if w != nil {
-			x.watchable.add(t, *w)
+			x.Watchables.add(t, *w)
 		}
 		if err := x.Tracer.Found(ctx, f); err != nil {
 			return stop.Token{}, fmt.Errorf("hand on previous hosts: %w", err)

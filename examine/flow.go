@@ -26,15 +26,16 @@ const (
 // errUnwatched says that nobody is to be watched for a token.
 var errUnwatched = errors.New("no process is to be watched for it")
 
-// watchables are what processes could be watched, by the tokens of the questions. The zero value has none.
-type watchables struct {
+// Watchables are what processes could be watched, by the tokens of the questions. The zero value has none. Its methods may be called from several
+// goroutines.
+type Watchables struct {
 	mu     sync.Mutex
 	tokens [maxWatchable]stop.Token
 	of     [maxWatchable]trace.Watchable
 	next   int
 }
 
-func (w *watchables) add(t stop.Token, of trace.Watchable) {
+func (w *Watchables) add(t stop.Token, of trace.Watchable) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.tokens[w.next], w.of[w.next] = t, of
@@ -42,7 +43,10 @@ func (w *watchables) add(t stop.Token, of trace.Watchable) {
 }
 
 // take returns what is known for a token, once.
-func (w *watchables) take(t stop.Token) (of trace.Watchable, ok bool) {
+func (w *Watchables) take(t stop.Token) (of trace.Watchable, ok bool) {
+	if w == nil {
+		return of, false
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	i := slices.Index(w.tokens[:], t)
@@ -57,7 +61,7 @@ func (w *watchables) take(t stop.Token) (of trace.Watchable, ok bool) {
 // Flow watches the process that holds the connection of a question's token, and tells of its candidates what passed. It is told
 // once for a token.
 func (x *Examiner) Flow(ctx context.Context, t stop.Token) ([]stop.Fed, error) {
-	w, ok := x.watchable.take(t)
+	w, ok := x.Watchables.take(t)
 	if !ok {
 		return nil, errUnwatched
 	}

@@ -44,7 +44,7 @@ func proxy(t *testing.T, clients int, change func(*host.Recording), transfers fu
 	if change != nil {
 		change(&rec)
 	}
-	x.Host = &host.Replay{Recording: rec}
+	x.Host, x.Watchables = &host.Replay{Recording: rec}, &Watchables{}
 	x.Watch = func(_ context.Context, id host.ID, window time.Duration) ([]host.Transfer, error) {
 		if id != (host.ID{PID: 100, Start: 5}) || window != watchWindow {
 			t.Errorf("watched %v for %s", id, window)
@@ -112,6 +112,22 @@ func TestFlow(t *testing.T) {
 				t.Errorf("asked again: %v", err)
 			}
 		})
+	}
+}
+
+// TestFlowOfSuccessor: what one examiner was asked the next can have watched.
+func TestFlowOfSuccessor(t *testing.T) {
+	x, _ := proxy(t, 3, nil, func() []host.Transfer { return passed(21, 10, 4) })
+	e, err := x.Examine(t.Context(), question(t, "968 , 23 : SV_REC : 7"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := &Examiner{Host: x.Host, Watch: x.Watch, Watchables: x.Watchables}
+	if fed, err := next.Flow(t.Context(), e.Token); err != nil || len(fed) != 3 || fed[1].Grade != stop.FlowCertain {
+		t.Errorf("told %+v, %v", fed, err)
+	}
+	if _, err := (&Examiner{}).Flow(t.Context(), e.Token); !errors.Is(err, errUnwatched) {
+		t.Errorf("where nothing is watched: %v", err)
 	}
 }
 
@@ -201,7 +217,7 @@ func TestNotWatchable(t *testing.T) {
 
 // Of more questions than there is room for the oldest are not known any more.
 func TestWatchables(t *testing.T) {
-	var w watchables
+	var w Watchables
 	token := func(i int) stop.Token { return stop.TokenOf([]byte{byte(i), byte(i >> 8)}) }
 	for i := range maxWatchable + 1 {
 		w.add(token(i), trace.Watchable{Asked: uint64(i)})

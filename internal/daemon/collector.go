@@ -33,7 +33,8 @@ type collectorPart struct {
 	cancel     context.CancelFunc
 	later      sync.WaitGroup // what the start does not wait for
 	watching   chan struct{}  // one process at a time
-	unwatched  atomic.Bool    // the kernel lets no process be watched
+	watchables examine.Watchables
+	unwatched  atomic.Bool // the kernel lets no process be watched
 	ended      atomic.Bool
 	cannot     atomic.Bool // remember, and was to
 	now        atomic.Pointer[examine.Examiner]
@@ -120,7 +121,7 @@ func growth(tables int) int {
 func (o *collectorPart) reload(s started) error {
 	x := examiner(s.Config, o.sys, s.PIDs)
 	x.Keeper, x.Checkpoint, x.Tracer, x.Secret = o.keeper, o.keeper.checkpoint, o.tracer, o.secret[:]
-	x.Tell, x.Watch = o.teller.tell, o.watch
+	x.Tell, x.Watch, x.Watchables = o.teller.tell, o.watch, &o.watchables
 	o.now.Store(x)
 	return nil
 }

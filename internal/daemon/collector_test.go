@@ -306,6 +306,22 @@ func TestKeeperThatDoesNotAnswer(t *testing.T) {
 	})
 }
 
+// TestReloadKeepsWatchables: what is to be watched for questions before a reload is watched after it.
+func TestReloadKeepsWatchables(t *testing.T) {
+	o := &collectorPart{}
+	var before *examine.Watchables
+	for range 2 {
+		if err := o.reload(started{Config: Defaults()}); err != nil {
+			t.Fatal(err)
+		}
+		now := o.now.Load().Watchables
+		if now == nil || before != nil && now != before {
+			t.Errorf("watchables are %p, and were %p", now, before)
+		}
+		before = now
+	}
+}
+
 // TestCannotRemember: where nothing can be remembered that was to be, that is said and counted; where it is not to be, neither.
 func TestCannotRemember(t *testing.T) {
 	refused := errors.New("load programs: not permitted")

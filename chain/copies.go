@@ -95,11 +95,8 @@ func accepted(r report.Report) map[stop.Ends]bool {
 			if d.Kind != host.TCP || d.Direction == host.Outbound {
 				continue
 			}
-			e := stop.Ends{Remote: d.Remote, Local: d.Local}
-			if d.Outer != nil {
-				e = stop.Ends{Remote: d.Outer.Remote, Local: d.Outer.Local}
-			}
-			ends[unmapped(e)] = true
+			o := d.Outside()
+			ends[unmapped(stop.Ends{Remote: o.Remote, Local: o.Local})] = true
 		}
 	}
 	return ends

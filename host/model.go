@@ -245,6 +245,14 @@ type Descriptor struct {
 	Named bool `json:"named,omitzero" report:"-"`
 }
 
+// Outside returns a connection as it is outside of the host.
+func (d Descriptor) Outside() Outer {
+	if d.Outer != nil {
+		return *d.Outer
+	}
+	return Outer{Local: d.Local, Remote: d.Remote, NetNS: d.NetNS}
+}
+
 // Listening reports whether the descriptor is a socket that waits for connections.
 func (d Descriptor) Listening() bool { return d.State == "LISTEN" }
 

@@ -55,10 +55,8 @@ func Record(ctx context.Context, h Host, s Snapshot, pids []int) (Recording, err
 				continue
 			}
 			seen[d.Object] = true
-			f := Flow{Protocol: d.Kind, Local: d.Local, Remote: d.Remote}
-			if d.Outer != nil {
-				f.Local, f.Remote = d.Outer.Local, d.Outer.Remote
-			}
+			o := d.Outside()
+			f := Flow{Protocol: d.Kind, Local: o.Local, Remote: o.Remote}
 			sock, err := h.Find(ctx, f)
 			if err != nil {
 				gaps = append(gaps, Gap{PID: pid, What: fmt.Sprintf("%s socket %s to %s", d.Kind, d.Local, d.Remote), Why: err.Error()})

@@ -84,7 +84,7 @@ func (t *tracer) clientsThen(n *node, came []host.Socket, from, to time.Time) (a
 func (t *tracer) together(a, b host.ID) bool {
 	p, q := t.remembered(a), t.remembered(b)
 	return a == b || p != nil && q != nil && (t.related(a, b) ||
-		t.sameUser(p.Process, q.Process) && p.Process.Session != nil && q.Process.Session != nil && *p.Process.Session == *q.Process.Session)
+		t.sameUser(p.Process, q.Process) && same(p.Process.Session, q.Process.Session))
 }
 
 // rejoinLocal follows the channel that a connection of this host with itself was.

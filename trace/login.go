@@ -89,7 +89,8 @@ func (t *tracer) sessions(logins []host.Login) []*session {
 	return all
 }
 
-func same(a, b *uint32) bool { return a != nil && b != nil && *a == *b }
+// same reports whether two values are known, and equal.
+func same[T comparable](a, b *T) bool { return a != nil && b != nil && *a == *b }
 
 // inGroup reports whether a control group is another or below it.
 func inGroup(group, top string) bool {
@@ -133,7 +134,7 @@ func (t *tracer) confirm(s *session) {
 			continue
 		}
 		for _, d := range n.Descriptors {
-			o := outside(d)
+			o := d.Outside()
 			i := slices.IndexFunc(t.found, func(f Previous) bool { return f.Corroborated && f.Remote == o.Remote && f.Local == o.Local })
 			if i >= 0 && t.letIn(s, n.Process.Process, d) {
 				s.process, s.connection = n.Process.Process, d
@@ -267,7 +268,7 @@ func (t *tracer) claims() {
 		if d.Peer != "" || d.Within || d.Outer == nil && t.own(l.Remote.Addr()) {
 			continue // from this host
 		}
-		o := outside(d)
+		o := d.Outside()
 		t.candidate(Previous{Remote: o.Remote, Local: o.Local, PID: n.PID, Direction: host.Inbound}, ReasonSSHConnection)
 	}
 }

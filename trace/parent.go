@@ -77,7 +77,7 @@ func (t *tracer) maker(n *node) *node {
 // inSessionOf reports whether a process is in the session of another still: sudo stays in that of who called it, a service leaves it.
 func (t *tracer) inSessionOf(n *node, id host.ID) bool {
 	r := t.remembered(id)
-	return r != nil && n.Session != nil && r.Process.Session != nil && *n.Session == *r.Process.Session
+	return r != nil && same(n.Session, r.Process.Session)
 }
 
 // related reports whether of two processes one made the other, or made who did, as far as that is remembered.

@@ -108,7 +108,7 @@ func (t *tracer) heldThen(n *node, from, to time.Time, outbound bool) (all []hos
 			slices.ContainsFunc(r.Held, func(s host.Socket) bool { return s.Closed.IsZero() && isOf(s, d) }) {
 			continue
 		}
-		o := outside(d)
+		o := d.Outside()
 		s := host.Socket{Local: o.Local, Remote: o.Remote, Direction: d.Direction, NetNS: o.NetNS, Bytes: d.Bytes, Object: d.Object, Opened: d.Opened}
 		if d.Peer != "" || d.Within {
 			s.Remote = netip.AddrPortFrom(netip.IPv6Loopback(), d.Remote.Port()) // whatever a container has for this host

@@ -101,14 +101,6 @@ func (t *tracer) askedFrom() uint64 {
 	return t.q.Socket.NetNS
 }
 
-// outside returns a connection as it is outside of the host.
-func outside(d host.Descriptor) host.Outer {
-	if d.Outer != nil {
-		return *d.Outer
-	}
-	return host.Outer{Local: d.Local, Remote: d.Remote, NetNS: d.NetNS}
-}
-
 // note adds a gap of a process, once.
 func (t *tracer) note(n *node, what, why string) {
 	if g := (host.Gap{PID: n.PID, What: what, Why: why}); !slices.Contains(t.gaps, g) {
@@ -127,7 +119,7 @@ func (t *tracer) candidateBy(d host.Descriptor, pid int, reason string) {
 
 // by is the host at the other end of a process's connection.
 func by(d host.Descriptor, pid int) Previous {
-	o := outside(d)
+	o := d.Outside()
 	return Previous{Remote: o.Remote, Local: o.Local, PID: pid, Direction: d.Direction, Corroborated: true, NetNS: o.NetNS, Bytes: d.Bytes}
 }
 

@@ -167,11 +167,11 @@ func (t *tracer) sameUser(a, b host.Process) bool {
 		return *a.EUID == *b.EUID
 	}
 	if a.Exited != nil || b.Exited != nil { // whose control group is not remembered
-		return a.Session != nil && b.Session != nil && *a.Session == *b.Session
+		return same(a.Session, b.Session)
 	}
 	if a.Cgroup != b.Cgroup {
 		return false
 	}
 	first, err := t.snap.Process(t.ctx, 1)
-	return err == nil && first.Cgroup != a.Cgroup || a.Session == nil || b.Session == nil || *a.Session == *b.Session
+	return err == nil && first.Cgroup != a.Cgroup || a.Session == nil || b.Session == nil || same(a.Session, b.Session)
 }

@@ -51,7 +51,7 @@ func (r Result) Watchable(asked host.Socket) (w Watchable, ok bool) {
 	type ends struct{ local, remote netip.AddrPort }
 	inodes := map[ends]uint64{}
 	for _, d := range p.Descriptors {
-		if o := outside(d); d.Kind == host.TCP && d.Inode != 0 && d.Inode != asked.Inode {
+		if o := d.Outside(); d.Kind == host.TCP && d.Inode != 0 && d.Inode != asked.Inode {
 			inodes[ends{o.Local, o.Remote}] = d.Inode
 		}
 	}

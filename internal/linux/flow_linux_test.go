@@ -337,3 +337,49 @@ func TestLast(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkLook is one look at a process after it was watched, by how many TCP connections it has: as many again are what one look takes.
+func BenchmarkLook(b *testing.B) {
+	for _, descriptors := range []int{100, 2_000, 19_000} { // 20,000 is the usual bound
+		b.Run(strconv.Itoa(descriptors), func(b *testing.B) {
+			h := openHost(b)
+			if err := h.Accelerate(); err != nil {
+				b.Log(err)
+			}
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer l.Close()
+			for range descriptors / 2 {
+				near, far := connection(b, l)
+				near.SetLinger(0) // it leaves nothing behind
+				defer near.Close()
+				defer far.Close()
+			}
+			for b.Loop() {
+				s, err := h.Snapshot(b.Context())
+				if err != nil {
+					b.Fatal(err)
+				}
+				p, err := s.Process(b.Context(), os.Getpid())
+				if err != nil {
+					b.Fatal(err)
+				}
+				var w trace.Watched
+				for _, d := range p.Descriptors {
+					if d.Kind == host.TCP && d.Direction == host.Inbound {
+						w.Candidates = append(w.Candidates, d)
+					} else if d.Kind == host.TCP {
+						w.Asked, w.Others = d, append(w.Others, d)
+					}
+				}
+				if _, err := s.Holders(b.Context(), w.Asked.Object); err != nil {
+					b.Fatal(err)
+				}
+				w.Feeds()
+				s.Close()
+			}
+		})
+	}
+}

@@ -82,14 +82,3 @@ func (t *Table) Peers(o Object) ([]Object, error) {
 	}
 	return t.peers[o], nil
 }
-
-// PIDs returns the processes of the table, in its order.
-func (t *Table) PIDs() []int {
-	pids := make([]int, 0, len(t.byPID))
-	for i, p := range t.processes {
-		if t.byPID[p.PID] == i {
-			pids = append(pids, p.PID)
-		}
-	}
-	return pids
-}

@@ -60,7 +60,9 @@ func Check(cfg Config, w io.Writer) error {
 		cfg.Traceback.Port, whom(cfg.Traceback.To, "no network"), cfg.Traceback.MaxPrevious, whom(cfg.Traceback.OutboundTo, "never"))
 	fmt.Fprintf(w, "names of users: %s\n", cfg.telling())
 	if cfg.Recorder.Mode != recorderOff {
-		if err := tryKeyring(); err != nil {
+		if err := tryKeyring(); errors.Is(err, errUnrecorded) {
+			fmt.Fprintf(w, "connections and processes that have ended: no: %v; they are not remembered\n", err)
+		} else if err != nil {
 			fmt.Fprintf(w, "what is remembered, over a restart: lost: the user's keyring cannot be used: %v\n", err)
 		} else {
 			fmt.Fprintln(w, "what is remembered, over a restart: kept, until this host is started anew")

@@ -399,7 +399,9 @@ func (s *snapshot) unixPeers(ctx context.Context, d host.Descriptor) ([]host.Obj
 }
 
 // PIDs lists the processes of the machine.
-func PIDs() ([]int, error) {
+func (*Host) PIDs() ([]int, error) { return allPIDs() }
+
+func allPIDs() ([]int, error) {
 	root, err := openProcFS()
 	if err != nil {
 		return nil, err

@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"syscall"
+
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 func TestTail(t *testing.T) {
@@ -32,7 +33,7 @@ func TestTail(t *testing.T) {
 		}
 	}
 	fifo := path + ".fifo"
-	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range []string{fifo, filepath.Dir(path)} {

@@ -51,7 +51,6 @@ type kernel struct {
 type Host struct {
 	kernel
 	names *posix.Accounts
-	boot  time.Time
 }
 
 func newHost(k kernel) *Host { return &Host{kernel: k, names: posix.NewAccounts()} }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stopd/stopd/host"
@@ -30,8 +31,8 @@ func read(t testing.TB, name string) []byte {
 	return b
 }
 
-// hostOf makes a host of what kern.file and kern.proc give.
-func hostOf(files, procs []byte) *Host {
+// hostOf makes a host of what kern.file and kern.proc give, and of other values by their names.
+func hostOf(files, procs []byte, more ...value) *Host {
 	values := map[string][]byte{
 		fmt.Sprint(mibFiles): files, fmt.Sprint(mibProcs): procs, fmt.Sprint(mibSockets): loose(files),
 		fmt.Sprint(mibHostName): []byte("stopvm\x00"), fmt.Sprint(mibOS): []byte("OpenBSD\x00"), fmt.Sprint(mibRelease): []byte("7.3\x00"),
@@ -42,9 +43,12 @@ func hostOf(files, procs []byte) *Host {
 	for b := procs; len(b) >= procSize; b = b[procSize:] {
 		values[fmt.Sprint(mibProcess(parseProc(b[:procSize]).pid))] = b[:procSize]
 	}
+	for _, v := range more {
+		values[fmt.Sprint(v.mib)] = v.is
+	}
 	return newHost(kernel{
 		sysctl: func(mib []int32) ([]byte, error) {
-			if b, ok := values[fmt.Sprint(mib)]; ok {
+			if b, ok := values[fmt.Sprint(mib)]; ok || strings.HasPrefix(fmt.Sprint(mib), "[1 66 1 ") { // who is not there has no record
 				return b, nil
 			}
 			return nil, errUnrecorded
@@ -54,6 +58,12 @@ func hostOf(files, procs []byte) *Host {
 		devices:   func() map[uint32]string { return map[uint32]string{0: "/dev/console", 0x202: "/dev/null"} },
 		pid:       91072,
 	})
+}
+
+// A value is one of sysctl(2).
+type value struct {
+	mib []int32
+	is  []byte
 }
 
 // loose lists sockets as the kernel does of its own tables: without an open file and without a process. One more is in

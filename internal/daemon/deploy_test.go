@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"encoding/json"
+	"encoding/xml"
 	"maps"
 	"os"
 	"os/exec"
@@ -160,5 +161,26 @@ func TestDeployedOpenBSD(t *testing.T) {
 	cmd.Stdin = strings.NewReader(string(deployed(t, "openbsd/stopd.rc")))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("the script: %v: %s", err, out)
+	}
+}
+
+// The manifest is XML, and starts, stops and refreshes the daemon.
+func TestDeployedIllumos(t *testing.T) {
+	var m struct {
+		Methods []struct {
+			Name string `xml:"name,attr"`
+			Exec string `xml:"exec,attr"`
+		} `xml:"service>exec_method"`
+	}
+	if err := xml.Unmarshal(deployed(t, "illumos/stopd.xml"), &m); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, x := range m.Methods {
+		got[x.Name] = x.Exec
+	}
+	want := map[string]string{"start": "/usr/local/sbin/stopd -config /etc/stopd/stopd.toml", "stop": ":kill", "refresh": ":kill -HUP"}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("methods (-want +got):\n%s", d)
 	}
 }

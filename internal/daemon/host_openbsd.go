@@ -10,7 +10,7 @@ func openSystem() (system, error) {
 	return systemOf(h, func() error { return nil }), nil
 }
 
-// keepProcesses has nothing to keep: the kernel is asked.
+// keepProcesses has nothing to keep.
 func keepProcesses() error { return nil }
 
 // abilities says what the daemon can see of this machine.

@@ -3,6 +3,7 @@
 package thesistest
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -104,4 +105,46 @@ func (x Restated) leaveOut(p *host.Process) {
 		d.Object, d.Peer, d.DirectionSource = x.Objects[d.Object], x.Objects[d.Peer], x.source(d.DirectionSource)
 	}
 	p.Descriptors = ds
+}
+
+// CheckFound asks the golden report's question of a system that does not tell all that the report has (directions, ends of pipes),
+// and compares whom it finds, in which role, and the previous hosts.
+func CheckFound(t *testing.T, name string, h host.Host) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, name+".report.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := report.Decode(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := r.Request
+	s, err := h.Find(t.Context(), host.Flow{Protocol: host.TCP, Local: q.Local, Remote: q.Remote})
+	if err != nil {
+		t.Fatal(err)
+	}
+	snap, err := h.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer snap.Close()
+	facts, _ := h.Facts(t.Context())
+	found := trace.Run(t.Context(), snap, trace.Question{Socket: s, Host: facts, OnBehalf: q.OnBehalf}, trace.Defaults)
+	if d := cmp.Diff(words(r.Processes, r.Previous), words(found.Processes, found.Previous)); d != "" {
+		t.Errorf("%s (-want +got):\n%s", name, d)
+	}
+}
+
+// words say who was found, in any order, and the previous hosts.
+func words(ps []trace.Process, previous []trace.Previous) []string {
+	var ws []string
+	for _, p := range ps {
+		ws = append(ws, fmt.Sprintf("%d %s %s by %s", p.PID, p.Name, p.Role, p.EUser))
+	}
+	for _, p := range previous {
+		ws = append(ws, fmt.Sprintf("%s %s of %d", p.Remote, p.Direction, p.PID))
+	}
+	slices.Sort(ws)
+	return ws
 }

@@ -96,7 +96,7 @@ kernels:
 
 # Records as other systems' kernels write them, from C structures.
 records:
-	cd internal/illumos/testdata && $(CC) -Wall -Wextra -o records records.c && ./records && rm records
+	@for d in illumos freebsd; do (cd internal/$$d/testdata && $(CC) -Wall -Wextra -o records records.c && ./records && rm records) || exit 1; done
 
 # Recordings of busy hosts, made as root. They download some 200 MB of packages and differ each time, so what comes of
 # them is read before it is committed.

@@ -184,3 +184,12 @@ func TestDeployedIllumos(t *testing.T) {
 		t.Errorf("methods (-want +got):\n%s", d)
 	}
 }
+
+// The script of FreeBSD is one of a shell.
+func TestDeployedFreeBSD(t *testing.T) {
+	cmd := exec.Command("sh", "-n")
+	cmd.Stdin = strings.NewReader(string(deployed(t, "freebsd/stopd.rc")))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}

@@ -1,4 +1,4 @@
-//go:build !linux && !openbsd && !solaris
+//go:build !linux && !openbsd && !solaris && !freebsd
 
 package daemon
 

@@ -4,19 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/netip"
 	"os"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/posix"
 )
 
 // Open prepares to look at this machine.
 func Open() (*Host, error) {
-	h := newHost(kernel{read: read, list: list, link: link, network: network, addresses: addresses, uname: uname})
+	h := newHost(kernel{read: read, list: list, link: link, network: network, addresses: posix.Addresses, uname: uname})
 	if _, err := h.proc(os.Getpid()); err != nil { // Solaris 11.4, and illumos of 2024, have fdinfo
 		return nil, fmt.Errorf("read /proc: %w", err)
 	}
@@ -64,23 +62,6 @@ func uname() (u [5]string, err error) {
 		u[i] = str(field)
 	}
 	return u, nil
-}
-
-func addresses() ([]netip.Addr, error) {
-	all, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil, err
-	}
-	var as []netip.Addr
-	for _, a := range all {
-		if n, ok := a.(*net.IPNet); ok {
-			if ip, ok := netip.AddrFromSlice(n.IP); ok {
-				as = append(as, ip.Unmap())
-			}
-		}
-	}
-	slices.SortFunc(as, netip.Addr.Compare)
-	return slices.Compact(as), nil
 }
 
 const (

@@ -1,7 +1,6 @@
 package illumos
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -70,10 +69,10 @@ func (s *snapshot) read(ctx context.Context, p *host.Process) {
 		return // the kernel itself
 	}
 	if b, err = s.h.read(procPath(p.PID, "argv")); note("arguments", err) {
-		p.Args = parseStrings(b)
+		p.Args = posix.ParseStrings(b)
 	}
 	if b, err = s.h.read(procPath(p.PID, "environ")); note("environment", err) {
-		login, job := posix.ParseEnviron(parseStrings(b))
+		login, job := posix.ParseEnviron(posix.ParseStrings(b))
 		p.Login, p.Job = login, posix.JobOf("", job)
 	}
 	p.CWD, err = s.h.link(procPath(p.PID, "path/cwd"))
@@ -84,15 +83,6 @@ func (s *snapshot) read(ctx context.Context, p *host.Process) {
 		p.Args, p.Login, p.Job, p.CWD, p.Exe, p.SUID, p.SGID = nil, nil, nil, "", "", nil, nil
 		note("process", errors.New("it ended, or became another program, while it was looked at"))
 	}
-}
-
-// parseStrings parses strings that each end in NUL.
-func parseStrings(b []byte) (ss []string) {
-	for len(b) > 0 {
-		s, rest, _ := bytes.Cut(b, []byte{0})
-		ss, b = append(ss, posix.Text(s)), rest
-	}
-	return ss
 }
 
 // Holders returns who holds an object.

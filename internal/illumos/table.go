@@ -7,14 +7,17 @@ import (
 	"strings"
 
 	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/posix"
 )
 
 // The tables are what the system tells of all processes at one look.
 type tables struct {
 	procs []proc
-	// connections are by their ends; of listeners the remote end is not valid.
+	// connections are by their ends.
 	connections map[[2]netip.AddrPort]connection
-	listeners   []connection
+	// listening are the ends of listeners, listeners the ports of each process.
+	listening map[netip.AddrPort]bool
+	listeners map[listener]bool
 	// slaves and masters are the major numbers of pseudo terminals, from /etc/name_to_major; 0 is not known.
 	slaves, masters uint32
 }
@@ -25,12 +28,18 @@ type proc struct {
 	infos []info
 }
 
+// A listener is a port that a process listens on.
+type listener struct {
+	pid  int
+	port uint16
+}
+
 // setConnections takes over the connections that the network stack tells.
 func (t *tables) setConnections(cs []connection) {
-	t.connections = map[[2]netip.AddrPort]connection{}
+	t.connections, t.listening, t.listeners = map[[2]netip.AddrPort]connection{}, map[netip.AddrPort]bool{}, map[listener]bool{}
 	for _, c := range cs {
 		if c.state == stateListen {
-			t.listeners = append(t.listeners, c)
+			t.listening[c.local], t.listeners[listener{c.creator, c.local.Port()}] = true, true
 		} else {
 			t.connections[[2]netip.AddrPort{c.local, c.remote}] = c
 		}
@@ -40,10 +49,8 @@ func (t *tables) setConnections(cs []connection) {
 // direction tells who opened a connection: what the process of a listener on the local port is said to have created, that
 // listener accepted. It is a hint: the process may have connected from its own port. Nothing tells of others.
 func (t *tables) direction(c connection) (host.Direction, host.Source) {
-	for _, l := range t.listeners {
-		if l.creator == c.creator && c.creator != 0 && l.local.Port() == c.local.Port() {
-			return host.Inbound, host.FromListener
-		}
+	if c.creator != 0 && t.listeners[listener{c.creator, c.local.Port()}] {
+		return host.Inbound, host.FromListener
 	}
 	return host.UnknownDirection, ""
 }
@@ -58,7 +65,7 @@ func (t *tables) processes() ([]host.Process, []host.Gap) {
 			if k := i.protocol(); k != "" && o != "" {
 				sockets[ends{k, i.name.inet, i.peer.inet}] = o
 			}
-			if at := [2]int{p.pid, i.peerPID}; i.isUnix() && i.peerPID > 0 && o != "" && !slices.Contains(unix[at], o) {
+			if at := [2]int{p.pid, i.peerPID}; i.isUnix() && i.peerPID > 0 && o != "" && len(unix[at]) < 2 && !slices.Contains(unix[at], o) { // two are too many
 				unix[at] = append(unix[at], o)
 			}
 		}
@@ -67,6 +74,7 @@ func (t *tables) processes() ([]host.Process, []host.Gap) {
 	var gaps []host.Gap
 	for _, p := range t.procs {
 		hp := p.process(t)
+		var ds posix.List
 		for _, i := range p.infos {
 			d := t.descriptor(i)
 			switch {
@@ -80,8 +88,9 @@ func (t *tables) processes() ([]host.Process, []host.Gap) {
 				}
 				gaps = append(gaps, host.Gap{PID: p.pid, What: fmt.Sprintf("other end of descriptor %d", i.fd), Why: why})
 			}
-			hp.Descriptors = add(hp.Descriptors, d)
+			ds.Add(d)
 		}
+		hp.Descriptors = ds.All
 		ps = append(ps, hp)
 	}
 	return ps, gaps
@@ -90,18 +99,6 @@ func (t *tables) processes() ([]host.Process, []host.Gap) {
 type ends struct {
 	kind          host.Kind
 	local, remote netip.AddrPort
-}
-
-// add lists a descriptor with those that are of the same object in the same mode.
-func add(ds []host.Descriptor, d host.Descriptor) []host.Descriptor {
-	i := slices.IndexFunc(ds, func(e host.Descriptor) bool {
-		return e.Kind == d.Kind && e.Object == d.Object && e.Mode == d.Mode && e.Path == d.Path && (d.Object != "" || d.Kind == host.File)
-	})
-	if i < 0 {
-		return append(ds, d)
-	}
-	ds[i].FDs = append(ds[i].FDs, d.FDs...)
-	return ds
 }
 
 func (p proc) process(t *tables) host.Process {
@@ -199,7 +196,7 @@ func (t *tables) describeInet(d *host.Descriptor, i info) {
 		if ok {
 			d.Direction, d.DirectionSource = t.direction(c)
 		}
-	case d.Kind == host.TCP && slices.ContainsFunc(t.listeners, func(l connection) bool { return l.local == d.Local }):
+	case d.Kind == host.TCP && t.listening[d.Local]:
 		d.State = tcpStates[stateListen]
 	}
 }

@@ -159,18 +159,6 @@ func parseAuditID(b []byte) (uint32, bool) {
 	return uint32(n), err == nil && n != 1<<32-1
 }
 
-// parseStrings splits NUL terminated strings, as in cmdline and environ. The last may lack its NUL.
-func parseStrings(b []byte) []string {
-	if len(b) == 0 {
-		return nil
-	}
-	var ss []string
-	for s := range bytes.SplitSeq(bytes.TrimSuffix(b, []byte{0}), []byte{0}) {
-		ss = append(ss, text(s))
-	}
-	return ss
-}
-
 // parseCgroup returns the path of a process in the unified hierarchy, or in systemd's own, or in the first
 // there is (cgroups(7)).
 func parseCgroup(b []byte) string {

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/stopd/stopd/internal/posix"
 )
 
@@ -112,36 +110,6 @@ func FuzzParseStatus(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if got, err := parseStatus(b); err != nil && got != (status{}) {
 			t.Errorf("%+v with error %v", got, err)
-		}
-	})
-}
-
-func TestParseStrings(t *testing.T) {
-	for in, want := range map[string][]string{
-		"":              nil,
-		"\x00":          {""},
-		"a\x00":         {"a"},
-		"a":             {"a"},
-		"a\x00b c\x00":  {"a", "b c"},
-		"a\x00\x00b":    {"a", "", "b"},
-		"a\x00\x00":     {"a", ""},
-		"\xff\x00\\x\n": {`\xff`, "\\\\x\n"},
-	} {
-		if diff := cmp.Diff(want, parseStrings([]byte(in))); diff != "" {
-			t.Errorf("parseStrings(%q) (-want +got):\n%s", in, diff)
-		}
-	}
-}
-
-func FuzzParseStrings(f *testing.F) {
-	f.Add([]byte("a\x00b\x00\x00"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		var raw [][]byte
-		for _, s := range parseStrings(b) {
-			raw = append(raw, posix.Octets(s))
-		}
-		if got := bytes.Join(raw, []byte{0}); !bytes.Equal(got, bytes.TrimSuffix(b, []byte{0})) {
-			t.Errorf("%q gave %q", b, got)
 		}
 	})
 }

@@ -270,9 +270,9 @@ func (d procDir) memory(exes *executables, st stat, shmDev uint64) fromMemory {
 		d, st = t, of
 	}
 	b, err := d.area("cmdline", st.args, maxArguments)
-	m.args, m.gaps["arguments"] = parseStrings(b), err
+	m.args, m.gaps["arguments"] = posix.ParseStrings(b), err
 	b, err = d.area("environ", st.environ, maxProcFile)
-	m.environ, m.gaps["environment"] = parseStrings(b), err
+	m.environ, m.gaps["environment"] = posix.ParseStrings(b), err
 	m.maps, m.gaps["shared memory"] = d.mappings(shmDev)
 	if m.exe, err = d.link("exe"); err != nil {
 		m.gaps["program"] = err

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/stopd/stopd/internal/posix"
 )
@@ -31,14 +30,6 @@ func parseStrings(b []byte) ([]string, error) {
 		ss, b = append(ss, posix.Text(s)), rest
 	}
 	return ss, nil
-}
-
-// parseTimeval parses a struct timeval with 64 bits each.
-func parseTimeval(b []byte) (time.Time, error) {
-	if len(b) != 16 {
-		return time.Time{}, fmt.Errorf("parse timeval: %d octets", len(b))
-	}
-	return time.Unix(int64(u64(b, 0)), int64(u64(b, 8))*1000).UTC(), nil
 }
 
 // parseDomain parses which routing domain a routing table is of (struct rt_tableinfo in net/route.h).

@@ -103,7 +103,7 @@ func (h *Host) bootTime() (time.Time, error) {
 	if err != nil {
 		return time.Time{}, err
 	}
-	return parseTimeval(b)
+	return posix.ParseTimeval(b)
 }
 
 // ownDomain is the routing domain of the daemon itself.

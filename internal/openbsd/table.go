@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/posix"
 )
 
 // The tables are what the kernel tells of all processes at once.
@@ -90,17 +91,10 @@ func (t *tables) peer(s socket) host.Object {
 	return ""
 }
 
-// A same is what descriptors of one process have in common that are listed as one.
-type same struct {
-	kind   host.Kind
-	object host.Object
-	mode   host.Mode
-	name   string
-}
-
 // descriptors makes the descriptors of a process from its records, and the gaps in them.
-func (t *tables) descriptors(files []file, p proc) (ds []host.Descriptor, gaps []host.Gap) {
-	known := map[same]int{}
+func (t *tables) descriptors(files []file, p proc) ([]host.Descriptor, []host.Gap) {
+	var ds posix.List
+	var gaps []host.Gap
 	untold := 0
 	for _, f := range files {
 		if f.fd < 0 {
@@ -113,18 +107,12 @@ func (t *tables) descriptors(files []file, p proc) (ds []host.Descriptor, gaps [
 		if f.waiting > 0 {
 			gaps = append(gaps, host.Gap{PID: p.pid, What: fmt.Sprintf("descriptor %d", f.fd), Why: fmt.Sprintf("%d descriptors that were sent to it wait there: the kernel does not tell which", f.waiting)})
 		}
-		key := same{d.Kind, d.Object, d.Mode, d.Path + d.Name}
-		if i, ok := known[key]; ok && (d.Object != "" || f.kind == typeVnode) {
-			ds[i].FDs = append(ds[i].FDs, f.fd)
-			continue
-		}
-		known[key] = len(ds)
-		ds = append(ds, d)
+		ds.Add(d)
 	}
 	if untold > 0 {
 		gaps = append(gaps, host.Gap{PID: p.pid, What: fmt.Sprintf("other ends of %d descriptors", untold), Why: "the kernel tells root alone"})
 	}
-	return ds, gaps
+	return ds.All, gaps
 }
 
 func (t *tables) descriptor(f file, p proc) host.Descriptor {

@@ -50,3 +50,15 @@ func Octets(s string) []byte {
 	}
 	return b
 }
+
+// ParseStrings splits NUL terminated strings, as in cmdline and environ. The last may lack its NUL.
+func ParseStrings(b []byte) []string {
+	if len(b) == 0 {
+		return nil
+	}
+	var ss []string
+	for s := range bytes.SplitSeq(bytes.TrimSuffix(b, []byte{0}), []byte{0}) {
+		ss = append(ss, Text(s))
+	}
+	return ss
+}

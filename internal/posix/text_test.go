@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestText(t *testing.T) {
@@ -38,6 +40,36 @@ func FuzzText(f *testing.F) {
 		}
 		if got := Octets(s); !bytes.Equal(got, b) {
 			t.Errorf("Text(%q) = %q, of %q", b, s, got)
+		}
+	})
+}
+
+func TestParseStrings(t *testing.T) {
+	for in, want := range map[string][]string{
+		"":              nil,
+		"\x00":          {""},
+		"a\x00":         {"a"},
+		"a":             {"a"},
+		"a\x00b c\x00":  {"a", "b c"},
+		"a\x00\x00b":    {"a", "", "b"},
+		"a\x00\x00":     {"a", ""},
+		"\xff\x00\\x\n": {`\xff`, "\\\\x\n"},
+	} {
+		if diff := cmp.Diff(want, ParseStrings([]byte(in))); diff != "" {
+			t.Errorf("ParseStrings(%q) (-want +got):\n%s", in, diff)
+		}
+	}
+}
+
+func FuzzParseStrings(f *testing.F) {
+	f.Add([]byte("a\x00b\x00\x00"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var raw [][]byte
+		for _, s := range ParseStrings(b) {
+			raw = append(raw, Octets(s))
+		}
+		if got := bytes.Join(raw, []byte{0}); !bytes.Equal(got, bytes.TrimSuffix(b, []byte{0})) {
+			t.Errorf("%q gave %q", b, got)
 		}
 	})
 }

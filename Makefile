@@ -59,7 +59,7 @@ fuzz:
 
 # Other systems: vet and build what they can have.
 cross:
-	@for t in linux/arm64 openbsd/amd64 illumos/amd64 solaris/amd64 freebsd/amd64 darwin/arm64; do \
+	@for t in linux/arm64 openbsd/amd64 illumos/amd64 solaris/amd64 freebsd/amd64 darwin/arm64 windows/amd64; do \
 	  echo "build for $$t"; \
 	  GOOS=$${t%/*} GOARCH=$${t#*/} CGO_ENABLED=0 $(GO) vet ./... && \
 	  GOOS=$${t%/*} GOARCH=$${t#*/} CGO_ENABLED=0 $(GO) build -o /dev/null ./... || exit 1; \

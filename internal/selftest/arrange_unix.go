@@ -7,40 +7,12 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
-	"os/exec"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
-
-// A channel joins this process and the child.
-type channel int
-
-const (
-	datagrams channel = iota
-	pipe
-	pair
-	terminal
-	channels
-)
-
-// An arrangement is what was made: the ends of a connection, a child, and of each channel the descriptor here and there.
-type arrangement struct {
-	client, server netip.AddrPort
-	clientFD       int
-	child          int
-	ours, theirs   [channels]int
-	unmade         [channels]error
-
-	held []io.Closer
-	end  func()
-}
-
-// Start makes the command of a child that calls [Wait].
-type Start func() *exec.Cmd
 
 // The child has its descriptors from this one on: first the accepted connection, the pair by which it says that it is there, and
 // the pipe whose end ends it.

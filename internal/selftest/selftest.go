@@ -11,11 +11,38 @@ import (
 	"maps"
 	"net/netip"
 	"os"
+	"os/exec"
 	"slices"
 	"time"
 
 	"github.com/stopd/stopd/host"
 )
+
+// A channel joins this process and the child.
+type channel int
+
+const (
+	datagrams channel = iota
+	pipe
+	pair
+	terminal
+	channels
+)
+
+// An arrangement is what was made: the ends of a connection, a child, and of each channel the descriptor here and there.
+type arrangement struct {
+	client, server netip.AddrPort
+	clientFD       int
+	child          int
+	ours, theirs   [channels]int
+	unmade         [channels]error
+
+	held []io.Closer
+	end  func()
+}
+
+// Start makes the command of a child that calls [Wait].
+type Start func() *exec.Cmd
 
 // A check is one thing that a host has to see.
 type check struct {

@@ -24,8 +24,6 @@ type Restated struct {
 	Objects map[host.Object]host.Object
 	// Unsaid are the gaps about what the appendix does not say, and nobody restated.
 	Unsaid []string
-	// Hint is how the system tells directions, where it is not the kernel's word.
-	Hint host.Source
 }
 
 const dir = "../../testdata/thesis"
@@ -70,7 +68,7 @@ func Check(t *testing.T, name string, x Restated) {
 	facts.Arch, facts.Clock, facts.NetNS = "", nil, 0
 	r.Host = facts
 	c := *r.Connection
-	c.Protocol, c.State, c.Direction, c.DirectionSource, c.UID, c.Object, c.Owners = s.Protocol, s.State, s.Direction, x.source(s.DirectionSource), s.UID, x.Objects[s.Object], found.Owners
+	c.Protocol, c.State, c.Direction, c.DirectionSource, c.UID, c.Object, c.Owners = s.Protocol, s.State, s.Direction, s.DirectionSource, s.UID, x.Objects[s.Object], found.Owners
 	r.Connection = &c
 	r.Processes, r.Channels, r.Previous, r.Users = found.Processes, found.Channels, found.Previous, found.Users
 	r.Gaps = slices.DeleteFunc(found.Gaps, func(g host.Gap) bool { return slices.Contains(x.Unsaid, g.What) })
@@ -87,13 +85,6 @@ func Check(t *testing.T, name string, x Restated) {
 	}
 }
 
-func (x Restated) source(s host.Source) host.Source {
-	if s != "" && s == x.Hint {
-		return host.FromKernel
-	}
-	return s
-}
-
 // leaveOut leaves out what the appendix does not say, and gives objects the names of the recording.
 func (x Restated) leaveOut(p *host.Process) {
 	p.StartTicks, p.Start, p.Args, p.CWD = 0, time.Time{}, nil, ""
@@ -102,7 +93,7 @@ func (x Restated) leaveOut(p *host.Process) {
 	for i := range ds {
 		d := &ds[i]
 		d.FDs, d.Mode, d.Inode, d.Path = []int{}, "", 0, ""
-		d.Object, d.Peer, d.DirectionSource = x.Objects[d.Object], x.Objects[d.Peer], x.source(d.DirectionSource)
+		d.Object, d.Peer = x.Objects[d.Object], x.Objects[d.Peer]
 	}
 	p.Descriptors = ds
 }

@@ -44,7 +44,7 @@ func FuzzParseFiles(f *testing.F) {
 		if err != nil {
 			return
 		}
-		tab := &tables{procs: []read{{proc{pid: 1}, fs}}}
+		tab := &tables{procs: []look{{proc{pid: 1}, fs}}}
 		for _, d := range tab.processes()[0].Descriptors {
 			if d.Kind == "" || d.Kind.Inet() && (!d.Local.IsValid() || d.Remote.IsValid() && d.Direction == "") {
 				t.Errorf("%+v", d)

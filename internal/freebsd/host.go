@@ -118,14 +118,14 @@ func (h *Host) tables(ctx context.Context) (*tables, []host.Gap, error) {
 	var gaps []host.Gap
 	files := map[int][]file{}
 	began := map[int]proc{}
-	look := func(ps []proc) {
+	readAll := func(ps []proc) {
 		for _, p := range ps {
 			if _, known := began[p.pid]; known || p.ended {
 				continue
 			}
 			began[p.pid] = p
 			if ctx.Err() != nil {
-				gaps = append(gaps, host.Gap{PID: p.pid, What: "descriptors", Why: "bound: deadline"})
+				gaps = append(gaps, host.Gap{PID: p.pid, What: posix.GapDescriptors, Why: "bound: deadline"})
 				continue
 			}
 			b, err := h.sysctl(mibFiles(p.pid))
@@ -133,16 +133,16 @@ func (h *Host) tables(ctx context.Context) (*tables, []host.Gap, error) {
 				files[p.pid], err = parseFiles(b)
 			}
 			if err != nil && !errors.Is(err, host.ErrNotFound) {
-				gaps = append(gaps, host.Gap{PID: p.pid, What: "descriptors", Why: err.Error()})
+				gaps = append(gaps, host.Gap{PID: p.pid, What: posix.GapDescriptors, Why: err.Error()})
 			}
 		}
 	}
-	look(before)
+	readAll(before)
 	middle, err := h.procs(mibProcs)
 	if err != nil {
 		return nil, nil, err
 	}
-	look(middle)
+	readAll(middle)
 	after, err := h.procs(mibProcs)
 	if err != nil {
 		return nil, nil, err
@@ -150,13 +150,13 @@ func (h *Host) tables(ctx context.Context) (*tables, []host.Gap, error) {
 	for _, p := range after {
 		was, known := began[p.pid]
 		if known && was.start != p.start {
-			gaps = append(gaps, host.Gap{PID: p.pid, What: "process", Why: "its pid was used again while the host was looked at"})
+			gaps = append(gaps, host.Gap{PID: p.pid, What: posix.GapProcess, Why: "its pid was used again while the host was looked at"})
 			continue
 		}
 		if !known && !p.ended {
-			gaps = append(gaps, host.Gap{PID: p.pid, What: "descriptors", Why: "it began while the host was looked at"})
+			gaps = append(gaps, host.Gap{PID: p.pid, What: posix.GapDescriptors, Why: "it began while the host was looked at"})
 		}
-		t.procs = append(t.procs, read{p, files[p.pid]})
+		t.procs = append(t.procs, look{p, files[p.pid]})
 	}
 	return t, gaps, nil
 }
@@ -188,7 +188,7 @@ func (h *Host) Find(ctx context.Context, f host.Flow) (host.Socket, error) {
 			}
 		}
 	}
-	switch unread := slices.ContainsFunc(gaps, func(g host.Gap) bool { return g.What == "descriptors" }); {
+	switch unread := slices.ContainsFunc(gaps, func(g host.Gap) bool { return g.What == posix.GapDescriptors }); {
 	case found.Object != "":
 		return found, nil
 	case unread:

@@ -10,15 +10,15 @@ import (
 	"github.com/stopd/stopd/internal/posix"
 )
 
-// A read is one process with its descriptors.
-type read struct {
+// A look is one process with its descriptors.
+type look struct {
 	proc
 	files []file
 }
 
 // The tables are what the kernel tells of all processes.
 type tables struct {
-	procs []read
+	procs []look
 
 	connected map[ends]host.Object
 	// unconnected are the ends of TCP sockets that are connected to nobody, used those of connections, also without their address.
@@ -58,7 +58,7 @@ func (t *tables) processes() []host.Process {
 	return ps
 }
 
-func (t *tables) process(p read) host.Process {
+func (t *tables) process(p look) host.Process {
 	hp := host.Process{
 		PID: p.pid, PPID: new(p.ppid), StartTicks: p.start, Start: p.began(), Name: p.name,
 		RUID: new(p.ruid), EUID: new(p.euid), SUID: new(p.suid), RGID: new(p.rgid), EGID: new(p.egid), SGID: new(p.sgid),

@@ -115,7 +115,7 @@ func (h *Host) tables(ctx context.Context) (*tables, []host.Gap, error) {
 		case errors.Is(err, host.ErrNotFound):
 			continue // it ended since it was listed
 		case err != nil:
-			gaps = append(gaps, host.Gap{PID: pid, What: "descriptors", Why: err.Error()})
+			gaps = append(gaps, host.Gap{PID: pid, What: posix.GapDescriptors, Why: err.Error()})
 		}
 		if p.name != "" {
 			t.procs = append(t.procs, p)
@@ -203,7 +203,7 @@ func (h *Host) Find(ctx context.Context, f host.Flow) (host.Socket, error) {
 		if f.Protocol == host.TCP && is(c.local, c.remote) {
 			s := host.Socket{Protocol: host.TCP, Local: c.local, Remote: c.remote, State: tcpStates[c.state]}
 			s.Direction, s.DirectionSource = t.direction(c)
-			if unread := slices.IndexFunc(gaps, func(g host.Gap) bool { return g.What == "descriptors" }); unread >= 0 {
+			if unread := slices.IndexFunc(gaps, func(g host.Gap) bool { return g.What == posix.GapDescriptors }); unread >= 0 {
 				s.Object = "socket:[unread]" // who has it may be one of those
 				s.UID = 1<<32 - 1
 			}

@@ -151,7 +151,7 @@ func TestRecordedTrace(t *testing.T) {
 				"pty followed: 26306 [0 1 2], 26306 [5], 92493 [5]",
 			},
 			Gaps: []string{datagrams, readers(11513, 6), readers(26306, 3), readers(92493, 3), origin,
-				untold(11513, 2), untold(91072, 2), untold(26306, 7), untold(92493, 7), untold(81187, 2)},
+				untold(26306, 7), untold(92493, 7), untold(11513, 2), untold(81187, 2), untold(91072, 2)},
 		}},
 	} {
 		t.Run(tt.who, func(t *testing.T) {

@@ -6,26 +6,10 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"time"
 
 	"github.com/stopd/stopd/host"
 	"github.com/stopd/stopd/internal/posix"
 )
-
-// A snapshot is one look at the machine: all processes and descriptors, read as it begins.
-type snapshot struct {
-	h     *Host
-	table *host.Table
-	// more is what of each process is read when it is asked for, and untold what the kernel does not tell of it.
-	more   map[int]processRead
-	untold map[int][]host.Gap
-	gaps   []host.Gap
-}
-
-type processRead struct {
-	p   host.Process
-	err error
-}
 
 // Snapshot reads all processes and descriptors.
 func (h *Host) Snapshot(ctx context.Context) (host.Snapshot, error) {
@@ -40,110 +24,82 @@ func (h *Host) Snapshot(ctx context.Context) (host.Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &snapshot{h: h, more: map[int]processRead{}, untold: map[int][]host.Gap{}}
-	t.procs = s.steady(t.procs, after, t.files)
+	var gaps []host.Gap
+	t.procs, gaps = steady(t.procs, after, t.files)
 	if t.own, err = h.addresses(); err != nil {
-		s.gap(0, "addresses", err)
+		gaps = append(gaps, host.Gap{What: "addresses", Why: err.Error()})
 	}
 	t.devices = h.devices()
-	ps, gaps := t.processes()
+	ps, more := t.processes()
 	paths(ps)
-	for _, g := range gaps {
-		s.untold[g.PID] = append(s.untold[g.PID], g)
-	}
-	s.table = host.NewTable(ps)
-	return s, nil
+	l := posix.NewLook(ps, append(gaps, more...), h.read)
+	l.LoginsOf = h.logins
+	return l, nil
 }
 
 // steady returns the processes that were there when the descriptors had been read. Whose pid was another's before is left
 // out, since whose descriptors they are is not told; who has ended since is a gap.
-func (s *snapshot) steady(before, after []proc, files []file) []proc {
+func steady(before, after []proc, files []file) (now []proc, gaps []host.Gap) {
 	was, is := map[int]proc{}, map[int]bool{}
 	for _, p := range before {
 		was[p.pid] = p
 	}
-	steady := slices.DeleteFunc(slices.Clone(after), func(p proc) bool {
+	now = slices.DeleteFunc(slices.Clone(after), func(p proc) bool {
 		old, known := was[p.pid]
 		return known && old.start != p.start && p.start != 0 && old.start != 0
 	})
-	for _, p := range steady {
+	for _, p := range now {
 		is[p.pid] = true
 	}
 	gone := map[int]bool{}
 	for _, f := range files {
 		if !is[f.pid] && !gone[f.pid] {
 			gone[f.pid] = true
-			s.gap(f.pid, "process", errors.New("it ended while the host was looked at"))
+			gaps = append(gaps, host.Gap{PID: f.pid, What: posix.GapProcess, Why: "it ended while the host was looked at"})
 		}
 	}
-	return steady
-}
-
-func (s *snapshot) gap(pid int, what string, err error) {
-	s.gaps = append(s.gaps, host.Gap{PID: pid, What: what, Why: err.Error()})
-}
-
-// Process returns a process, with what is read of it alone.
-func (s *snapshot) Process(ctx context.Context, pid int) (host.Process, error) {
-	if r, ok := s.more[pid]; ok {
-		return r.p, r.err
-	}
-	p, err := s.table.Process(pid)
-	if err == nil {
-		s.gaps = append(s.gaps, s.untold[pid]...)
-		s.read(ctx, &p)
-	}
-	s.more[pid] = processRead{p, err}
-	return p, err
+	return now, gaps
 }
 
 // read reads what the kernel tells of one process at a time, and the names of its users.
-func (s *snapshot) read(ctx context.Context, p *host.Process) {
-	p.RUser, p.EUser = s.h.UserName(ctx, *p.RUID), s.h.UserName(ctx, *p.EUID)
+func (h *Host) read(ctx context.Context, p *host.Process) (gaps []host.Gap) {
+	p.RUser, p.EUser = h.UserName(ctx, *p.RUID), h.UserName(ctx, *p.EUID)
+	note := func(what string, err error) bool {
+		if err != nil {
+			gaps = append(gaps, host.Gap{PID: p.PID, What: what, Why: err.Error()})
+		}
+		return err == nil
+	}
 	switch {
 	case p.PID == 0:
-		return // the kernel itself
+		return nil // the kernel itself
 	case p.StartTicks == 0:
-		s.gap(p.PID, "process", errors.New("it has ended and waits for its parent"))
-		return
+		note(posix.GapProcess, errors.New("it has ended and waits for its parent"))
+		return gaps
 	}
 	var err error
-	if p.Args, err = s.strings(mibArguments(p.PID)); err != nil {
-		s.gap(p.PID, "arguments", err)
-	}
-	environ, err := s.strings(mibEnvironment(p.PID))
-	if err != nil {
-		s.gap(p.PID, "environment", err)
-	}
+	p.Args, err = h.strings(mibArguments(p.PID))
+	note("arguments", err)
+	environ, err := h.strings(mibEnvironment(p.PID))
+	note("environment", err)
 	login, job := posix.ParseEnviron(environ)
 	p.Login, p.Job = login, posix.JobOf("", job)
-	b, err := s.h.sysctl(mibDirectory(p.PID))
-	if err != nil {
-		s.gap(p.PID, "working directory", err)
-	}
+	b, err := h.sysctl(mibDirectory(p.PID))
+	note("working directory", err)
 	p.CWD = str(b)
-	if now, err := s.h.procs(mibProcess(p.PID)); err != nil || len(now) != 1 || now[0].start != p.StartTicks || now[0].comm != p.Name {
+	if now, err := h.procs(mibProcess(p.PID)); err != nil || len(now) != 1 || now[0].start != p.StartTicks || now[0].comm != p.Name {
 		p.Args, p.Login, p.Job, p.CWD = nil, nil, nil, ""
-		s.gap(p.PID, "process", errors.New("it ended, or became another program, while it was looked at"))
+		note(posix.GapProcess, posix.ErrChanged)
 	}
+	return gaps
 }
 
-func (s *snapshot) strings(mib []int32) ([]string, error) {
-	b, err := s.h.sysctl(mib)
+func (h *Host) strings(mib []int32) ([]string, error) {
+	b, err := h.sysctl(mib)
 	if err != nil {
 		return nil, err
 	}
 	return parseStrings(b)
-}
-
-// Holders returns who holds an object.
-func (s *snapshot) Holders(_ context.Context, o host.Object) ([]host.Holder, error) {
-	return s.table.Holders(o)
-}
-
-// Peers returns the objects at the other end of one.
-func (s *snapshot) Peers(_ context.Context, o host.Object) ([]host.Object, error) {
-	return s.table.Peers(o)
 }
 
 // Where the system keeps who is logged in, and how many records are read of each.
@@ -153,51 +109,31 @@ const (
 	maxLoginRecords = 4096
 )
 
-// Logins reads utmp and wtmp.
-func (s *snapshot) Logins(context.Context) ([]host.Login, error) {
+// logins reads utmp and wtmp.
+func (h *Host) logins() (ls []host.Login, gaps []host.Gap) {
+	gap := func(path, why string) { gaps = append(gaps, host.Gap{What: path, Why: why}) }
 	read := func(path string) ([]byte, bool) {
-		b, cut, err := s.h.tail(path, maxLoginRecords*utmpSize, utmpSize)
+		b, cut, err := h.tail(path, maxLoginRecords*utmpSize, utmpSize)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			s.gap(0, path, err)
+			gap(path, err.Error())
 		}
 		return b, cut
 	}
-	bound := func(path string) { s.gap(0, path, fmt.Errorf("bound: the last %d records", maxLoginRecords)) }
+	bound := fmt.Sprintf("bound: the last %d records", maxLoginRecords)
 	utmp, cut := read(utmpFile)
 	if cut {
-		bound(utmpFile)
+		gap(utmpFile, bound)
+	}
+	ls = parseUtmp(utmp)
+	boot, err := h.bootTime()
+	if err != nil {
+		gap(wtmpFile, "find the records since the start: "+err.Error())
+		return ls, gaps
 	}
 	wtmp, cut := read(wtmpFile)
-	boot, err := s.h.bootTime()
-	if err != nil {
-		s.gap(0, wtmpFile, fmt.Errorf("find the records since the start: %w", err))
-		return parseUtmp(utmp), nil
-	}
 	ended, reaches := parseWtmp(wtmp, boot)
 	if cut && !reaches {
-		bound(wtmpFile)
+		gap(wtmpFile, bound)
 	}
-	return append(parseUtmp(utmp), ended...), nil
+	return append(ls, ended...), gaps
 }
-
-// Audited returns nobody: the system has no audit sessions.
-func (*snapshot) Audited(context.Context, uint32) ([]int, error) { return nil, nil }
-
-// Accepted returns nothing: logs are not read.
-func (*snapshot) Accepted(context.Context, []host.ID) ([]host.Login, error) { return nil, nil }
-
-// Remembered returns nothing: the past is not recorded.
-func (*snapshot) Remembered(context.Context, host.ID) (host.Remembered, error) {
-	return host.Remembered{}, host.ErrNotFound
-}
-
-// Held returns nothing, as Remembered does.
-func (*snapshot) Held(context.Context, host.ID, time.Time, time.Time, bool) ([]host.Socket, bool, error) {
-	return nil, false, host.ErrNotFound
-}
-
-// Gaps returns what could not be read so far.
-func (s *snapshot) Gaps() []host.Gap { return slices.Clone(s.gaps) }
-
-// Close ends the look.
-func (*snapshot) Close() error { return nil }

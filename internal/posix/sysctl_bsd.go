@@ -12,8 +12,12 @@ import (
 	"github.com/stopd/stopd/host"
 )
 
-// maxValue bounds what one question may take.
-const maxValue = 512 << 20
+// What one question may take at most, and what it is given at least: of structures of one size OpenBSD does not say which that is
+// (sysctl_rdstruct in kern/kern_sysctl.c).
+const (
+	maxValue = 512 << 20
+	minValue = 4 << 10
+)
 
 // Sysctl asks for a value, whatever its size. The error is [host.ErrNotFound] where a process is named that has ended. It may grow between the question how large it is and the one what it is.
 func Sysctl(mib []int32) ([]byte, error) {
@@ -25,7 +29,7 @@ func Sysctl(mib []int32) ([]byte, error) {
 		if n += n / 8; n > maxValue {
 			return nil, fmt.Errorf("bound: %d octets", maxValue)
 		}
-		b := make([]byte, max(n, 1))
+		b := make([]byte, max(n, minValue))
 		n = uintptr(len(b))
 		err := sysctlInto(mib, b, &n)
 		if err == nil {

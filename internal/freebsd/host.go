@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -132,7 +133,7 @@ func (h *Host) tables(ctx context.Context) (*tables, []host.Gap, error) {
 			if err == nil {
 				files[p.pid], err = parseFiles(b)
 			}
-			if err != nil && !errors.Is(err, host.ErrNotFound) {
+			if err != nil && !errors.Is(err, host.ErrNotFound) && !errors.Is(err, os.ErrNotExist) { // the kernel's own processes have none
 				gaps = append(gaps, host.Gap{PID: p.pid, What: posix.GapDescriptors, Why: err.Error()})
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -49,6 +50,9 @@ func hostOf(procs []byte, files map[int][]byte, refused ...int) *Host {
 		sysctl: func(mib []int32) ([]byte, error) {
 			if slices.ContainsFunc(refused, func(pid int) bool { return slices.Equal(mib, mibFiles(pid)) }) {
 				return nil, errRefused
+			}
+			if slices.Equal(mib, mibFiles(0)) {
+				return nil, fmt.Errorf("sysctl: %w", syscall.ENOENT) // as of the kernel's own processes
 			}
 			if b, ok := values[fmt.Sprint(mib)]; ok {
 				return b, nil

@@ -1,4 +1,4 @@
-//go:build unix && !linux && !openbsd
+//go:build unix && !linux && !openbsd && !freebsd
 
 package selftest
 

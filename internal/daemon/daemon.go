@@ -103,7 +103,7 @@ func listeners(cfg Config) ([]net.Listener, error) {
 		return ls, err
 	}
 	var ls []net.Listener
-	for _, a := range families(cfg.Listen) {
+	for _, a := range families(cfg.Listen, runtime.GOOS) {
 		l, err := listen(a)
 		if err != nil {
 			for _, l := range ls {
@@ -117,10 +117,10 @@ func listeners(cfg Config) ([]net.Listener, error) {
 }
 
 // families adds IPv4 to what is for both families where IPv6 has no mapped addresses (inet6(4) of OpenBSD).
-func families(addrs []string) (all []string) {
+func families(addrs []string, system string) (all []string) {
 	for _, a := range addrs {
 		all = append(all, a)
-		if port, ok := strings.CutPrefix(a, "[::]:"); ok && runtime.GOOS == "openbsd" && !slices.Contains(addrs, "0.0.0.0:"+port) {
+		if port, ok := strings.CutPrefix(a, "[::]:"); ok && system == "openbsd" && !slices.Contains(addrs, "0.0.0.0:"+port) {
 			all = append(all, "0.0.0.0:"+port)
 		}
 	}

@@ -281,7 +281,8 @@ func child(ctx context.Context, s *seen) error {
 // ancestors follows parents up to the first process, or to where no more can be seen.
 func ancestors(ctx context.Context, s *seen) error {
 	seen := map[int]bool{}
-	for pid := s.a.child; pid > 1; {
+	pid := s.a.child
+	for pid > 1 {
 		p, err := s.snap.Process(ctx, pid)
 		if err != nil || p.PPID == nil || seen[pid] {
 			return fmt.Errorf("the parent of process %d is not known (%v)", pid, err)
@@ -289,7 +290,7 @@ func ancestors(ctx context.Context, s *seen) error {
 		seen[pid] = true
 		pid = *p.PPID
 	}
-	if !seen[os.Getpid()] {
+	if !seen[os.Getpid()] && pid != os.Getpid() { // it may be the first
 		return errors.New("this process is none of them")
 	}
 	return nil

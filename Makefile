@@ -12,7 +12,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 # into a test host's own root, never installed (internal/netlab).
 PACKAGES    := iproute2 util-linux mandoc sqlite3 openssh-client unzip zip openssl age
 
-.PHONY: build demo test unit integration soak lint fuzz compiler generate program generated kernels recordings dictionary bench cross man packages clean
+.PHONY: build demo test unit integration soak lint fuzz compiler generate program generated kernels records recordings dictionary bench cross man packages clean
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/stopd ./cmd/stopctl
@@ -59,7 +59,7 @@ fuzz:
 
 # Other systems: vet and build what they can have.
 cross:
-	@for t in linux/arm64 openbsd/amd64 illumos/amd64 solaris/amd64 freebsd/amd64 darwin/arm64; do \
+	@for t in linux/arm64 openbsd/amd64 illumos/amd64 solaris/amd64 freebsd/amd64 darwin/arm64 windows/amd64; do \
 	  echo "build for $$t"; \
 	  GOOS=$${t%/*} GOARCH=$${t#*/} CGO_ENABLED=0 $(GO) vet ./... && \
 	  GOOS=$${t%/*} GOARCH=$${t#*/} CGO_ENABLED=0 $(GO) build -o /dev/null ./... || exit 1; \
@@ -69,7 +69,7 @@ man:
 	@if command -v mandoc >/dev/null; then mandoc -Tlint -Wwarning man/*.[1-8]; else echo "no mandoc: the man pages are not checked" >&2; fi
 
 # Generated files, besides golden files of tests (go test ./... -update).
-generate: program recordings
+generate: program records recordings
 
 # The programs that the kernel runs (internal/linux/bpf), by the compiler that made what is committed.
 GENERATED   := $(foreach p,files recorder flow,$(foreach e,el eb,internal/linux/bpf/$(p)_bpf$(e).go internal/linux/bpf/$(p)_bpf$(e).o))
@@ -93,6 +93,10 @@ generated: compiler
 # What the programs need of Debian's kernels, for a test. As root; it downloads some 200 MB of packages.
 kernels:
 	internal/linux/bpf/testdata/kernels/make
+
+# Records as other systems' kernels write them, from C structures.
+records:
+	@for d in illumos freebsd; do (cd internal/$$d/testdata && $(CC) -Wall -Wextra -o records records.c && ./records && rm records) || exit 1; done
 
 # Recordings of busy hosts, made as root. They download some 200 MB of packages and differ each time, so what comes of
 # them is read before it is committed.

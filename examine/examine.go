@@ -130,7 +130,8 @@ func (x *Examiner) find(ctx context.Context, q stop.Question) (host.Socket, erro
 	case s.Inode == 0 && s.Object == "":
 		// The uid of such a row says nothing, often 0: answering it would accuse root.
 		return host.Socket{}, errNoHolder
-	case s.Direction == host.Inbound && !q.OnBehalf():
+	case s.Direction == host.Inbound && s.DirectionSource != host.FromListener && !q.OnBehalf():
+		// Not by a hint: anybody can listen on the port that he connects from.
 		return host.Socket{}, errInbound
 	case s.Unsure && q.Type == stop.ID:
 		// All that is kept is whose it was, and it may have been another's since. Of the other types the report has the gap.

@@ -91,7 +91,9 @@ func recording(t *testing.T) host.Recording {
 	rec.Sockets = append(rec.Sockets, host.Socket{Protocol: host.TCP, Local: netip.MustParseAddrPort("2.2.2.2:22"), Remote: netip.MustParseAddrPort("1.1.1.1:616"),
 		State: "ESTABLISHED", Direction: host.Inbound, DirectionSource: host.FromKernel, Object: "22 from 1.1.1.1:616"},
 		host.Socket{Protocol: host.TCP, Local: netip.MustParseAddrPort("2.2.2.2:4000"), Remote: netip.MustParseAddrPort("3.3.3.3:24"), State: "TIME-WAIT", Direction: host.Outbound},
-		host.Socket{Protocol: host.TCP, Local: netip.MustParseAddrPort("2.2.2.2:4001"), Remote: netip.MustParseAddrPort("3.3.3.3:24"), State: "ESTABLISHED", UID: 1000, Inode: 5, Object: "5"})
+		host.Socket{Protocol: host.TCP, Local: netip.MustParseAddrPort("2.2.2.2:4001"), Remote: netip.MustParseAddrPort("3.3.3.3:24"), State: "ESTABLISHED", UID: 1000, Inode: 5, Object: "5"},
+		host.Socket{Protocol: host.TCP, Local: netip.MustParseAddrPort("2.2.2.2:4002"), Remote: netip.MustParseAddrPort("3.3.3.3:24"), State: "ESTABLISHED", UID: 1000,
+			Object: "6", Direction: host.Inbound, DirectionSource: host.FromListener})
 	return rec
 }
 
@@ -187,6 +189,7 @@ func TestWhoIsAnswered(t *testing.T) {
 		{"no such connection", "969,23:SV", false},
 		{"no owner", "4000,24:SV", false},
 		{"unknown direction", "4001,24:SV", true},
+		{"inbound by a hint", "4002,24:SV", true},
 		{"inbound, on behalf", "22,616:SV:1.1.1.1", true},
 		{"inbound to a port, on behalf", "22,617:SV:1.1.1.1", false},
 		{"outbound, on behalf", "968,23:SV:3.3.3.3", true},

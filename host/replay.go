@@ -169,44 +169,24 @@ func (r *Replay) Find(_ context.Context, f Flow) (Socket, error) {
 }
 
 // Snapshot returns the recording itself.
-func (r *Replay) Snapshot(context.Context) (Snapshot, error) { return replaySnapshot{r}, nil }
-
-type replaySnapshot struct{ r *Replay }
-
-// errNoObject: what is unknown is not one thing, and nobody holds it.
-var errNoObject = errors.New("the object is unknown")
-
-func (s replaySnapshot) Process(_ context.Context, pid int) (Process, error) {
-	for _, p := range s.r.Processes {
-		if p.PID == pid {
-			return p, nil
-		}
-	}
-	return Process{}, ErrNotFound
+func (r *Replay) Snapshot(context.Context) (Snapshot, error) {
+	return replaySnapshot{r, NewTable(r.Processes)}, nil
 }
 
+type replaySnapshot struct {
+	r *Replay
+	t *Table
+}
+
+func (s replaySnapshot) Process(_ context.Context, pid int) (Process, error) { return s.t.Process(pid) }
+
+// Holders are those of the table, and who is remembered to have held what nobody has any more.
 func (s replaySnapshot) Holders(_ context.Context, o Object) ([]Holder, error) {
-	if o == "" {
-		return nil, errNoObject
+	hs, err := s.t.Holders(o)
+	if err != nil {
+		return nil, err
 	}
-	var hs []Holder
-	for _, p := range s.r.Processes {
-		held := false
-		h := Holder{ID: p.ID()}
-		for _, d := range p.Descriptors {
-			if d.Object == o {
-				if !held {
-					held, h.Mode = true, d.Mode
-				}
-				h.FDs = append(h.FDs, d.FDs...)
-				h.Mode = h.Mode.With(d.Mode)
-			}
-		}
-		if held {
-			slices.Sort(h.FDs)
-			hs = append(hs, h)
-		}
-	}
+	hs = slices.Clip(hs)
 	for _, m := range s.r.Recording.Remembered {
 		if slices.ContainsFunc(m.Held, func(h Socket) bool { return h.Recalled && h.Object == o }) {
 			hs = append(hs, Holder{ID: m.Process.ID(), FDs: []int{}, Mode: ReadWrite})
@@ -234,28 +214,7 @@ func (s replaySnapshot) Held(ctx context.Context, id ID, from, to time.Time, out
 	return held, r.Cut, err
 }
 
-func (s replaySnapshot) Peers(_ context.Context, o Object) ([]Object, error) {
-	if o == "" {
-		return nil, errNoObject
-	}
-	var peers []Object
-	add := func(p Object) {
-		if p != "" && !slices.Contains(peers, p) {
-			peers = append(peers, p)
-		}
-	}
-	for _, p := range s.r.Processes {
-		for _, d := range p.Descriptors {
-			if d.Object == o {
-				add(d.Peer)
-			}
-			if d.Peer == o {
-				add(d.Object)
-			}
-		}
-	}
-	return peers, nil
-}
+func (s replaySnapshot) Peers(_ context.Context, o Object) ([]Object, error) { return s.t.Peers(o) }
 
 func (s replaySnapshot) Logins(context.Context) ([]Login, error) { return s.r.Recording.Logins, nil }
 

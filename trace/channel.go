@@ -183,5 +183,5 @@ func (t *tracer) stop(n *node, d host.Descriptor, peer host.Object, far []host.H
 
 // onTerminal reports whether a slave side is of the process's own terminal.
 func (n *node) onTerminal(d host.Descriptor) bool {
-	return d.Number != nil && n.TTY == "pts/"+strconv.Itoa(*d.Number)
+	return d.Number != nil && n.TTY == "pts/"+strconv.Itoa(*d.Number) || n.TTY != "" && d.Path == "/dev/"+n.TTY
 }

@@ -22,7 +22,7 @@ func main() {
 func run(args []string) int {
 	fs := flag.NewFlagSet("stopd", flag.ContinueOnError)
 	fs.Usage = func() {
-		fmt.Fprintln(fs.Output(), "usage: stopd [-config FILE] [-check] [-version]")
+		fmt.Fprintln(fs.Output(), "usage: stopd [-config FILE] [-check] [-selftest] [-version]")
 		fs.PrintDefaults()
 	}
 	for _, a := range args {
@@ -32,6 +32,7 @@ func run(args []string) int {
 	}
 	config := fs.String("config", "/etc/stopd/stopd.toml", "the configuration `file`")
 	check := fs.Bool("check", false, "validate the configuration, print what the daemon will see, and exit")
+	selftest := fs.Bool("selftest", false, "make sockets, pipes, a terminal and a process, check that the daemon would see each, and exit")
 	version := fs.Bool("version", false, "print the version and exit")
 	if err := fs.Parse(args); err != nil {
 		if err == flag.ErrHelp {
@@ -46,6 +47,11 @@ func run(args []string) int {
 	switch {
 	case *version:
 		fmt.Println("stopd", daemon.Version)
+		return 0
+	case *selftest:
+		if err := daemon.SelfTest(context.Background(), os.Stdout); err != nil {
+			return fail(err)
+		}
 		return 0
 	case *check:
 		cfg, err := daemon.Load(*config)

@@ -53,7 +53,7 @@ func name(ctx context.Context, h openedHost, line string, from, to netip.Addr) s
 		return "0 , 0 : ERROR : INVALID-PORT"
 	}
 	s, err := h.Find(ctx, host.Flow{Protocol: host.TCP, Local: netip.AddrPortFrom(to, uint16(local)), Remote: netip.AddrPortFrom(from, uint16(remote))})
-	if err != nil || s.Inode == 0 {
+	if err != nil || s.Object == "" {
 		return fmt.Sprintf("%d , %d : ERROR : NO-USER", local, remote)
 	}
 	return fmt.Sprintf("%d , %d : USERID : UNIX : %s", local, remote, h.UserName(ctx, s.UID))

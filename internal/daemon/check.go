@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/evidence"
 	"github.com/stopd/stopd/internal/optin"
+	"github.com/stopd/stopd/internal/selftest"
 )
 
 // Check says what a daemon with this configuration would do and see on this machine. The error, before a word
@@ -60,13 +62,32 @@ func Check(cfg Config, w io.Writer) error {
 		cfg.Traceback.Port, whom(cfg.Traceback.To, "no network"), cfg.Traceback.MaxPrevious, whom(cfg.Traceback.OutboundTo, "never"))
 	fmt.Fprintf(w, "names of users: %s\n", cfg.telling())
 	if cfg.Recorder.Mode != recorderOff {
-		if err := tryKeyring(); err != nil {
+		if err := tryKeyring(); errors.Is(err, errUnrecorded) {
+			fmt.Fprintf(w, "connections and processes that have ended: no: %v; they are not remembered\n", err)
+		} else if err != nil {
 			fmt.Fprintf(w, "what is remembered, over a restart: lost: the user's keyring cannot be used: %v\n", err)
 		} else {
 			fmt.Fprintln(w, "what is remembered, over a restart: kept, until this host is started anew")
 		}
 	}
 	return checkProcesses(cfg, w)
+}
+
+// SelfTest makes on this machine what reports are about, checks that the daemon's own host sees each, and writes a line for each.
+// The error says that something is not seen, or could not be made.
+func SelfTest(ctx context.Context, w io.Writer) error {
+	for _, a := range abilities() {
+		fmt.Fprintln(w, a)
+	}
+	_ = keepProcesses() // where it cannot, the system's own view has to do
+	sys, err := openSystem()
+	if err != nil {
+		return err
+	}
+	defer sys.close()
+	return selftest.Run(ctx, sys.Host, func() *exec.Cmd {
+		return &exec.Cmd{Path: self, Args: []string{"stopd", string(tested)}, Env: append(inheritable(), roleVariable+"="+string(tested))}
+	}, w)
 }
 
 // checkKey reads the host's TLS key as the daemon would, which starts without one, but not with one that is none.

@@ -242,3 +242,20 @@ func TestProtocolDefaults(t *testing.T) {
 		}
 	}
 }
+
+// Where an IPv6 socket is for IPv6 alone, one for both families is two.
+func TestFamilies(t *testing.T) {
+	for _, tt := range []struct {
+		system      string
+		listen, all []string
+	}{
+		{"linux", []string{"[::]:113"}, []string{"[::]:113"}},
+		{"openbsd", []string{"[::]:113"}, []string{"[::]:113", "0.0.0.0:113"}},
+		{"openbsd", []string{"0.0.0.0:113", "[::]:113"}, []string{"0.0.0.0:113", "[::]:113"}},
+		{"openbsd", []string{"[::1]:113", "192.0.2.1:113"}, []string{"[::1]:113", "192.0.2.1:113"}},
+	} {
+		if d := cmp.Diff(tt.all, families(tt.listen, tt.system)); d != "" {
+			t.Errorf("%s, %q (-want +got):\n%s", tt.system, tt.listen, d)
+		}
+	}
+}

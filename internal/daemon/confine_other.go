@@ -1,26 +1,9 @@
-//go:build !linux
+//go:build unix && !linux && !openbsd
 
 package daemon
 
-import (
-	"os"
-	"os/exec"
+// viewsOf and restrict have nothing to do: these systems' own means (Capsicum, privileges(7)) are not used.
 
-	"github.com/stopd/stopd/internal/optin"
-)
+func viewsOf(role, Config) ([]view, error) { return nil, nil }
 
-// On other systems the daemon does not answer yet, and nothing is given up.
-
-var self, _ = os.Executable()
-
-func unprivileged() int { return -1 }
-
-func startRestricted(cmd *exec.Cmd, _ role, _ Config) error { return cmd.Start() }
-
-func filesOf(optin.Question) (optin.Files, error) { return optin.Files{}, errSystem }
-
-func confine(_ role, _ started, _ *os.File) []string { return nil }
-
-var tried []string // nothing
-
-func prove(trial) []string { return nil }
+func restrict(role, []view) error { return nil }

@@ -10,12 +10,14 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"runtime"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/stopd/stopd/evidence"
 	"github.com/stopd/stopd/evidence/translog"
-	"github.com/stopd/stopd/host"
 )
 
 // Version is what this build calls itself.
@@ -94,9 +96,6 @@ func LogKey(store string) (translog.Key, error) {
 	return translog.ReadKey(path)
 }
 
-// Record records this host, for replaying.
-func Record(ctx context.Context) (host.Recording, error) { return record(ctx) }
-
 // listeners opens the sockets to answer on: those that the service manager passed (sd_listen_fds(3)), else
 // the configured ones.
 func listeners(cfg Config) ([]net.Listener, error) {
@@ -104,7 +103,7 @@ func listeners(cfg Config) ([]net.Listener, error) {
 		return ls, err
 	}
 	var ls []net.Listener
-	for _, a := range cfg.Listen {
+	for _, a := range families(cfg.Listen, runtime.GOOS) {
 		l, err := listen(a)
 		if err != nil {
 			for _, l := range ls {
@@ -115,6 +114,17 @@ func listeners(cfg Config) ([]net.Listener, error) {
 		ls = append(ls, l)
 	}
 	return ls, nil
+}
+
+// families adds IPv4 to what is for both families where IPv6 has no mapped addresses (inet6(4) of OpenBSD).
+func families(addrs []string, system string) (all []string) {
+	for _, a := range addrs {
+		all = append(all, a)
+		if port, ok := strings.CutPrefix(a, "[::]:"); ok && system == "openbsd" && !slices.Contains(addrs, "0.0.0.0:"+port) {
+			all = append(all, "0.0.0.0:"+port)
+		}
+	}
+	return all
 }
 
 // listen opens one socket. An IPv4 address is that alone; [::] is both families, and IPv4 alone where there

@@ -2,8 +2,10 @@ package daemon
 
 import (
 	"encoding/json"
+	"encoding/xml"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -131,5 +133,63 @@ func TestOperations(t *testing.T) {
 	}
 	if d := cmp.Diff(slices.Sorted(maps.Keys(events)), said("Events")); d != "" {
 		t.Errorf("events that are logged (-) and docs/operations.md (+):\n%s", d)
+	}
+}
+
+// What the packing list installs is there, and the script is one of a shell.
+func TestDeployedOpenBSD(t *testing.T) {
+	list := string(deployed(t, "openbsd/PLIST"))
+	named := regexp.MustCompile(`(?m)^@(?:bin|man) (?:s?bin|man)/(\S+)$`).FindAllStringSubmatch(list, -1)
+	var got []string
+	for _, m := range named {
+		got = append(got, m[1])
+	}
+	want := []string{"stopctl", "stopd"}
+	pages, err := filepath.Glob("../../man/*.[1-8]")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range pages {
+		want = append(want, "man"+p[len(p)-1:]+"/"+filepath.Base(p))
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("the packing list (-want +got):\n%s", d)
+	}
+	cmd := exec.Command("sh", "-n")
+	cmd.Stdin = strings.NewReader(string(deployed(t, "openbsd/stopd.rc")))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("the script: %v: %s", err, out)
+	}
+}
+
+// The manifest is XML, and starts, stops and refreshes the daemon.
+func TestDeployedIllumos(t *testing.T) {
+	var m struct {
+		Methods []struct {
+			Name string `xml:"name,attr"`
+			Exec string `xml:"exec,attr"`
+		} `xml:"service>exec_method"`
+	}
+	if err := xml.Unmarshal(deployed(t, "illumos/stopd.xml"), &m); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, x := range m.Methods {
+		got[x.Name] = x.Exec
+	}
+	want := map[string]string{"start": "/usr/local/sbin/stopd -config /etc/stopd/stopd.toml", "stop": ":kill", "refresh": ":kill -HUP"}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("methods (-want +got):\n%s", d)
+	}
+}
+
+// The script of FreeBSD is one of a shell.
+func TestDeployedFreeBSD(t *testing.T) {
+	cmd := exec.Command("sh", "-n")
+	cmd.Stdin = strings.NewReader(string(deployed(t, "freebsd/stopd.rc")))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
 	}
 }

@@ -2,10 +2,14 @@ package daemon
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/netip"
+	"runtime"
 	"time"
 
 	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/posix"
 	"github.com/stopd/stopd/internal/recorder"
 )
 
@@ -35,4 +39,60 @@ type system struct {
 	close func() error
 	// connections lists the TCP connections with these ports, and this local address where it is valid.
 	connections func(ctx context.Context, local netip.AddrPort, remotePort uint16) ([]host.Flow, error)
+	pids        func() ([]int, error)
+}
+
+// A machine is a host with what else its system has for the daemon.
+type machine interface {
+	host.Host
+	UserName(context.Context, uint32) string
+	Account(context.Context, uint32) posix.Account
+	Sources() []string
+	Connections(ctx context.Context, local netip.AddrPort, remotePort uint16) ([]host.Flow, error)
+	PIDs() ([]int, error)
+	Close() error
+}
+
+// systemOf is a machine, of which nothing is remembered and no process is watched.
+func systemOf(m machine, accelerate func() error) system {
+	account := func(ctx context.Context, uid uint32) account {
+		a := m.Account(ctx, uid)
+		return account{a.Name, a.Home, a.GID}
+	}
+	return system{Host: m, userName: m.UserName, account: account, sources: m.Sources, accelerate: accelerate, close: m.Close,
+		connections: m.Connections, pids: m.PIDs,
+		watch:        func(context.Context, host.ID, time.Duration) ([]host.Transfer, error) { return nil, errUnwatched },
+		tryWatch:     func() error { return errUnwatched },
+		remember:     func(Recorder, func(*recorder.History, uint64), func(error)) error { return errUnrecorded },
+		unremembered: func() []error { return nil },
+		keep:         func(func(*recorder.History, uint64) error) error { return errUnrecorded },
+		recorded:     func() *recorded { return nil },
+		scope:        func() (string, error) { return "", errUnrecorded },
+	}
+}
+
+// What this version does on Linux alone.
+var (
+	errUnwatched  = fmt.Errorf("this version does not watch processes on %s: %w", runtime.GOOS, errors.ErrUnsupported)
+	errUnrecorded = fmt.Errorf("this version does not record what ends on %s: %w", runtime.GOOS, errors.ErrUnsupported)
+)
+
+// Record records this machine, for replaying.
+func Record(ctx context.Context) (host.Recording, error) {
+	_ = keepProcesses() // where it cannot, the system's own view has to do
+	sys, err := openSystem()
+	if err != nil {
+		return host.Recording{}, err
+	}
+	defer sys.close()
+	s, err := sys.Snapshot(ctx)
+	if err != nil {
+		return host.Recording{}, err
+	}
+	defer s.Close()
+	pids, err := sys.pids()
+	if err != nil {
+		return host.Recording{}, err
+	}
+	return host.Record(ctx, sys.Host, s, pids)
 }

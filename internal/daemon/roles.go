@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"github.com/stopd/stopd/internal/selftest"
 	"github.com/stopd/stopd/server"
 )
 
@@ -24,6 +25,7 @@ const (
 	tracer    role = "tracer"    // connects to previous hosts and witnesses
 	collector role = "collector" // reads the host
 	keeper    role = "keeper"    // has the store
+	tested    role = "tested"    // is what the self-test looks at
 )
 
 // roles are all but the supervisor, in the order in which they are started.
@@ -110,6 +112,12 @@ func RunRole() (status int, is bool) {
 	}
 	// The supervisor says when to end and what to read again, whoever else was sent the signal.
 	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
+	if r == tested {
+		if selftest.Wait() != nil {
+			return 1, true
+		}
+		return 0, true
+	}
 	if r == reader {
 		if readHome(os.Stdin, os.Stdout) != nil {
 			return 1, true

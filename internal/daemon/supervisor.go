@@ -156,7 +156,7 @@ func (s *supervisor) lastPastKey() {
 	key, err := pastKey(s.cfg.Store, s.cfg.Recorder.Keep.Duration+2*renewEvery, s.key)
 	if err == nil {
 		s.key = key
-	} else if !s.warned {
+	} else if !s.warned && !errors.Is(err, errUnrecorded) { // the collector says that
 		s.log.Warn("what is remembered will be lost with a restart", "error", err)
 	}
 }

@@ -88,7 +88,7 @@ func trySpaces(h *Host) error {
 
 // tryProcesses counts the processes, and those whose descriptors may not be listed.
 func tryProcesses() (seen, unread int) {
-	pids, err := PIDs()
+	pids, err := allPIDs()
 	if err != nil {
 		return 0, 1
 	}
@@ -106,7 +106,7 @@ func tryProcesses() (seen, unread int) {
 // one's own processes may always be copied.
 func tryCopy() error {
 	err := copyOf(os.Getppid())
-	pids, _ := PIDs() // tryProcesses tells
+	pids, _ := allPIDs() // tryProcesses tells
 	for _, pid := range pids {
 		var of unix.Stat_t
 		if unix.Stat(fmt.Sprintf("/proc/%d", pid), &of) != nil || int(of.Uid) == os.Geteuid() {

@@ -5,38 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net/netip"
 	"strconv"
-	"strings"
-	"unicode/utf8"
 
-	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/posix"
 )
 
 var errSyntax = errors.New("syntax error")
 
-// text makes a string of bytes that a stranger may have chosen. Valid UTF-8 stays as it is, unless it holds
-// \x itself; otherwise each byte that is none becomes \xNN, and backslashes are doubled. So the bytes can be
-// told from the string: one without \x is as it was.
-func text(b []byte) string {
-	if utf8.Valid(b) && !bytes.Contains(b, []byte(`\x`)) {
-		return string(b)
-	}
-	var s strings.Builder
-	for len(b) > 0 {
-		r, n := utf8.DecodeRune(b)
-		switch {
-		case r == utf8.RuneError && n == 1:
-			fmt.Fprintf(&s, `\x%02x`, b[0])
-		case r == '\\':
-			s.WriteString(`\\`)
-		default:
-			s.Write(b[:n])
-		}
-		b = b[n:]
-	}
-	return s.String()
-}
+// text is [posix.Text].
+func text(b []byte) string { return posix.Text(b) }
 
 // A stat is the part of /proc/PID/stat that a report needs (proc_pid_stat(5)).
 type stat struct {
@@ -180,77 +157,6 @@ func parseStatus(b []byte) (status, error) {
 func parseAuditID(b []byte) (uint32, bool) {
 	n, err := strconv.ParseUint(string(bytes.TrimSpace(b)), 10, 32)
 	return uint32(n), err == nil && n != 1<<32-1
-}
-
-// parseStrings splits NUL terminated strings, as in cmdline and environ. The last may lack its NUL.
-func parseStrings(b []byte) []string {
-	if len(b) == 0 {
-		return nil
-	}
-	var ss []string
-	for s := range bytes.SplitSeq(bytes.TrimSuffix(b, []byte{0}), []byte{0}) {
-		ss = append(ss, text(s))
-	}
-	return ss
-}
-
-// parseEnviron reads what the environment says of a process's login (ssh(1)) and of the batch job that it belongs
-// to (Slurm's sbatch(1), PBS's qsub(1)). Whoever runs the process may have written it.
-func parseEnviron(environ []string) (*host.Login, host.Job) {
-	var connection, client *host.Login
-	var job host.Job
-	for _, e := range environ {
-		switch name, value, _ := strings.Cut(e, "="); name {
-		case "SSH_CONNECTION":
-			connection = parseSSHConnection(value)
-		case "SSH_CLIENT":
-			client = parseSSHClient(value)
-		case "SLURM_JOB_ID", "PBS_JOBID":
-			job.ID = value
-		case "SLURM_SUBMIT_HOST", "PBS_O_HOST":
-			job.SubmitHost = value
-		}
-	}
-	if connection == nil {
-		connection = client
-	}
-	return connection, job
-}
-
-// parseSSHClient reads the value of SSH_CLIENT, which sshd sets beside SSH_CONNECTION: client address and port, and
-// the server's port. It is nil for anything else.
-func parseSSHClient(v string) *host.Login {
-	f := strings.Fields(v)
-	if len(f) != 3 {
-		return nil
-	}
-	remote, ok := parseEnd(f[0], f[1])
-	if _, err := strconv.ParseUint(f[2], 10, 16); !ok || err != nil {
-		return nil
-	}
-	return &host.Login{Source: host.LoginEnvironment, Remote: remote}
-}
-
-// parseEnd reads an address and a port.
-func parseEnd(addr, port string) (netip.AddrPort, bool) {
-	a, err := netip.ParseAddr(addr)
-	p, err2 := strconv.ParseUint(port, 10, 16)
-	return netip.AddrPortFrom(a.Unmap(), uint16(p)), err == nil && err2 == nil && p > 0
-}
-
-// parseSSHConnection reads the value of SSH_CONNECTION (ssh(1)): client address and port, server address
-// and port. A zero login is returned for anything else: whoever runs the process may have written it.
-func parseSSHConnection(v string) *host.Login {
-	f := strings.Fields(v)
-	if len(f) != 4 {
-		return nil
-	}
-	remote, ok := parseEnd(f[0], f[1])
-	local, ok2 := parseEnd(f[2], f[3])
-	if !ok || !ok2 {
-		return nil
-	}
-	return &host.Login{Source: host.LoginEnvironment, Remote: remote, Local: local}
 }
 
 // parseCgroup returns the path of a process in the unified hierarchy, or in systemd's own, or in the first

@@ -3,8 +3,6 @@ package linux
 import (
 	"bytes"
 	"regexp"
-
-	"github.com/stopd/stopd/host"
 )
 
 // jobGroups are the control groups that batch systems make for a job, from the root of the hierarchy: a user can
@@ -30,21 +28,4 @@ func jobOfCgroup(b []byte) string {
 		}
 	}
 	return ""
-}
-
-// jobOf is what control group and environment say together of a job; nil where neither does.
-func jobOf(cgroup string, environ host.Job) *host.Job {
-	j := environ
-	switch {
-	case cgroup != "":
-		j.ID, j.Source = cgroup, host.JobCgroup
-		if environ.ID != cgroup {
-			j.ClaimedID = environ.ID
-		}
-	case environ != (host.Job{}):
-		j.Source = host.JobEnvironment
-	default:
-		return nil
-	}
-	return &j
 }

@@ -3,10 +3,6 @@ package linux
 import (
 	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
-
-	"github.com/stopd/stopd/host"
 )
 
 func TestJobOfCgroup(t *testing.T) {
@@ -39,22 +35,4 @@ func FuzzJobOfCgroup(f *testing.F) {
 			t.Errorf("%q", id)
 		}
 	})
-}
-
-func TestJobOf(t *testing.T) {
-	for _, tt := range []struct {
-		cgroup  string
-		environ host.Job
-		want    *host.Job
-	}{
-		{"", host.Job{}, nil},
-		{"42", host.Job{}, &host.Job{ID: "42", Source: host.JobCgroup}},
-		{"", host.Job{ID: "43", SubmitHost: "login1"}, &host.Job{ID: "43", SubmitHost: "login1", Source: host.JobEnvironment}},
-		{"42", host.Job{ID: "42", SubmitHost: "login1"}, &host.Job{ID: "42", SubmitHost: "login1", Source: host.JobCgroup}},
-		{"42", host.Job{ID: "43", SubmitHost: "login1"}, &host.Job{ID: "42", SubmitHost: "login1", Source: host.JobCgroup, ClaimedID: "43"}},
-	} {
-		if d := cmp.Diff(tt.want, jobOf(tt.cgroup, tt.environ)); d != "" {
-			t.Errorf("%q and %+v (-want +got):\n%s", tt.cgroup, tt.environ, d)
-		}
-	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/posix"
 )
 
 // parseSession reads a session of logind, a file of /run/systemd/sessions (systemd src/login/logind-session.c).
@@ -30,7 +31,7 @@ func parseSession(b []byte) (host.Login, bool) {
 			l.Line = value
 		case "REMOTE_HOST":
 			l.Host = value
-			if a := addressText(value); a.IsValid() {
+			if a := posix.ParseAddress(value); a.IsValid() {
 				l.Remote = netip.AddrPortFrom(a, 0)
 			}
 		case "LEADER":

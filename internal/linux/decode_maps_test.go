@@ -11,6 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/stopd/stopd/host"
+
+	"github.com/stopd/stopd/internal/posix"
 )
 
 func TestParseMaps(t *testing.T) {
@@ -120,7 +122,7 @@ func format(ms []mapping) []byte {
 		}
 		major, minor := m.dev>>8&0xfff|m.dev>>32&^0xfff, m.dev&0xff|m.dev>>12&0xffffff00
 		from, to, _ := strings.Cut(m.area, "-")
-		fmt.Fprintf(&b, "%08s-%08s %s 00000000 %02x:%02x %d %s\n", from, to, perms, major, minor, m.ino, untext(m.path))
+		fmt.Fprintf(&b, "%08s-%08s %s 00000000 %02x:%02x %d %s\n", from, to, perms, major, minor, m.ino, posix.Octets(m.path))
 	}
 	return b.Bytes()
 }

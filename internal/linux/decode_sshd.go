@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/posix"
 )
 
 // accepted is what OpenSSH logs when it lets somebody in (auth.c, auth_log; auth2-pubkey.c): with a certificate
@@ -23,7 +24,7 @@ func parseAccepted(message string) (host.Login, bool) {
 	if m == nil {
 		return host.Login{}, false
 	}
-	a := addressText(m[2])
+	a := posix.ParseAddress(m[2])
 	port, err := strconv.ParseUint(m[3], 10, 16)
 	if !a.IsValid() || err != nil || port == 0 {
 		return host.Login{}, false

@@ -2,76 +2,14 @@ package linux
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"math"
-	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
-	"github.com/google/go-cmp/cmp"
-
-	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/posix"
 )
-
-// untext is the inverse of text.
-func untext(s string) []byte {
-	if !strings.Contains(s, `\x`) {
-		return []byte(s)
-	}
-	var b []byte
-	for len(s) > 0 {
-		switch {
-		case strings.HasPrefix(s, `\\`):
-			b, s = append(b, '\\'), s[2:]
-		case strings.HasPrefix(s, `\x`):
-			n, _ := strconv.ParseUint(s[2:4], 16, 8)
-			b, s = append(b, byte(n)), s[4:]
-		default:
-			b, s = append(b, s[0]), s[1:]
-		}
-	}
-	return b
-}
-
-func TestText(t *testing.T) {
-	for in, want := range map[string]string{
-		"":                 "",
-		"bash":             "bash",
-		"ä\n\t\x00":        "ä\n\t\x00",
-		`a\b\n`:            `a\b\n`,
-		"\xff":             `\xff`,
-		`\xff`:             `\\xff`,
-		"a\\\xff":          `a\\\xff`,
-		"\xc3":             `\xc3`,
-		"ä\xc3\xc3\xa4":    `ä\xc3ä`,
-		"\xed\xa0\x80":     `\xed\xa0\x80`, // a surrogate
-		"\xef\xbf\xbd":     "\xef\xbf\xbd", // the replacement character itself
-		"\xef\xbf\xbd\x80": "\xef\xbf\xbd" + `\x80`,
-	} {
-		if got := text([]byte(in)); got != want {
-			t.Errorf("text(%q) = %q, want %q", in, got, want)
-		}
-	}
-}
-
-func FuzzText(f *testing.F) {
-	for _, s := range []string{"", `\`, `\x`, `\xff`, "\xff", `\\xff`, "\\\xff", "ä\xc3"} {
-		f.Add([]byte(s))
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		s := text(b)
-		if !utf8.ValidString(s) || len(s) > 4*len(b) {
-			t.Errorf("text(%q) = %q: %d octets, valid: %t", b, s, len(s), utf8.ValidString(s))
-		}
-		if got := untext(s); !bytes.Equal(got, b) {
-			t.Errorf("text(%q) = %q, of %q", b, s, got)
-		}
-	})
-}
 
 // statLine makes a line of /proc/PID/stat of a process with a name; "" stands for the end of the line after
 // the name.
@@ -176,109 +114,6 @@ func FuzzParseStatus(f *testing.F) {
 	})
 }
 
-func TestParseStrings(t *testing.T) {
-	for in, want := range map[string][]string{
-		"":              nil,
-		"\x00":          {""},
-		"a\x00":         {"a"},
-		"a":             {"a"},
-		"a\x00b c\x00":  {"a", "b c"},
-		"a\x00\x00b":    {"a", "", "b"},
-		"a\x00\x00":     {"a", ""},
-		"\xff\x00\\x\n": {`\xff`, "\\\\x\n"},
-	} {
-		if diff := cmp.Diff(want, parseStrings([]byte(in))); diff != "" {
-			t.Errorf("parseStrings(%q) (-want +got):\n%s", in, diff)
-		}
-	}
-}
-
-func FuzzParseStrings(f *testing.F) {
-	f.Add([]byte("a\x00b\x00\x00"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		var raw [][]byte
-		for _, s := range parseStrings(b) {
-			raw = append(raw, untext(s))
-		}
-		if got := bytes.Join(raw, []byte{0}); !bytes.Equal(got, bytes.TrimSuffix(b, []byte{0})) {
-			t.Errorf("%q gave %q", b, got)
-		}
-	})
-}
-
-func TestParseEnviron(t *testing.T) {
-	login := &host.Login{Source: host.LoginEnvironment, Remote: netip.MustParseAddrPort("192.0.2.1:40000"), Local: netip.MustParseAddrPort("198.51.100.2:22")}
-	client := &host.Login{Source: host.LoginEnvironment, Remote: netip.MustParseAddrPort("192.0.2.1:40000")}
-	tests := []struct {
-		environ []string
-		login   *host.Login
-		job     host.Job
-	}{
-		{nil, nil, host.Job{}},
-		{[]string{"HOME=/", "X_SSH_CONNECTION=192.0.2.1 40000 198.51.100.2 22", "SLURM_JOB_IDS=1", "="}, nil, host.Job{}},
-		{[]string{"SSH_CONNECTION=192.0.2.1 40000 198.51.100.2 22"}, login, host.Job{}},
-		{[]string{"SSH_CONNECTION=192.0.2.1 40000 198.51.100.2 22", "SSH_CLIENT=192.0.2.9 1 22"}, login, host.Job{}},
-		{[]string{"SSH_CLIENT=192.0.2.1 40000 22"}, client, host.Job{}},
-		{[]string{"SSH_CONNECTION=nonsense", "SSH_CLIENT=::ffff:192.0.2.1 40000 22"}, client, host.Job{}},
-		{[]string{"SSH_CLIENT=192.0.2.1 40000"}, nil, host.Job{}},
-		{[]string{"SSH_CLIENT=192.0.2.1 0 22"}, nil, host.Job{}},
-		{[]string{"SLURM_SUBMIT_HOST=login1", "SLURM_JOB_ID=4711"}, nil, host.Job{ID: "4711", SubmitHost: "login1"}},
-		{[]string{"PBS_JOBID=12.server"}, nil, host.Job{ID: "12.server"}},
-	}
-	for _, tt := range tests {
-		login, job := parseEnviron(tt.environ)
-		if d := cmp.Diff(tt.login, login, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); d != "" {
-			t.Errorf("%q: login (-want +got):\n%s", tt.environ, d)
-		}
-		if d := cmp.Diff(tt.job, job); d != "" {
-			t.Errorf("%q: job (-want +got):\n%s", tt.environ, d)
-		}
-	}
-}
-
-func TestParseSSHConnection(t *testing.T) {
-	ap := netip.MustParseAddrPort
-	for in, want := range map[string]*host.Login{
-		"192.0.2.1 40000 198.51.100.2 22":     {Source: host.LoginEnvironment, Remote: ap("192.0.2.1:40000"), Local: ap("198.51.100.2:22")},
-		"2001:db8::1 40000 2001:db8::2 22":    {Source: host.LoginEnvironment, Remote: ap("[2001:db8::1]:40000"), Local: ap("[2001:db8::2]:22")},
-		"::ffff:192.0.2.1 1 ::ffff:0.0.0.1 2": {Source: host.LoginEnvironment, Remote: ap("192.0.2.1:1"), Local: ap("0.0.0.1:2")},
-		"fe80::1%eth0 1 fe80::2%eth0 2":       {Source: host.LoginEnvironment, Remote: ap("[fe80::1%eth0]:1"), Local: ap("[fe80::2%eth0]:2")},
-		"":                                    nil,
-		"192.0.2.1 40000 198.51.100.2":        nil,
-		"192.0.2.1 40000 198.51.100.2 22 x":   nil,
-		"192.0.2.1 0 198.51.100.2 22":         nil,
-		"192.0.2.1 65536 198.51.100.2 22":     nil,
-		"192.0.2.1 -1 198.51.100.2 22":        nil,
-		"a.example 40000 198.51.100.2 22":     nil,
-		"UNKNOWN 65535 UNKNOWN 65535":         nil,
-	} {
-		got := parseSSHConnection(in)
-		if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
-			t.Errorf("%q (-want +got):\n%s", in, diff)
-		}
-	}
-}
-
-// FuzzParseSSHConnection: whoever runs the process wrote it, and it goes into reports and recordings.
-func FuzzParseSSHConnection(f *testing.F) {
-	f.Add("192.0.2.1 40000 198.51.100.2 22")
-	f.Add("fe80::1%a]b 1 fe80::1%: 2")
-	f.Fuzz(func(t *testing.T, v string) {
-		l := parseSSHConnection(text([]byte(v)))
-		if l == nil {
-			return
-		}
-		b, err := json.Marshal(l)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var back host.Login
-		if err := json.Unmarshal(b, &back); err != nil || back != *l {
-			t.Errorf("%q: %s gave %+v, %v; want %+v", v, b, back, err, *l)
-		}
-	})
-}
-
 func TestParseCgroup(t *testing.T) {
 	id := strings.Repeat("0123456789abcdef", 4)
 	for in, want := range map[string]string{
@@ -302,7 +137,7 @@ func FuzzParseCgroup(f *testing.F) {
 	f.Add([]byte("12:pids:/a\n1:name=systemd:/b\n0::/\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		path := parseCgroup(b)
-		if !bytes.Contains(b, untext(path)) {
+		if !bytes.Contains(b, posix.Octets(path)) {
 			t.Errorf("path %q is not in %q", path, b)
 		}
 	})

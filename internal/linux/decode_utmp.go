@@ -5,10 +5,10 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/posix"
 )
 
 // Kinds of records in utmp and wtmp (utmp(5)).
@@ -68,7 +68,7 @@ func (y utmpLayout) parse(b []byte) utmpRecord {
 		r.at = time.Time{}
 	}
 	if !r.addr.IsValid() {
-		r.addr = addressText(r.host)
+		r.addr = posix.ParseAddress(r.host)
 	}
 	return r
 }
@@ -129,14 +129,4 @@ func utmpAddr(b [16]byte) netip.Addr {
 		return netip.AddrFrom4([4]byte(b[:4]))
 	}
 	return netip.AddrFrom16(b).Unmap()
-}
-
-// addressText reads an address where the host's name should be: programs write one where they did not look for
-// a name. It is invalid for anything else.
-func addressText(s string) netip.Addr {
-	a, err := netip.ParseAddr(strings.Trim(s, "[]"))
-	if err != nil || a.IsUnspecified() || strings.ContainsFunc(a.Zone(), func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return netip.Addr{}
-	}
-	return a.Unmap()
 }

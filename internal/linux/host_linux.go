@@ -18,6 +18,7 @@ import (
 
 	"github.com/stopd/stopd/host"
 	"github.com/stopd/stopd/internal/linux/bpf"
+	"github.com/stopd/stopd/internal/posix"
 )
 
 // A Host is this machine.
@@ -28,7 +29,7 @@ type Host struct {
 	netns     uint64
 	cookie    uint64       // of the network namespace; 0 where the kernel has none
 	boot      atomic.Int64 // when the host was started, in nanoseconds since 1970, as its clock says now: see readClock
-	names     *names
+	names     *posix.Accounts
 	exes      *executables
 	// uids and gids tell which ids the kernel can show in the daemon's user namespace.
 	uids, gids idMap
@@ -59,7 +60,7 @@ func Open() (*Host, error) {
 	if err := unix.Stat("/proc/self/ns/net", &st); err != nil {
 		return nil, fmt.Errorf("read /proc: %w", err)
 	}
-	h := &Host{diag: newDiag(0), conntrack: newConntrack(0), rtnetlink: newRTNetlink(0), netns: st.Ino, names: newNames(), exes: newExecutables()}
+	h := &Host{diag: newDiag(0), conntrack: newConntrack(0), rtnetlink: newRTNetlink(0), netns: st.Ino, names: posix.NewAccounts(), exes: newExecutables()}
 	if err := h.diag.check(context.Background()); err != nil {
 		return nil, err
 	}
@@ -103,6 +104,12 @@ func namespaceCookie() (uint64, error) {
 	defer unix.Close(fd)
 	return unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
 }
+
+// UserName returns the name of a user; empty where it is not known.
+func (h *Host) UserName(ctx context.Context, uid uint32) string { return h.names.UserName(ctx, uid) }
+
+// Account returns the account of a user; without a name where none is known.
+func (h *Host) Account(ctx context.Context, uid uint32) posix.Account { return h.names.Of(ctx, uid) }
 
 // sameTime is how exactly that is read. The same adjustments are made to both clocks (clock_gettime(2), CLOCK_MONOTONIC), so that it changes only where
 // the time is set.

@@ -12,9 +12,8 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/posix"
 )
 
 // Where the system keeps who is logged in. A system without one of them has none of it to tell.
@@ -35,14 +34,14 @@ const (
 func (s *snapshot) Logins(context.Context) ([]host.Login, error) {
 	var ls []host.Login
 	layout := utmpLayoutOf(runtime.GOARCH)
-	utmp, cut, err := tail(utmpFile, maxLoginRecords*layout.size, layout.size)
+	utmp, cut, err := posix.Tail(utmpFile, maxLoginRecords*layout.size, layout.size)
 	s.note("utmp", err)
 	if cut {
 		s.note("utmp", fmt.Errorf("bound: the last %d records", maxLoginRecords))
 	}
 	ls = append(ls, parseUtmp(utmp, layout)...)
 
-	wtmp, cut, err := tail(wtmpFile, maxLoginRecords*layout.size, layout.size)
+	wtmp, cut, err := posix.Tail(wtmpFile, maxLoginRecords*layout.size, layout.size)
 	s.note("wtmp", err)
 	ended, reaches := parseWtmp(wtmp, layout, s.h.at(0))
 	if cut && !reaches {
@@ -60,36 +59,6 @@ func (s *snapshot) note(what string, err error) {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		s.gaps = append(s.gaps, host.Gap{What: what, Why: err.Error()})
 	}
-}
-
-// tail reads the end of a file, at most so many octets, beginning with a whole record; what a record is told by
-// its size. Cut is whether the file has more before it.
-func tail(path string, limit, record int) (b []byte, cut bool, err error) {
-	f, err := openRegular(path)
-	if err != nil {
-		return nil, false, err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, false, err
-	}
-	from := max(0, (st.Size()-int64(limit)+int64(record)-1)/int64(record)*int64(record))
-	b, err = io.ReadAll(io.NewSectionReader(f, from, int64(limit)))
-	return b, from > 0, err
-}
-
-// openRegular opens a file that is one: a FIFO in its place would block.
-func openRegular(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-	if err != nil {
-		return nil, err
-	}
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
-		f.Close()
-		return nil, errors.Join(err, fmt.Errorf("read %s: not a regular file", path))
-	}
-	return f, nil
 }
 
 // readSessions reads the sessions that logind keeps. FIFOs of the sessions lie beside them.
@@ -127,7 +96,7 @@ func readSessions() ([]host.Login, error) {
 }
 
 func readSession(path string) ([]byte, error) {
-	f, err := openRegular(path)
+	f, err := posix.OpenRegular(path)
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,6 @@
 package linux
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,8 +10,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/stopd/stopd/host"
 )
@@ -117,35 +114,5 @@ func TestJournalKept(t *testing.T) {
 	}
 	if runs, err := os.ReadFile(filepath.Join(journals[0], "runs")); err != nil || len(runs) != 1 {
 		t.Errorf("journalctl ran %d times, %v", len(runs), err)
-	}
-}
-
-func TestTail(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "file")
-	var all []byte
-	for i := range 10 {
-		all = fmt.Appendf(all, "%04d", i)
-	}
-	if err := os.WriteFile(path, append(all, 'x'), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, tt := range []struct {
-		limit int
-		want  string
-		cut   bool
-	}{{1 << 20, string(all) + "x", false}, {41, string(all) + "x", false}, {12, "00080009x", true}, {8, "0009x", true}} {
-		b, cut, err := tail(path, tt.limit, 4)
-		if d := cmp.Diff(tt.want, string(b)); d != "" || cut != tt.cut || err != nil {
-			t.Errorf("%d: cut %t, %v (-want +got):\n%s", tt.limit, cut, err, d)
-		}
-	}
-	fifo := path + ".fifo"
-	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range []string{fifo, filepath.Dir(path)} {
-		if b, _, err := tail(p, 100, 4); err == nil {
-			t.Errorf("%s: %q", p, b)
-		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/posix"
 )
 
 // shared adds the mappings of a process to its descriptors: they are ends of channels like these, without a
@@ -188,7 +189,7 @@ func (s *snapshot) memory(ctx context.Context) map[object][]mapper {
 	for o, ms := range ix.by {
 		s.mem.by[o] = slices.Clone(ms)
 	}
-	s.gaps = append(s.gaps, summed(ix.gaps)...)
+	s.gaps = append(s.gaps, posix.SumGaps(ix.gaps)...)
 	return s.mem.by
 }
 

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/posix"
 )
 
 // again runs a test of this program in a process of its own, with what change sets, and fails with it.
@@ -40,7 +41,7 @@ const againEnv = "STOPD_TEST_AGAIN"
 func TestUnprivileged(t *testing.T) {
 	if os.Geteuid() == 0 && os.Getenv(againEnv) == "" {
 		var other *child
-		for range fewGaps + 1 {
+		for range posix.FewGaps + 1 {
 			other = start(t, "hold", nil, nil)
 		}
 		again(t, "TestUnprivileged", func(cmd *exec.Cmd) {

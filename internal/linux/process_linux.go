@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/posix"
 )
 
 // readProcess reads one process with its descriptors. What could not be read is a gap of the snapshot. One that
@@ -174,7 +175,7 @@ func (r *reading) place() {
 		r.p.Cgroup = parseCgroup(b)
 		r.p.Container = containerOf(r.p.Cgroup)
 		r.job = jobOfCgroup(b)
-		r.p.Job = jobOf(r.job, host.Job{})
+		r.p.Job = posix.JobOf(r.job, host.Job{})
 	}
 }
 
@@ -258,8 +259,8 @@ func (r *reading) memory(ctx context.Context, done <-chan fromMemory) {
 	if m.exe != "" {
 		r.p.ExeDeleted = new(m.deleted)
 	}
-	login, job := parseEnviron(m.environ)
-	r.p.Login, r.p.Job = login, jobOf(r.job, job)
+	login, job := posix.ParseEnviron(m.environ)
+	r.p.Login, r.p.Job = login, posix.JobOf(r.job, job)
 }
 
 func (d procDir) memory(exes *executables, st stat, shmDev uint64) fromMemory {
@@ -269,9 +270,9 @@ func (d procDir) memory(exes *executables, st stat, shmDev uint64) fromMemory {
 		d, st = t, of
 	}
 	b, err := d.area("cmdline", st.args, maxArguments)
-	m.args, m.gaps["arguments"] = parseStrings(b), err
+	m.args, m.gaps["arguments"] = posix.ParseStrings(b), err
 	b, err = d.area("environ", st.environ, maxProcFile)
-	m.environ, m.gaps["environment"] = parseStrings(b), err
+	m.environ, m.gaps["environment"] = posix.ParseStrings(b), err
 	m.maps, m.gaps["shared memory"] = d.mappings(shmDev)
 	if m.exe, err = d.link("exe"); err != nil {
 		m.gaps["program"] = err

@@ -47,7 +47,7 @@ func TestHostileName(t *testing.T) {
 // TestEnding takes looks at processes that come and go, and checks that none is a mix of two.
 func TestEnding(t *testing.T) {
 	h := openHost(t)
-	before, err := PIDs()
+	before, err := allPIDs()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +70,7 @@ func TestEnding(t *testing.T) {
 	seen, ended := 0, 0
 	for begin := time.Now(); time.Since(begin) < time.Second || seen == 0 && time.Since(begin) < time.Minute; {
 		s := openSnapshot(t, h)
-		pids, err := PIDs()
+		pids, err := allPIDs()
 		if err != nil {
 			t.Fatal(err)
 		}

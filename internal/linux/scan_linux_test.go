@@ -114,25 +114,6 @@ func TestScanIsFair(t *testing.T) {
 	}
 }
 
-func TestSummed(t *testing.T) {
-	var gaps, want []host.Gap
-	add := func(pid int, why string) { gaps = append(gaps, host.Gap{PID: pid, What: "descriptors", Why: why}) }
-	for pid := range fewGaps {
-		add(100+pid, "few")
-	}
-	want = append(want, gaps...)
-	for pid := range fewGaps + 1 {
-		add(100+pid, "many")
-		add(100+pid, "many") // a thread of the same process
-	}
-	want = append(want, host.Gap{What: fmt.Sprintf("descriptors of %d processes", fewGaps+1), Why: "many"})
-	add(1, "one")
-	want = append(want, gaps[len(gaps)-1])
-	if got := summed(gaps); fmt.Sprint(got) != fmt.Sprint(want) {
-		t.Errorf("summed:\n%v\nwant\n%v", got, want)
-	}
-}
-
 // TestGaps: the gaps of a process that was asked for stay its own, whatever many others have.
 func TestGaps(t *testing.T) {
 	s := openSnapshot(t, openHost(t))

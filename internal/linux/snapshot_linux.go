@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/posix"
 )
 
 // A snapshot is one look at the machine.
@@ -117,7 +118,7 @@ func (s *snapshot) Gaps() []host.Gap {
 			gaps = append(gaps, g)
 		}
 	}
-	return append(gaps, summed(others)...)
+	return append(gaps, posix.SumGaps(others)...)
 }
 
 // index returns who holds what, read at the first call.
@@ -399,7 +400,9 @@ func (s *snapshot) unixPeers(ctx context.Context, d host.Descriptor) ([]host.Obj
 }
 
 // PIDs lists the processes of the machine.
-func PIDs() ([]int, error) {
+func (*Host) PIDs() ([]int, error) { return allPIDs() }
+
+func allPIDs() ([]int, error) {
 	root, err := openProcFS()
 	if err != nil {
 		return nil, err

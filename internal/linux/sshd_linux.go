@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/posix"
 )
 
 // What journalctl may take, in time, in output and in processes that it is asked about at once.
@@ -208,7 +209,7 @@ func (s *snapshot) authLog(ctx context.Context, ids []host.ID) (ls []host.Login,
 			s.note("log of sshd", errors.New("bound: deadline"))
 			return ls, false
 		}
-		b, cut, err := tail(path, maxAuthLog, 1)
+		b, cut, err := posix.Tail(path, maxAuthLog, 1)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}

@@ -1,76 +1,30 @@
 package optin
 
 import (
-	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
 )
 
-// Open opens a home, for Read; the error is [ErrNoHome] where it is none. It may wait for ever, as the file system does.
-func Open(home string) (int, error) {
-	if home == "" {
-		return -1, ErrNoHome
-	}
-	if home[0] != '/' {
-		return -1, fmt.Errorf("open home %q: not absolute", home)
-	}
-	fd, err := unix.Open(home, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
-		return -1, ErrNoHome
-	}
-	return fd, err
-}
+// toLook opens what is only looked at.
+const toLook = unix.O_PATH
 
-// ErrNoHome says that a user has no home, and so no files.
-var ErrNoHome = errors.New("no home")
-
-// Read reads a user's files in his home, an open directory. Only regular files are opened, and only those that belong to the user and
-// that not everybody may write; their links are not followed. It may wait for ever, as the file system does.
-func Read(home int, uid uint32) Files {
-	var st unix.Stat_t
-	return Files{
-		NoIdent: !errors.Is(unix.Fstatat(home, ".noident", &st, unix.AT_SYMLINK_NOFOLLOW), unix.ENOENT),
-		Oidentd: []File{readFile(home, ".config/oidentd.conf", uid), readFile(home, ".oidentd.conf", uid)},
-		List:    readFile(home, ".ident", uid),
-	}
-}
-
-func readFile(home int, name string, uid uint32) File {
-	// A device does something when it is opened, and a FIFO waits: so first it is only looked at, and what was looked at is
-	// opened.
-	fd, err := unix.Openat(home, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
-		return File{}
-	}
+// openUsers opens a file of a user's. A device does something when it is opened, and a FIFO waits: so first it is only looked
+// at, and what was looked at is opened.
+func openUsers(home int, name string, uid uint32) (int, error) {
+	fd, err := unix.Openat(home, name, toLook|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return File{Unreadable: true}
+		return -1, err
 	}
 	defer unix.Close(fd)
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Uid != uid || st.Mode&0o002 != 0 || st.Size > MaxFile {
-		return File{Unreadable: true}
+	if err := unix.Fstat(fd, &st); err != nil || checkUsers(st, uid) != nil {
+		return -1, errNotUsers
 	}
 	// Nor for whoever has a lease on it (fcntl(2)).
 	in, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return File{Unreadable: true}
+		return -1, errNotUsers // it was there
 	}
-	defer unix.Close(in)
-	b := make([]byte, MaxFile+1)
-	n := 0
-	for n < len(b) {
-		m, err := unix.Read(in, b[n:])
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return File{Unreadable: true}
-		}
-		if m == 0 {
-			return File{Text: b[:n]}
-		}
-		n += m
-	}
-	return File{Unreadable: true} // it grew
+	return in, nil
 }

@@ -1,4 +1,4 @@
-package linux
+package posix
 
 import (
 	"fmt"
@@ -6,13 +6,13 @@ import (
 	"github.com/stopd/stopd/host"
 )
 
-// fewGaps is how many processes with the same gap are still listed one by one.
-const fewGaps = 8
+// FewGaps is how many processes with the same gap are still listed one by one.
+const FewGaps = 8
 
-// summed makes one gap, with a count, of those that many processes have alike: without privileges a daemon
+// SumGaps makes one gap, with a count, of those that many processes have alike: without privileges a daemon
 // cannot read most of them. Gaps keep the order of the
 // first of their kind.
-func summed(gaps []host.Gap) []host.Gap {
+func SumGaps(gaps []host.Gap) []host.Gap {
 	type kind struct{ what, why string }
 	pids := map[kind]map[int]bool{}
 	for _, g := range gaps {
@@ -28,7 +28,7 @@ func summed(gaps []host.Gap) []host.Gap {
 		k := kind{g.What, g.Why}
 		n := len(pids[k])
 		switch {
-		case n <= fewGaps:
+		case n <= FewGaps:
 			out = append(out, g)
 		case !said[k]:
 			said[k] = true

@@ -1,7 +1,8 @@
-package linux
+package posix
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strconv"
 )
@@ -19,7 +20,7 @@ func parsePasswd(b []byte, uid uint32) (Account, error) {
 	line, _, _ := bytes.Cut(b, []byte("\n"))
 	f := bytes.Split(line, []byte(":"))
 	if len(f) < 6 || len(f[0]) == 0 || string(f[2]) != strconv.FormatUint(uint64(uid), 10) {
-		return Account{}, fmt.Errorf("parse account: %w", errSyntax)
+		return Account{}, errors.New("parse account: syntax")
 	}
 	gid, err := strconv.ParseUint(string(f[3]), 10, 32)
 	if err != nil {

@@ -1,4 +1,4 @@
-package linux
+package posix
 
 import (
 	"context"
@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// names turns user ids into accounts by getent(1), so that directory services (LDAP, sssd) count as well.
-type names struct {
+// Accounts turns user ids into accounts by getent(1), so that directory services (LDAP, sssd) count as well.
+type Accounts struct {
 	mu    sync.Mutex
 	known map[uint32]name
 }
@@ -28,10 +28,20 @@ const (
 	maxNames    = 4096
 )
 
-func newNames() *names { return &names{known: map[uint32]name{}} }
+// NewAccounts makes one that knows none yet.
+func NewAccounts() *Accounts { return &Accounts{known: map[uint32]name{}} }
 
-// of returns the account of a user; none where the system knows none or does not answer in time.
-func (n *names) of(ctx context.Context, uid uint32) Account {
+// KnownAccounts makes one that knows these for good.
+func KnownAccounts(as map[uint32]Account) *Accounts {
+	n := NewAccounts()
+	for uid, a := range as {
+		n.known[uid] = name{a, time.Now().AddDate(100, 0, 0)}
+	}
+	return n
+}
+
+// Of returns the account of a user; none where the system knows none or does not answer in time.
+func (n *Accounts) Of(ctx context.Context, uid uint32) Account {
 	n.mu.Lock()
 	k, ok := n.known[uid]
 	n.mu.Unlock()
@@ -81,9 +91,6 @@ func lookUp(ctx context.Context, uid uint32) (a Account, asked bool) {
 }
 
 // UserName returns the name of a user; empty where it is not known.
-func (h *Host) UserName(ctx context.Context, uid uint32) string {
-	return text([]byte(h.Account(ctx, uid).Name))
+func (n *Accounts) UserName(ctx context.Context, uid uint32) string {
+	return Text([]byte(n.Of(ctx, uid).Name))
 }
-
-// Account returns the account of a user; without a name where none is known.
-func (h *Host) Account(ctx context.Context, uid uint32) Account { return h.names.of(ctx, uid) }

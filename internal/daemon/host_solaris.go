@@ -1,0 +1,23 @@
+package daemon
+
+import "github.com/stopd/stopd/internal/illumos"
+
+func openSystem() (system, error) {
+	h, err := illumos.Open()
+	if err != nil {
+		return system{}, err
+	}
+	return systemOf(h, func() error { return nil }), nil
+}
+
+// keepProcesses has nothing to keep.
+func keepProcesses() error { return nil }
+
+// abilities says what the daemon can see of this machine.
+func abilities() []string {
+	h, err := illumos.Open()
+	if err != nil {
+		return []string{"processes by /proc: no: " + err.Error()}
+	}
+	return h.Abilities()
+}

@@ -1,0 +1,210 @@
+package illumos
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/host/hosttest"
+	"github.com/stopd/stopd/trace"
+)
+
+const dir = "testdata/amd64"
+
+func record(t testing.TB, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// made is the host of testdata, whose /proc is its files. Refused are those that may not be read.
+func made(t testing.TB, refused ...string) *Host {
+	t.Helper()
+	files := map[string][]byte{"/etc/name_to_major": []byte("clone 11\nptm 23\npts 24\nsad 72\n")}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dirs := map[string][]string{}
+	for _, e := range entries {
+		pid, name, _ := strings.Cut(e.Name(), "-")
+		name = strings.Replace(name, "fdinfo-", "fdinfo/", 1)
+		if name == "tcp" || strings.HasPrefix(name, "connections") {
+			continue
+		}
+		at := path.Join("/proc", pid, name)
+		files[at] = record(t, e.Name())
+		for d := at; d != "/"; d = path.Dir(d) {
+			if up := path.Dir(d); !slices.Contains(dirs[up], path.Base(d)) {
+				dirs[up] = append(dirs[up], path.Base(d))
+			}
+		}
+	}
+	for _, pid := range dirs["/proc"] {
+		files[path.Join("/proc", pid, "argv")] = []byte("a\x00-b\x00")
+		files[path.Join("/proc", pid, "environ")] = []byte("HOME=/\x00SSH_CLIENT=198.51.100.1 616 22\x00")
+	}
+	k := kernel{
+		read: func(p string) ([]byte, error) {
+			if slices.ContainsFunc(refused, func(r string) bool { return strings.HasPrefix(p, r) }) {
+				return nil, os.ErrPermission
+			}
+			if b, ok := files[p]; ok {
+				return b, nil
+			}
+			return nil, host.ErrNotFound
+		},
+		list: func(p string) ([]string, error) {
+			if slices.ContainsFunc(refused, func(r string) bool { return strings.HasPrefix(p, r) }) {
+				return nil, os.ErrPermission
+			}
+			if path.Base(p) == "fdinfo" && dirs[path.Dir(p)] != nil {
+				return dirs[p], nil
+			}
+			if names, ok := dirs[p]; ok {
+				return names, nil
+			}
+			return nil, host.ErrNotFound
+		},
+		link: func(p string) (string, error) { return "/usr/" + path.Base(p), nil },
+		network: func() ([]message, error) {
+			return []message{{levelTCP, nameTable, record(t, "0-tcp")}, {levelTCP, nameConns, record(t, "0-connections")}, {levelTCP6, nameConn6, record(t, "0-connections6")}}, nil
+		},
+		addresses: func() ([]netip.Addr, error) { return []netip.Addr{netip.MustParseAddr("192.0.2.2")}, nil },
+		uname:     func() ([5]string, error) { return [5]string{"SunOS", "host", "5.11", "illumos-0", "i86pc"}, nil },
+	}
+	return newHost(k)
+}
+
+func flow(local, remote string) host.Flow {
+	return host.Flow{Protocol: host.TCP, Local: netip.MustParseAddrPort(local), Remote: netip.MustParseAddrPort(remote)}
+}
+
+func TestMadeHost(t *testing.T) {
+	process := func(pid, ppid int, id uint32, session int, name string) hosttest.Process {
+		return hosttest.Process{PID: pid, PPID: ppid, Name: name, Exe: "/usr/a.out", Args: []string{"a", "-b"}, CWD: "/usr/cwd", UID: id, GID: id, Session: session, PGRP: session}
+	}
+	one := func(pid, fd int, m host.Mode) []hosttest.End { return []hosttest.End{{PID: pid, FD: fd, Mode: m}} }
+	hosttest.Run(t, made(t), hosttest.Arrangement{
+		Processes: []hosttest.Process{process(8000, 1, 0, 8000, "sshd"), process(8337, 8000, 0, 8337, "sshd"), process(8338, 8337, 1000, 8338, "csh"),
+			process(8339, 8338, 1000, 8338, "telnet")},
+		Connections: []hosttest.Connection{
+			{Name: "in", Flow: flow("192.0.2.2:22", "198.51.100.1:616"), State: "ESTABLISHED", Direction: host.Inbound, Holders: one(8337, 4, host.ReadWrite)},
+			{Name: "out", Flow: flow("192.0.2.2:968", "203.0.113.3:23"), State: "ESTABLISHED", Direction: host.UnknownDirection, UID: 1000, Holders: one(8339, 3, host.ReadWrite)},
+		},
+		Channels: []hosttest.Channel{
+			{Name: "unix", Kind: host.Unix, Sides: []hosttest.Side{{Holders: one(8337, 6, host.ReadWrite), Type: "stream", Peers: true}, {Holders: one(8338, 3, host.ReadWrite), Type: "stream", Peers: true}}},
+			{Name: "terminal", Kind: host.PTY, Sides: []hosttest.Side{{Holders: one(8337, 5, host.ReadWrite), Path: "/devices/pseudo/clone@0:ptm", Side: host.Master, Peers: true},
+				{Holders: []hosttest.End{{PID: 8338, FD: 0, Mode: host.ReadWrite}, {PID: 8338, FD: 1, Mode: host.ReadWrite}}, Path: "/dev/pts/3", Side: host.Slave, Peers: true}}},
+			{Name: "pipe", Kind: host.Pipe, Sides: []hosttest.Side{{Holders: []hosttest.End{{PID: 8338, FD: 4, Mode: host.Write}, {PID: 8339, FD: 4, Mode: host.Read}}, Peers: true}}},
+		},
+		Absent: []host.Flow{flow("192.0.2.2:22", "198.51.100.1:617")},
+		Ended:  9999,
+	})
+}
+
+// What nobody holds is found without an owner; where descriptors could not be read, its owner is not known.
+func TestUnheld(t *testing.T) {
+	s, err := made(t).Find(t.Context(), flow("192.0.2.2:967", "203.0.113.3:23"))
+	if err != nil || s.Object != "" || s.State != "TIME-WAIT" {
+		t.Errorf("%+v, %v", s, err)
+	}
+	s, err = made(t, "/proc/8339/fdinfo").Find(t.Context(), flow("192.0.2.2:968", "203.0.113.3:23"))
+	if err != nil || s.Object == "" || s.UID == 0 {
+		t.Errorf("with a process that cannot be read: %+v, %v", s, err)
+	}
+}
+
+// The trace goes from telnet by its parents to the connection that sshd accepted.
+func TestTrace(t *testing.T) {
+	for _, tt := range []struct {
+		refused  string
+		previous []string
+		gap      string
+	}{
+		{"", []string{"198.51.100.1:616 inbound"}, "8337 other end of descriptor 6"},
+		{"/proc/8337/fdinfo", nil, "8337 descriptors"},
+	} {
+		h := made(t)
+		if tt.refused != "" {
+			h = made(t, tt.refused)
+		}
+		s, err := h.Find(t.Context(), flow("192.0.2.2:968", "203.0.113.3:23"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		snap, err := h.Snapshot(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		facts, _ := h.Facts(t.Context())
+		r := trace.Run(t.Context(), snap, trace.Question{Socket: s, Host: facts}, trace.Defaults)
+		var previous, gaps, processes []string
+		for _, p := range r.Previous {
+			if p.Corroborated { // beside the environment's word
+				previous = append(previous, fmt.Sprint(p.Remote, " ", p.Direction))
+			}
+		}
+		for _, g := range r.Gaps {
+			gaps = append(gaps, fmt.Sprint(g.PID, " ", g.What))
+		}
+		for _, p := range r.Processes {
+			processes = append(processes, fmt.Sprintf("%d %s %s", p.PID, p.Role, p.Via.By))
+		}
+		if d := cmp.Diff(tt.previous, previous); d != "" || !slices.Contains(gaps, tt.gap) {
+			t.Errorf("refused %q: gaps %q, previous hosts (-want +got):\n%s", tt.refused, gaps, d)
+		}
+		want := []string{"8339 primary owner", "8338 primary parent", "8337 primary parent", "8000 primary parent", "1 primary parent", "0 primary parent"}
+		if d := cmp.Diff(want, processes); d != "" {
+			t.Errorf("refused %q: processes (-want +got):\n%s", tt.refused, d)
+		}
+	}
+}
+
+// Whose peer has several sockets with it is joined to none of them.
+func TestSeveralPairs(t *testing.T) {
+	pair := func(fd int, ino uint64, peer int) info {
+		return info{fd: fd, mode: modeSocket, inode: ino, major: 1, flags: 2, peerPID: peer, name: name{family: familyUnix}, kind: socketStream}
+	}
+	tab := &tables{procs: []proc{{psinfo{pid: 5}, []info{pair(3, 1, 6), pair(4, 2, 6)}}, {psinfo{pid: 6}, []info{pair(3, 3, 5), pair(4, 4, 5)}}}}
+	ps, gaps := tab.processes()
+	for _, p := range ps {
+		for _, d := range p.Descriptors {
+			if d.Peer != "" || d.Object == "" {
+				t.Errorf("process %d: %+v", p.PID, d)
+			}
+		}
+	}
+	if len(gaps) != 4 {
+		t.Errorf("%+v", gaps)
+	}
+}
+
+// A process that changes while it is read is not mixed with another.
+func TestChanged(t *testing.T) {
+	h := made(t)
+	read, looks := h.read, 0
+	h.read = func(p string) ([]byte, error) {
+		if p == "/proc/8339/psinfo" {
+			if looks++; looks > 1 {
+				return read("/proc/8338/psinfo")
+			}
+		}
+		return read(p)
+	}
+	if p, err := h.proc(8339); !errors.Is(err, errChanged) || len(p.infos) != 0 {
+		t.Errorf("%+v, %v", p, err)
+	}
+}

@@ -1,0 +1,220 @@
+package illumos
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/posix"
+)
+
+// The tables are what the system tells of all processes at one look.
+type tables struct {
+	procs []proc
+	// connections are by their ends.
+	connections map[[2]netip.AddrPort]connection
+	// listening are the ends of listeners, listeners the ports of each process.
+	listening map[netip.AddrPort]bool
+	listeners map[listener]bool
+	// slaves and masters are the major numbers of pseudo terminals, from /etc/name_to_major; 0 is not known.
+	slaves, masters uint32
+}
+
+// A proc is one process.
+type proc struct {
+	psinfo
+	infos []info
+}
+
+// A listener is a port that a process listens on.
+type listener struct {
+	pid  int
+	port uint16
+}
+
+// setConnections takes over the connections that the network stack tells.
+func (t *tables) setConnections(cs []connection) {
+	t.connections, t.listening, t.listeners = map[[2]netip.AddrPort]connection{}, map[netip.AddrPort]bool{}, map[listener]bool{}
+	for _, c := range cs {
+		if c.state == stateListen {
+			t.listening[c.local], t.listeners[listener{c.creator, c.local.Port()}] = true, true
+		} else {
+			t.connections[[2]netip.AddrPort{c.local, c.remote}] = c
+		}
+	}
+}
+
+// direction tells who opened a connection: what the process of a listener on the local port is said to have created, that
+// listener accepted. It is a hint: the process may have connected from its own port. Nothing tells of others.
+func (t *tables) direction(c connection) (host.Direction, host.Source) {
+	if c.creator != 0 && t.listeners[listener{c.creator, c.local.Port()}] {
+		return host.Inbound, host.FromListener
+	}
+	return host.UnknownDirection, ""
+}
+
+// processes makes the processes with their descriptors, and the gaps in them.
+func (t *tables) processes() ([]host.Process, []host.Gap) {
+	sockets := map[ends]host.Object{}
+	unix := map[[2]int][]host.Object{} // by who has it, and whose its peer is said to be
+	for _, p := range t.procs {
+		for _, i := range p.infos {
+			o := i.object()
+			if k := i.protocol(); k != "" && o != "" {
+				sockets[ends{k, i.name.inet, i.peer.inet}] = o
+			}
+			if at := [2]int{p.pid, i.peerPID}; i.isUnix() && i.peerPID > 0 && o != "" && len(unix[at]) < 2 && !slices.Contains(unix[at], o) { // two are too many
+				unix[at] = append(unix[at], o)
+			}
+		}
+	}
+	ps := make([]host.Process, 0, len(t.procs))
+	var gaps []host.Gap
+	for _, p := range t.procs {
+		hp := p.process(t)
+		var ds posix.List
+		for _, i := range p.infos {
+			d := t.descriptor(i)
+			switch {
+			case i.protocol() != "":
+				d.Peer = sockets[ends{d.Kind, d.Remote, d.Local}]
+			case i.isUnix() && i.peerPID > 0:
+				ours, theirs := unix[[2]int{p.pid, i.peerPID}], unix[[2]int{i.peerPID, p.pid}]
+				why := "the system tells the process at the other end alone, and not which of its sockets it is"
+				if len(ours) == 1 && len(theirs) == 1 && p.pid != i.peerPID {
+					d.Peer, why = theirs[0], "it is told by the process that connected alone, which may have handed its socket on"
+				}
+				gaps = append(gaps, host.Gap{PID: p.pid, What: fmt.Sprintf("other end of descriptor %d", i.fd), Why: why})
+			}
+			ds.Add(d)
+		}
+		hp.Descriptors = ds.All
+		ps = append(ps, hp)
+	}
+	return ps, gaps
+}
+
+type ends struct {
+	kind          host.Kind
+	local, remote netip.AddrPort
+}
+
+func (p proc) process(t *tables) host.Process {
+	hp := host.Process{PID: p.pid, PPID: new(p.ppid), Name: p.name, RUID: new(p.ruid), EUID: new(p.euid), RGID: new(p.rgid), EGID: new(p.egid),
+		Priority: new(p.priority), Nice: new(p.nice), Session: new(p.sid), PGRP: new(p.pgid), Start: p.start, TTY: t.ttyName(p.tty)}
+	if !p.start.IsZero() {
+		hp.StartTicks = uint64(p.start.UnixNano())
+	}
+	return hp
+}
+
+func (t *tables) ttyName(dev uint64) string {
+	major, minor := uint32(dev>>32), uint32(dev)
+	switch {
+	case dev == noDevice:
+		return ""
+	case major == t.slaves && t.slaves != 0:
+		return fmt.Sprintf("pts/%d", minor)
+	}
+	return fmt.Sprintf("%d,%d", major, minor)
+}
+
+func (i info) isUnix() bool {
+	return i.mode&modeMask == modeSocket && (i.name.family == familyUnix || i.peer.family == familyUnix)
+}
+
+// protocol is the kind of an internet socket; empty for any other.
+func (i info) protocol() host.Kind {
+	if i.mode&modeMask != modeSocket || !i.name.inet.IsValid() {
+		return ""
+	}
+	return map[uint32]host.Kind{socketStream: host.TCP, socketDatagram: host.UDP, socketRaw: host.Raw}[i.kind]
+}
+
+// object names what a descriptor is of: both ends of a pipe are one.
+func (i info) object() host.Object {
+	class := map[uint32]string{modeFIFO: "fifo", modeSocket: "socket", modeRegular: "file"}[i.mode&modeMask]
+	if class == "" || i.inode == 0 {
+		return ""
+	}
+	return host.Object(fmt.Sprintf("%s:[%d,%d:%d]", class, i.major, i.minor, i.inode))
+}
+
+func (i info) access() host.Mode {
+	switch i.flags & 3 {
+	case 0:
+		return host.Read
+	case 1:
+		return host.Write
+	case 2:
+		return host.ReadWrite
+	}
+	return ""
+}
+
+func (t *tables) descriptor(i info) host.Descriptor {
+	d := host.Descriptor{FDs: []int{i.fd}, Mode: i.access(), Inode: i.inode, Object: i.object(), Path: i.path}
+	switch kind := i.mode & modeMask; {
+	case i.isUnix():
+		d.Kind, d.Path, d.PeerPath = host.Unix, i.name.path, i.peer.path
+		d.Type = map[uint32]string{socketStream: "stream", socketDatagram: "dgram", socketSeqpacket: "seqpacket"}[i.kind]
+	case i.protocol() != "":
+		t.describeInet(&d, i)
+	case kind == modeSocket:
+		d.Kind, d.Path, d.Name = host.OtherSocket, "", fmt.Sprintf("family %d, type %d", i.name.family, i.kind)
+	case kind == modeFIFO && i.path == "":
+		d.Kind, d.Peer = host.Pipe, d.Object
+	case kind == modeFIFO:
+		d.Kind, d.Peer = host.FIFO, d.Object
+	case kind == modeRegular:
+		d.Kind, d.Peer = host.File, d.Object
+	case kind == modeCharacter && t.slaves != 0 && (i.rmajor == t.slaves || i.rmajor == t.masters):
+		d.Kind, d.Number = host.PTY, new(int(i.rminor))
+		master, slave := host.Object(fmt.Sprintf("ptm:[%d]", i.rminor)), host.Object(fmt.Sprintf("pts:[%d]", i.rminor))
+		if d.Side, d.Object, d.Peer = host.Slave, slave, master; i.rmajor == t.masters {
+			d.Side, d.Object, d.Peer = host.Master, master, slave
+		}
+	default:
+		d.Kind = host.File
+	}
+	return d
+}
+
+func (t *tables) describeInet(d *host.Descriptor, i info) {
+	d.Kind, d.Path, d.Local = i.protocol(), "", i.name.inet
+	if r := i.peer.inet; r.IsValid() && (r.Port() != 0 || d.Kind == host.Raw && !r.Addr().IsUnspecified()) {
+		d.Remote = r
+	}
+	switch {
+	case d.Kind != host.TCP && d.Remote.IsValid():
+		d.State, d.Direction, d.DirectionSource = "ESTABLISHED", host.Outbound, host.FromAddress
+	case d.Kind == host.TCP && d.Remote.IsValid():
+		c, ok := t.connections[[2]netip.AddrPort{d.Local, d.Remote}]
+		d.State, d.Direction = tcpStates[c.state], host.UnknownDirection
+		if ok {
+			d.Direction, d.DirectionSource = t.direction(c)
+		}
+	case d.Kind == host.TCP && t.listening[d.Local]:
+		d.State = tcpStates[stateListen]
+	}
+}
+
+// parseMajors finds the major numbers of pseudo terminals in /etc/name_to_major.
+func parseMajors(b []byte) (slaves, masters uint32) {
+	for line := range strings.Lines(string(b)) {
+		var driver string
+		var n uint32
+		if c, _ := fmt.Sscan(line, &driver, &n); c != 2 {
+			continue
+		}
+		switch driver {
+		case "pts":
+			slaves = n
+		case "ptm":
+			masters = n
+		}
+	}
+	return slaves, masters
+}

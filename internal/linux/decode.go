@@ -11,9 +11,10 @@ import (
 	"unicode/utf8"
 
 	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/nlattr"
 )
 
-var errSyntax = errors.New("syntax error")
+var errSyntax = nlattr.ErrSyntax
 
 // text makes a string of bytes that a stranger may have chosen. Valid UTF-8 stays as it is, unless it holds
 // \x itself; otherwise each byte that is none becomes \xNN, and backslashes are doubled. So the bytes can be

@@ -23,7 +23,7 @@ import (
 // A Host is this machine.
 type Host struct {
 	diag      *diag
-	conntrack *conntrack
+	conntrack *conntracker
 	rtnetlink *rtnetlink
 	netns     uint64
 	cookie    uint64       // of the network namespace; 0 where the kernel has none
@@ -59,7 +59,7 @@ func Open() (*Host, error) {
 	if err := unix.Stat("/proc/self/ns/net", &st); err != nil {
 		return nil, fmt.Errorf("read /proc: %w", err)
 	}
-	h := &Host{diag: newDiag(0), conntrack: newConntrack(0), rtnetlink: newRTNetlink(0), netns: st.Ino, names: newNames(), exes: newExecutables()}
+	h := &Host{diag: newDiag(0), conntrack: newConntracker(0), rtnetlink: newRTNetlink(0), netns: st.Ino, names: newNames(), exes: newExecutables()}
 	if err := h.diag.check(context.Background()); err != nil {
 		return nil, err
 	}

@@ -114,6 +114,9 @@ type Previous struct {
 	// Elsewhere is true where its connection leaves the host from another network namespace than the daemon's, from where
 	// nobody can be asked.
 	Elsewhere bool
+	// OnBehalf is true where the examined host passes the connection on for that one (NAT): Local is the other end of it, on
+	// behalf of which it is asked.
+	OnBehalf bool
 }
 
 // Ends are the ends of a connection with a previous host, as the asking host sees them. A host known by a

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"net/netip"
-	"os"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -34,21 +33,11 @@ func (s *spaceSet) find(ctx context.Context, f host.Flow) (host.Socket, error) {
 	case !e.found && e.blind != nil && !errors.Is(e.blind, unix.EPERM):
 		return host.Socket{}, e.blind
 	case e.forwarded(f.Local):
-		return host.Socket{}, &host.ForwardedError{Ends: host.Ends{Local: e.Src, Remote: e.Dst}, NetNS: e.ns.inode}
+		return host.Socket{}, &host.ForwardedError{Seen: s.h.seenPassing(f, e)}
 	case !e.found:
-		return host.Socket{}, host.ErrNotFound
+		return host.Socket{}, s.passedBefore(ctx, f)
 	}
 	return s.settled(ctx, e.ns, host.Flow{Protocol: host.TCP, Local: e.Dst, Remote: e.Src}, f)
-}
-
-// forwarded reports whether what comes to an end of a connection goes on, translated, to another machine that opened
-// the connection. Where the daemon may not see the namespaces of others' processes, that could be a container of this host.
-func (e end) forwarded(local netip.AddrPort) bool {
-	if e.found || e.inside || !e.replies || !e.tracked || e.blind != nil || e.Dst == local {
-		return false
-	}
-	_, err := os.Readlink("/proc/1/ns/net")
-	return err == nil
 }
 
 // settled returns a socket of a namespace, which others know by the ends of another flow.

@@ -26,9 +26,8 @@ type end struct {
 	inside bool
 	// tracked is true where every namespace that they were routed through knew of the connection.
 	tracked bool
-	// replies is true where the namespace that they came to knows them as the answers to a connection that was opened
-	// from where they go on to.
-	replies bool
+	// first is what the namespace that they came to tracks of their connection; nil where it tracks none.
+	first *conntrack.Entry
 	// blind says why connection tracking could not be asked everywhere; what leaves the host may then be
 	// translated otherwise.
 	blind error
@@ -48,7 +47,9 @@ func (s *spaceSet) follow(ctx context.Context, n *namespace, p conntrack.Tuple) 
 			e.blind = err
 		}
 		if ok {
-			e.replies = e.replies || step == 0 && e.Tuple == entry.Reply
+			if step == 0 {
+				e.first = &entry
+			}
 			e.Tuple, _ = entry.Translate(e.Tuple)
 		}
 		if e.socket, err = e.ns.diag.findNear(ctx, host.Flow{Protocol: host.TCP, Local: e.Dst, Remote: e.Src}); err == nil {

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/conntrack"
 	"github.com/stopd/stopd/internal/linux/bpf"
 )
 
@@ -48,6 +49,10 @@ type Host struct {
 	elsewhere sparing[elsewhere]
 	stacked   sparing[[]stackedLink]
 	zones     zones
+
+	passed    *passed // nil where nothing is remembered; see Track
+	listener  *conntrack.Listener
+	listening sync.WaitGroup
 }
 
 // addressesAge is how old the list of the host's own addresses may be.
@@ -81,6 +86,10 @@ func (h *Host) Close() error {
 	}
 	h.conntrack.close()
 	h.rtnetlink.close()
+	if h.listener != nil {
+		h.listener.Close()
+		h.listening.Wait()
+	}
 	return nil
 }
 

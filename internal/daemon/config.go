@@ -29,6 +29,7 @@ type Config struct {
 	Reply      Reply     `toml:"reply"`
 	Limits     Limits    `toml:"limits"`
 	Traceback  Traceback `toml:"traceback"`
+	NAT        NAT       `toml:"nat"`
 	Save       Save      `toml:"save"`
 	Recorder   Recorder  `toml:"recorder"`
 	Metrics    Metrics   `toml:"metrics"`
@@ -90,6 +91,13 @@ type Traceback struct {
 	MaxPrevious int       `toml:"max_previous"`
 	Timeout     Duration  `toml:"timeout"`
 	Parallel    int       `toml:"parallel" at:"start"`
+}
+
+// NAT says whether the host answers for connections that it passes on for other machines, under other addresses.
+type NAT struct {
+	Answer      bool     `toml:"answer" at:"start" says:"whether to answer for connections that this host translates, and ask the machines that have them"`
+	Keep        Duration `toml:"keep" at:"start" says:"how long after the kernel has forgotten such a connection"`
+	Connections int      `toml:"connections" at:"start" says:"how many of them are remembered, open and ended"`
 }
 
 // Save says what reports hold. It is examine.Groups, with the names of its keys.
@@ -162,6 +170,7 @@ func Defaults() Config {
 			To:         []Network{{netip.MustParsePrefix("0.0.0.0/0")}, {netip.MustParsePrefix("::/0")}},
 			OutboundTo: []Network{}, MaxPrevious: 8, Timeout: Duration{10 * time.Second}, Parallel: 64,
 		},
+		NAT:      NAT{Keep: Duration{2 * time.Minute}, Connections: 65536},
 		Save:     Save(examine.AllGroups),
 		Recorder: Recorder{Mode: recorderAuto, Keep: Duration{24 * time.Hour}, Memory: 64 << 20},
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/stopd/stopd/host"
 	"github.com/stopd/stopd/internal/recorder"
+	"github.com/stopd/stopd/server"
 )
 
 // A system is the machine the daemon runs on.
@@ -32,7 +33,10 @@ type system struct {
 	recorded func() *recorded
 	// scope says for how long what is remembered holds.
 	scope func() (string, error)
-	close func() error
+	// track keeps connections that the host translates for a time after they have ended, at most so many of all; tracked is how many there are.
+	track   func(keep time.Duration, limit int) error
+	tracked func() server.Bound
+	close   func() error
 	// connections lists the TCP connections with these ports, and this local address where it is valid.
 	connections func(ctx context.Context, local netip.AddrPort, remotePort uint16) ([]host.Flow, error)
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/stopd/stopd/host"
 	"github.com/stopd/stopd/internal/linux"
 	"github.com/stopd/stopd/internal/recorder"
+	"github.com/stopd/stopd/server"
 )
 
 func openSystem() (system, error) {
@@ -28,8 +29,12 @@ func openSystem() (system, error) {
 		}
 		return &recorded{r.Running, r.Since, r.Lost, r.Connections, r.Processes, r.Room}
 	}
+	tracked := func() server.Bound {
+		t := h.Tracked()
+		return server.Bound{Name: "translated_connections", Used: t.N, Limit: t.Limit, Reached: t.Forgotten + t.Lost}
+	}
 	return system{Host: h, userName: h.UserName, account: account, sources: h.Sources, accelerate: h.Accelerate, remember: remember, unremembered: h.Unremembered, watch: h.Watch, tryWatch: h.TryWatch, keep: h.Keep,
-		recorded: how, scope: h.Scope, close: h.Close, connections: h.Connections}, nil
+		recorded: how, scope: h.Scope, track: h.Track, tracked: tracked, close: h.Close, connections: h.Connections}, nil
 }
 
 // keepProcesses keeps a view of all processes that nobody can mount anything over.

@@ -282,7 +282,15 @@ func (n *node) status() Status {
 }
 
 // inbound reports whether a host was asked about a connection that came to it, by its own word.
-func inbound(a *account) bool {
-	c := a.Report.Connection
-	return c != nil && c.Direction == host.Inbound
+func inbound(a *account) bool { return direction(&a.Report) == host.Inbound }
+
+// direction is who opened the connection that a host was asked about, by its own word: also where it has passed it on for another.
+func direction(r *report.Report) host.Direction {
+	switch {
+	case r.Connection != nil:
+		return r.Connection.Direction
+	case r.Forwarded != nil:
+		return r.Forwarded.Direction
+	}
+	return host.UnknownDirection
 }

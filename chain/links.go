@@ -381,7 +381,7 @@ func (q question) direction() host.Direction {
 
 // passesOn reports whether a host has passed a connection on for another one.
 func passesOn(r *report.Report) bool {
-	return slices.ContainsFunc(r.Previous, func(p trace.Previous) bool { return slices.Contains(p.Reasons, trace.ReasonNAT) }) &&
+	return r.Forwarded != nil || slices.ContainsFunc(r.Previous, func(p trace.Previous) bool { return slices.Contains(p.Reasons, trace.ReasonNAT) }) &&
 		(r.Connection == nil || r.Connection.Owners == nil)
 }
 

@@ -1,0 +1,482 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/netlab"
+	"github.com/stopd/stopd/internal/netlab/site"
+	"github.com/stopd/stopd/report"
+)
+
+// sharedNAT is a lab of its own: b is a gateway that answers for e and f, and for r, which is a gateway for n. All reach the others
+// by b, under its address.
+var sharedNAT sharedWorld
+
+// Ports of b that are passed on to e, and to f, as they are.
+const (
+	portsOfE = "10000-10999"
+	portsOfF = "11000-11999"
+)
+
+// natRules are a gateway's: what comes from within leaves with its own address, some ports are passed on, also for who is within.
+const natRules = `table inet gateway {
+	chain pre {
+		type nat hook prerouting priority dstnat;
+		ip daddr 192.0.2.2 tcp dport ` + portsOfE + ` dnat ip to 10.0.0.7
+		ip daddr 192.0.2.2 tcp dport ` + portsOfF + ` dnat ip to 10.0.0.8
+		ip6 daddr 2001:db8::2 tcp dport ` + portsOfE + ` dnat ip6 to fd00::7
+		ip daddr 192.0.2.2 tcp dport 2022 dnat ip to 10.0.0.7:22
+	}
+	chain post {
+		type nat hook postrouting priority srcnat;
+		ip saddr 10.0.0.0/24 ip daddr 192.0.2.0/24 masquerade
+		ip saddr 10.0.0.0/24 ip daddr 10.0.0.0/24 ct status dnat masquerade
+		ip6 saddr fd00::/64 ip6 daddr 2001:db8::/64 masquerade
+	}
+}
+`
+
+// nestedRules are those of the gateway behind it.
+const nestedRules = `table inet gateway {
+	chain pre {
+		type nat hook prerouting priority dstnat;
+		ip daddr 10.0.0.9 tcp dport ` + portsOfE + ` dnat ip to 10.1.0.7
+	}
+	chain post {
+		type nat hook postrouting priority srcnat;
+		ip saddr 10.1.0.0/24 ip daddr != 10.1.0.0/24 masquerade
+	}
+}
+`
+
+func newNATWorld(ctx context.Context) (*world, error) {
+	w := &world{}
+	if err := w.settle(ctx, packages); err != nil {
+		return nil, err
+	}
+	for _, x := range []struct {
+		name, gateway string
+		asks          []string // on behalf of others
+		addrs         []string
+	}{
+		{"e", "10.0.0.1", []string{"10.0.0.1/32", "fd00::1/128"}, []string{"10.0.0.7/24", "fd00::7/64"}},
+		{"f", "10.0.0.1", []string{"10.0.0.1/32", "fd00::1/128"}, []string{"10.0.0.8/24", "fd00::8/64"}},
+		{"r", "10.0.0.1", []string{"10.0.0.1/32"}, []string{"10.0.0.9/24"}},
+		{"n", "10.1.0.1", []string{"10.1.0.1/32"}, []string{"10.1.0.7/24"}},
+	} {
+		var addrs []netip.Prefix
+		for _, a := range x.addrs {
+			addrs = append(addrs, netip.MustParsePrefix(a))
+		}
+		h, err := w.lab.AddHost(ctx, x.name, addrs...)
+		if err != nil {
+			return nil, err
+		}
+		var flags []string
+		for _, a := range x.asks {
+			flags = append(flags, "-on-behalf", a)
+		}
+		s, err := w.addSite(ctx, h, flags...)
+		if err != nil {
+			return nil, err
+		}
+		w.behind = append(w.behind, s)
+		setUp := "ip route add default via " + x.gateway
+		if len(addrs) > 1 {
+			setUp += "; ip route add default via fd00::1"
+		}
+		if err := run(ctx, h, setUp); err != nil {
+			return nil, err
+		}
+	}
+	for _, g := range []struct {
+		s            *site.Site
+		addrs, rules string
+	}{
+		{w.b, "ip address add 10.0.0.1/24 dev eth0; ip address add fd00::1/64 dev eth0 nodad", natRules},
+		{w.behind[2], "ip address add 10.1.0.1/24 dev eth0", nestedRules},
+	} {
+		if err := becomeGateway(ctx, g.s, g.addrs, g.rules); err != nil {
+			return nil, err
+		}
+	}
+	return w, nil
+}
+
+// run runs lines of a shell as root of a host.
+func run(ctx context.Context, h *netlab.Host, script string) error {
+	_, err := h.Run(ctx, "sh", "-ec", script)
+	return err
+}
+
+// becomeGateway has a host translate, and its daemon answer for what it translates. All links are one, so hosts are kept from telling each
+// other that there is a shorter way. What has ended is soon not tracked any more.
+func becomeGateway(ctx context.Context, s *site.Site, addrs, rules string) error {
+	if err := s.Host.WriteFile("/etc/nftables.gateway", []byte(rules), 0o600, "root"); err != nil {
+		return err
+	}
+	err := run(ctx, s.Host, addrs+`
+for f in all eth0; do echo 0 >/proc/sys/net/ipv4/conf/$f/send_redirects; done
+echo 1 >/proc/sys/net/ipv4/ip_forward
+echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
+nft -f /etc/nftables.gateway
+for s in fin_wait close_wait last_ack time_wait close; do echo 1 >/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_$s; done
+`)
+	if err != nil {
+		return err
+	}
+	if err := s.Configure("answer", "answer = true"); err != nil {
+		return err
+	}
+	if err := s.Daemon.Stop(ctx); err != nil {
+		return err
+	}
+	return s.Run(ctx)
+}
+
+// A natStage is one scenario there.
+type natStage struct {
+	*stage
+	e, f, r, n *site.Site
+}
+
+// newNATStage has others at work behind the gateway: f has connections of its own with the victim, and passes those of d on to it.
+func newNATStage(t *testing.T) *natStage {
+	t.Helper()
+	w := sharedNAT.made(t, newNATWorld)
+	s := &natStage{w.stage(t), w.behind[0], w.behind[1], w.behind[2], w.behind[3]}
+	t.Cleanup(s.hangUp)
+	relay := s.port + 1000
+	theirs := s.on(s.f, "service", "socat", fmt.Sprintf("TCP-LISTEN:%d,fork,reuseaddr", relay), fmt.Sprintf("TCP:%s:%d", s.c.Host.Addr(), victimPort))
+	s.must(s.f.Host.WaitListen(s.ctx, relay))
+	own := s.on(s.f, "dave", "clients", fmt.Sprintf("%s:%d:2:hello", s.c.Host.Addr(), victimPort))
+	through := s.on(s.d, "dave", "clients", fmt.Sprintf("b:%d:2:hello", relay))
+	for _, d := range []*netlab.Daemon{through, own, theirs} {
+		t.Cleanup(func() { s.stop(d) })
+	}
+	s.wait("wait for the innocents' connections", func() (bool, error) {
+		cs, err := s.ofVictim()
+		return len(cs) == 4, err
+	})
+	return s
+}
+
+// ofVictim are the victim's connections, seen from the gateway.
+func (s *natStage) ofVictim() ([]connection, error) {
+	cs, err := connections(s.ctx, s.c.Host)
+	var found []connection
+	for _, c := range cs {
+		if c.local.Port() == victimPort && s.of(s.b, c.remote.Addr()) {
+			found = append(found, connection{local: c.remote, remote: c.local})
+		}
+	}
+	return found, err
+}
+
+// intrude does something that makes one connection more with the victim, and returns that.
+func (s *natStage) intrude(does func()) connection {
+	s.t.Helper()
+	before, err := s.ofVictim()
+	s.must(err)
+	does()
+	s.heard(s.c)
+	var more []connection
+	s.wait("wait for the connection with the victim", func() (bool, error) {
+		cs, err := s.ofVictim()
+		more = slices.DeleteFunc(cs, func(c connection) bool {
+			return slices.ContainsFunc(before, func(o connection) bool { return o.local == c.local && o.remote == c.remote })
+		})
+		return len(more) == 1, err
+	})
+	return more[0]
+}
+
+// relayOn has mallory pass on, on a host behind the gateway, what the attacker says to the gateway's port.
+func (s *natStage) relayOn(at *site.Site, victim, gateway string) {
+	s.t.Helper()
+	s.on(at, "mallory", "sh", "-c", fmt.Sprintf("socat -u TCP6-LISTEN:%d,ipv6only=0 - | socat -u - TCP:%s:%d", s.port, victim, victimPort))
+	s.must(at.Host.WaitListen(s.ctx, s.port))
+	s.send(s.open("socat", "-", fmt.Sprintf("TCP:%s:%d", gateway, s.port)), s.word)
+}
+
+// inner is a host's own connection with the victim.
+func (s *natStage) inner(at *site.Site) connection {
+	s.t.Helper()
+	return s.one(at, "connection with the victim", func(c connection) bool { return s.of(s.c, c.remote.Addr()) })
+}
+
+// passedOn checks that a gateway says for which machine it passes a connection on, that nobody of its own has it, and that it asked that
+// machine and nobody else. It returns what the machine saved.
+func (s *natStage) passedOn(r report.Redeemed, asked, inner connection, d host.Direction, at *site.Site) report.Redeemed {
+	s.t.Helper()
+	f := r.Report.Forwarded
+	if f == nil {
+		s.t.Fatalf("nothing is passed on:\n%s", report.Text(r.Report))
+	}
+	want := host.Forwarded{Original: host.Ends{Local: inner.local, Remote: inner.remote}, Translated: host.Ends{Local: asked.local, Remote: asked.remote}, Direction: d}
+	if f.Original != want.Original || f.Translated != want.Translated || f.Direction != d {
+		s.t.Errorf("passed on is %+v, want %+v", f, want)
+	}
+	if f.Opened.IsZero() || f.Opened.After(r.Report.Request.Time) {
+		s.t.Errorf("opened at %s, asked about at %s", f.Opened, r.Report.Request.Time)
+	}
+	if r.Report.Connection != nil || len(r.Report.Processes) > 0 {
+		s.t.Errorf("an owner is invented:\n%s", report.Text(r.Report))
+	}
+	s.named(r, connection{local: inner.remote, remote: inner.local})
+	m := s.previousToken(at, r)
+	q := m.Report.Request
+	if q.Local != inner.local || q.Remote != inner.remote || q.Type != r.Report.Request.Type || q.SID != r.Report.Request.SID {
+		s.t.Errorf("%s was asked %+v about %v", at.Host.Name, q, inner)
+	}
+	return m
+}
+
+// answers checks how many answers each host gave.
+func (s *natStage) answers(before map[string]int, want map[string]int) {
+	s.t.Helper()
+	if d := cmp.Diff(want, s.since(before)); d != "" {
+		s.t.Errorf("answers by host (-want +got):\n%s", d)
+	}
+}
+
+// The stepping stone is behind a gateway: it is found, and the attacker by it, in whichever form it is asked about. Once his host
+// cannot be reached any more nobody is found in his place.
+func TestBehindNAT(t *testing.T) {
+	for _, tt := range []struct {
+		name, typ, victim, gateway string
+		linked                     bool
+	}{
+		{"IPv4", "SV_REC", "192.0.2.3", "192.0.2.2", true},
+		{"IPv6", "SV_REC", "[2001:db8::3]", "[2001:db8::2]", true},
+		{"ID_REC", "ID_REC", "192.0.2.3", "192.0.2.2", true},
+		{"unlinked", "SV_REC", "192.0.2.3", "192.0.2.2", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newNATStage(t)
+			out := s.intrude(func() { s.relayOn(s.e, tt.victim, tt.gateway) })
+			inner := s.inner(s.e)
+			in := s.one(s.e, "connection with the attacker", func(c connection) bool { return s.of(s.a, c.remote.Addr()) })
+			if !tt.linked {
+				s.unlink()
+			}
+			before := s.answered()
+			r := s.asked(tt.typ, out, true)
+			s.passedOn(r, out, inner, host.Outbound, s.e)
+			_, m, err := s.e.Traced(s.ctx, r.Traceback[0].Token)
+			s.must(err)
+			if tt.typ == "SV_REC" {
+				s.inBetweenOn(s.e, m.Report, inner, "sh", "socat", "socat")
+			}
+			s.named(m, in)
+			path := fmt.Sprintf("e (%s) -> b (%s) -> %s\n", inner.local.Addr(), out.local.Addr(), out.remote.Addr())
+			if !tt.linked {
+				s.answers(before, map[string]int{"b": 1, "e": 1})
+				s.draws([]report.Redeemed{r, m}, fmt.Sprintf("%s -> %s", in.remote.Addr(), path), "missing")
+				return
+			}
+			s.answers(before, map[string]int{"b": 1, "e": 1, "a": 1})
+			s.draws([]report.Redeemed{r, m, s.previousToken(s.a, m)}, fmt.Sprintf("a (%s) -> %s", in.remote.Addr(), path), "nat ")
+		})
+	}
+}
+
+// Questions that are not recursive go to the machine that has the connection, and no further.
+func TestBehindNATNotRecursive(t *testing.T) {
+	for _, typ := range []string{"ID", "SV"} {
+		t.Run(typ, func(t *testing.T) {
+			s := newNATStage(t)
+			out := s.intrude(func() { s.relayOn(s.e, "192.0.2.3", "192.0.2.2") })
+			before := s.answered()
+			r := s.asked(typ, out, true)
+			m := s.passedOn(r, out, s.inner(s.e), host.Outbound, s.e)
+			if m.Report.Connection == nil || int(m.Report.Connection.UID) != users["mallory"] {
+				t.Errorf("e saved\n%s", report.Text(m.Report))
+			}
+			s.answers(before, map[string]int{"b": 1, "e": 1})
+		})
+	}
+}
+
+// A gateway is behind another one.
+func TestNestedNAT(t *testing.T) {
+	s := newNATStage(t)
+	out := s.intrude(func() {
+		s.must(run(s.ctx, s.b.Host, fmt.Sprintf("nft insert rule inet gateway pre ip daddr 192.0.2.2 tcp dport %d dnat ip to 10.0.0.9", s.port)))
+		s.relayOn(s.n, "192.0.2.3", "192.0.2.2")
+	})
+	inner := s.inner(s.n)
+	in := s.one(s.n, "connection with the attacker", func(c connection) bool { return s.of(s.a, c.remote.Addr()) })
+	before := s.answered()
+	r := s.asked("SV_REC", out, true)
+	between := connection{local: netip.AddrPortFrom(netip.MustParseAddr("10.0.0.9"), inner.local.Port()), remote: inner.remote}
+	if f := r.Report.Forwarded; f != nil { // the port that the inner gateway chose
+		between.local = netip.AddrPortFrom(between.local.Addr(), f.Original.Local.Port())
+	}
+	s.passedOn(r, out, between, host.Outbound, s.r)
+	_, second, err := s.r.Traced(s.ctx, r.Traceback[0].Token)
+	s.must(err)
+	s.passedOn(second, between, inner, host.Outbound, s.n)
+	_, m, err := s.n.Traced(s.ctx, second.Traceback[0].Token)
+	s.must(err)
+	s.inBetweenOn(s.n, m.Report, inner, "sh", "socat", "socat")
+	s.named(m, in)
+	s.answers(before, map[string]int{"b": 1, "r": 1, "n": 1, "a": 1})
+	s.draws([]report.Redeemed{r, second, m, s.previousToken(s.a, m)},
+		fmt.Sprintf("a (%s) -> n (10.1.0.7) -> r (10.0.0.9) -> b (%s) -> %s\n", in.remote.Addr(), out.local.Addr(), out.remote.Addr()), "nat ")
+}
+
+// Somebody who may ask on behalf of others asks about a connection that the other end has opened, to a port that is passed on. Whoever
+// opened it is not told who is there.
+func TestPortForward(t *testing.T) {
+	s := newNATStage(t)
+	s.on(s.e, "www", "socat", "-u", fmt.Sprintf("TCP-LISTEN:%d", s.port), "OPEN:/dev/null")
+	s.must(s.e.Host.WaitListen(s.ctx, s.port))
+	s.send(s.open("nc.traditional", "192.0.2.2", fmt.Sprint(s.port)), s.word)
+	inner := s.one(s.e, "connection with the attacker", func(c connection) bool { return s.of(s.a, c.remote.Addr()) })
+	asked := connection{local: netip.AddrPortFrom(s.b.Host.Addr(), s.port), remote: inner.remote}
+	// What e says of it leads back to the attacker, who is asked about the same ports.
+	ports := []string{"192.0.2.2", fmt.Sprint(s.port), fmt.Sprint(inner.remote.Port())}
+	before := s.answered()
+	if out, err := s.a.Stopctl(s.ctx, append([]string{"request", "-type", "SV"}, ports...)...); err == nil || !strings.Contains(err.Error(), "NO-USER") {
+		t.Errorf("whoever opened it is answered %q, %v", out, err)
+	}
+	var r report.Redeemed
+	s.wait("wait for a report that was made in time", func() (bool, error) {
+		token, err := s.g.Stopctl(s.ctx, append([]string{"request", "-type", "SV_REC", "-for", "192.0.2.1"}, ports...)...)
+		s.must(err)
+		_, r, err = s.b.Traced(s.ctx, token)
+		return err == nil && late(r, true) == "", err
+	})
+	m := s.passedOn(r, asked, inner, host.Inbound, s.e)
+	c := m.Report.Connection
+	if c == nil || c.Direction != host.Inbound || !slices.Equal(c.Owners, inner.pids) || !m.Report.Request.OnBehalf {
+		t.Errorf("e saved\n%s", report.Text(m.Report))
+	}
+	_, m, err := s.e.Traced(s.ctx, r.Traceback[0].Token)
+	s.must(err)
+	s.named(m, inner)
+	s.answers(before, map[string]int{"b": 1, "e": 1, "a": 1})
+}
+
+// From within to a port of the gateway that is passed on to another machine within, and from there to the victim: the gateway is met twice.
+func TestHairpinNAT(t *testing.T) {
+	s := newNATStage(t)
+	var session *netlab.Session
+	out := s.intrude(func() {
+		s.on(s.e, "mallory", "sh", "-c", fmt.Sprintf("socat -u TCP-LISTEN:%d - | socat -u - TCP:192.0.2.3:%d", s.port, victimPort))
+		s.must(s.e.Host.WaitListen(s.ctx, s.port))
+		session = s.openOn(s.f, "nc.traditional", "192.0.2.2", fmt.Sprint(s.port))
+		s.send(session, s.word)
+	})
+	inner := s.inner(s.e)
+	in := s.one(s.e, "connection with the gateway", func(c connection) bool { return c.local.Port() == s.port })
+	first := s.one(s.f, "connection with the gateway", func(c connection) bool { return c.remote.Port() == s.port })
+	before := s.answered()
+	r := s.asked("SV_REC", out, true)
+	s.passedOn(r, out, inner, host.Outbound, s.e)
+	_, m, err := s.e.Traced(s.ctx, r.Traceback[0].Token)
+	s.must(err)
+	if in.remote.Addr() != netip.MustParseAddr("10.0.0.1") {
+		t.Fatalf("e sees %v", in)
+	}
+	s.named(m, in)
+	_, second, err := s.b.Traced(s.ctx, m.Traceback[0].Token)
+	s.must(err)
+	last := s.passedOn(second, connection{local: in.remote, remote: in.local}, first, host.Outbound, s.f)
+	if last.Report.Request.OnBehalf || last.Report.Connection == nil || !slices.Equal(last.Report.Connection.Owners, first.pids) {
+		t.Errorf("f saved\n%s", report.Text(last.Report))
+	}
+	s.answers(before, map[string]int{"b": 2, "e": 1, "f": 1})
+}
+
+// killOn ends mallory's processes on a host, and waits until a connection is not tracked by the gateway any more. It returns what the gateway
+// answers then.
+func (s *natStage) killOn(at *site.Site, out connection) report.Redeemed {
+	s.t.Helper()
+	pids, err := processes(s.ctx, at.Host, "mallory")
+	s.must(err)
+	_, err = at.Host.Run(s.ctx, "kill", append([]string{"-KILL"}, decimal(pids)...)...)
+	s.must(err)
+	var r report.Redeemed
+	s.wait("wait until the connection is not tracked", func() (bool, error) {
+		token, err := s.c.Stopctl(s.ctx, "request", "-type", "SV", "192.0.2.2", fmt.Sprint(out.local.Port()), fmt.Sprint(victimPort))
+		s.must(err)
+		if _, r, err = s.b.Traced(s.ctx, token); err != nil || late(r, false) != "" {
+			return false, err
+		}
+		tracked := r.Report.Forwarded != nil && r.Report.Forwarded.Removed.IsZero()
+		return !tracked, nil
+	})
+	return r
+}
+
+// A connection that has ended is answered for. Where another machine has the same ends then, that one is meant; where neither
+// has them any more, none is asked.
+func TestClosedBehindNAT(t *testing.T) {
+	s := newNATStage(t)
+	out := s.intrude(func() { s.relayOn(s.e, "192.0.2.3", "192.0.2.2") })
+	inner := s.inner(s.e)
+	s.asked("ID", out, true) // so that the gateway has been told of it
+	r := s.killOn(s.e, out)
+	s.passedOn(r, out, inner, host.Outbound, s.e)
+	first := *r.Report.Forwarded
+	if first.Removed.Before(first.Opened) || first.Removed.After(r.Report.Request.Time.Add(stageLimit)) {
+		t.Errorf("passed on is %+v", first)
+	}
+
+	// An innocent's connection, with the very same ends.
+	again := s.intrude(func() {
+		s.word = "word-of-somebody-else"
+		s.on(s.f, "mallory", "socat", "-u", "SYSTEM:echo "+s.word+"; exec tail -f /dev/null", fmt.Sprintf("TCP:192.0.2.3:%d,sourceport=%d,reuseaddr", victimPort, out.local.Port()))
+	})
+	if again.local != out.local || again.remote != out.remote {
+		t.Fatalf("the ends are %v, not %v", again, out)
+	}
+	before := s.answered()
+	r = s.asked("SV_REC", out, true)
+	theirs := s.one(s.f, "connection by that port", func(c connection) bool {
+		return c.local.Port() == out.local.Port() && c.remote.Port() == victimPort
+	})
+	s.passedOn(r, out, theirs, host.Outbound, s.f)
+	if !hasGap(r.Report.Gaps, first.String()) {
+		t.Errorf("gaps are %v, without %v", r.Report.Gaps, first)
+	}
+	s.answers(before, map[string]int{"b": 1, "f": 1})
+
+	r = s.killOn(s.f, out)
+	if r.Report.Forwarded != nil || len(r.Report.Previous)+len(r.Traceback) > 0 {
+		t.Errorf("one of two machines is meant:\n%s", report.Text(r.Report))
+	}
+	if !hasGap(r.Report.Gaps, first.String()) || !hasGap(r.Report.Gaps, theirs.local.String()) || !hasGap(r.Report.Gaps, "which of them is meant cannot be told") {
+		t.Errorf("gaps are %v", r.Report.Gaps)
+	}
+}
+
+// inBetweenOn checks that a host's report has the intruder's processes, and nobody else's.
+func (s *natStage) inBetweenOn(at *site.Site, r report.Report, inner connection, names ...string) {
+	s.t.Helper()
+	if r.Connection == nil || !slices.Equal(r.Connection.Owners, inner.pids) {
+		s.t.Fatalf("owners are not %v:\n%s", inner.pids, report.Text(r))
+	}
+	var got []string
+	for _, p := range r.Processes {
+		if p.RUID != nil && int(*p.RUID) == users["mallory"] {
+			got = append(got, p.Name)
+		} else if p.RUID != nil && *p.RUID != 0 {
+			s.t.Errorf("process %d %q of uid %d has nothing to do with it", p.PID, p.Args, *p.RUID)
+		}
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, names) {
+		s.t.Errorf("processes on %s are %q, want %q", at.Host.Name, got, names)
+	}
+}

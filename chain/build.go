@@ -281,6 +281,15 @@ func (n *node) status() Status {
 	return Reached
 }
 
+// ends are those of the connection that a host was asked about. A gateway that answers what was sent to another host was asked at an address of
+// its own, about that one's connection.
+func (a *account) ends() (near, remote netip.AddrPort) {
+	if f := a.Report.Forwarded; f != nil {
+		return unmap(f.Translated.Local), unmap(f.Translated.Remote)
+	}
+	return unmap(a.Report.Request.Local), unmap(a.Report.Request.Remote)
+}
+
 // inbound reports whether a host was asked about a connection that came to it, by its own word.
 func inbound(a *account) bool { return direction(&a.Report) == host.Inbound }
 

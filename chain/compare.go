@@ -49,8 +49,9 @@ func (b *builder) answered(l *link, q question) {
 	e := q.record.Previous
 	asked, asker := named(p.node), named(r.node)
 	if !agree(p, e) && !translated(p, e) {
+		near, remote := p.ends()
 		b.against(l, AboutAddress, "%s was asked about %s -> %s, says %s; its token is about %s -> %s", asked,
-			endText(e.Remote), endText(e.Local), asker, endText(p.Report.Request.Local), endText(p.Report.Request.Remote))
+			endText(e.Remote), endText(e.Local), asker, endText(near), endText(remote))
 	}
 	if from := p.Report.Request.Requester.Unmap(); !onBehalf(q) && from.IsValid() && public(from) && public(e.Local.Addr().Unmap()) && from != e.Local.Addr().Unmap() {
 		b.against(l, AboutRequest, "%s says that %s asked it; %s asked from %s", asked, from, asker, e.Local.Addr().Unmap())

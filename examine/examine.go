@@ -81,7 +81,7 @@ func (x *Examiner) Find(ctx context.Context, q stop.Question) (stop.Connection, 
 
 // connectionOf is what a connection is told from others by; err is nil or why it has no owner.
 func (x *Examiner) connectionOf(q stop.Question, s host.Socket, err error) stop.Connection {
-	ends, owner := host.Ends{Local: q.Local, Remote: q.Remote}, x.number("user %d", uint32(nobody))
+	ends, owner := host.Ends{Local: q.AskedEnd(), Remote: q.Remote}, x.number("user %d", uint32(nobody))
 	if err == nil {
 		ends, owner = s.Outside(), x.number("user %d", s.UID)
 	} else if f, ok := forwarded(q, err); ok {
@@ -121,9 +121,9 @@ var (
 
 // find returns the socket that a question is about, where there is somebody to answer for it.
 func (x *Examiner) find(ctx context.Context, q stop.Question) (host.Socket, error) {
-	f := host.Flow{Protocol: host.TCP, Local: q.Local, Remote: q.Remote}
+	f := host.Flow{Protocol: host.TCP, Local: q.AskedEnd(), Remote: q.Remote}
 	s, err := x.Host.Find(ctx, f)
-	if errors.Is(err, host.ErrNotFound) {
+	if errors.Is(err, host.ErrNotFound) && !q.SentTo.IsValid() {
 		f.Local = netip.AddrPortFrom(netip.IPv6Unspecified(), f.Local.Port())
 		s, err = x.Host.Find(ctx, f)
 	}

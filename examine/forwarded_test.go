@@ -171,3 +171,38 @@ func TestMeant(t *testing.T) {
 		}
 	}
 }
+
+// An askedHost remembers what it was asked for, and has nothing.
+type askedHost struct {
+	host.Host
+	flows *[]host.Flow
+}
+
+func (h askedHost) Find(_ context.Context, f host.Flow) (host.Socket, error) {
+	*h.flows = append(*h.flows, f)
+	return host.Socket{}, host.ErrNotFound
+}
+
+// What was sent to another host is about that one's end, and about no connection of this host by the same ports.
+func TestSentTo(t *testing.T) {
+	x, _ := examiner(t)
+	var flows []host.Flow
+	x.Host = askedHost{x.Host, &flows}
+	q := question(t, "968,23:SV_REC:7")
+	q.SentTo = netip.MustParseAddr("1.1.1.1")
+	if _, err := x.Examine(t.Context(), q); !errors.Is(err, stop.ErrNoUser) {
+		t.Error(err)
+	}
+	want := host.Flow{Protocol: host.TCP, Local: netip.MustParseAddrPort("1.1.1.1:968"), Remote: netip.MustParseAddrPort("3.3.3.3:23")}
+	if len(flows) != 1 || flows[0] != want {
+		t.Errorf("looked for %v, want %v", flows, want)
+	}
+	here := question(t, "968,23:SV_REC:7")
+	if x.connectionOf(q, host.Socket{}, errNoConnection).ID == x.connectionOf(here, host.Socket{}, errNoConnection).ID {
+		t.Error("two connections have one number")
+	}
+	flows = nil
+	if _, err := x.Examine(t.Context(), here); !errors.Is(err, stop.ErrNoUser) || len(flows) != 2 || !flows[1].Local.Addr().IsUnspecified() {
+		t.Errorf("of its own it looked for %v, %v", flows, err)
+	}
+}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/stopd/stopd/chain"
 	"github.com/stopd/stopd/host"
 	"github.com/stopd/stopd/internal/netlab"
 	"github.com/stopd/stopd/internal/netlab/site"
@@ -365,6 +366,55 @@ func TestPortForward(t *testing.T) {
 	s.must(err)
 	s.named(m, inner)
 	s.answers(before, map[string]int{"b": 1, "e": 1, "a": 1})
+}
+
+// The port that is passed on is another one within, so that the attacker's host knows no connection by that. What machines within ask others,
+// the gateway's rules have the gateway answer, which knows both.
+func TestTranslatedPort(t *testing.T) {
+	for _, tt := range []struct{ name, victim, gateway, rules string }{
+		{"IPv4", "192.0.2.3", "192.0.2.2", `nft insert rule inet gateway pre ip daddr 192.0.2.2 tcp dport %d dnat ip to 10.0.0.7:%d
+nft insert rule inet gateway pre ip saddr 10.0.0.0/24 ip daddr 192.0.2.0/24 ip daddr != 192.0.2.2 tcp dport 113 redirect`},
+		{"IPv6", "[2001:db8::3]", "[2001:db8::2]", `nft insert rule inet gateway pre ip6 daddr 2001:db8::2 tcp dport %d dnat ip6 to [fd00::7]:%d
+nft insert rule inet gateway pre ip6 saddr fd00::/64 ip6 daddr 2001:db8::/64 ip6 daddr != 2001:db8::2 tcp dport 113 redirect`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newNATStage(t)
+			inside := s.port + 1
+			t.Cleanup(func() { // the table, as it was
+				s.cleanly("sh", "-ec", "nft delete table inet gateway; nft -f /etc/nftables.gateway")
+			})
+			out := s.intrude(func() {
+				s.must(run(s.ctx, s.b.Host, fmt.Sprintf(tt.rules, s.port, inside)))
+				s.on(s.e, "mallory", "sh", "-c", fmt.Sprintf("socat -u TCP6-LISTEN:%d,ipv6only=0 - | socat -u - TCP:%s:%d", inside, tt.victim, victimPort))
+				s.must(s.e.Host.WaitListen(s.ctx, inside))
+				s.send(s.open("socat", "-", fmt.Sprintf("TCP:%s:%d", tt.gateway, s.port)), s.word)
+			})
+			inner := s.inner(s.e)
+			in := s.one(s.e, "connection with the attacker", func(c connection) bool { return s.of(s.a, c.remote.Addr()) })
+			there := s.one(s.a, "connection with the gateway", func(c connection) bool { return s.of(s.b, c.remote.Addr()) && c.remote.Port() == s.port })
+			before := s.answered()
+			r := s.asked("SV_REC", out, true)
+			s.passedOn(r, out, inner, host.Outbound, s.e)
+			_, m, err := s.e.Traced(s.ctx, r.Traceback[0].Token)
+			s.must(err)
+			s.named(m, in)
+			// What e believes to be the attacker's answer is the gateway's.
+			_, second, err := s.b.Traced(s.ctx, m.Traceback[0].Token)
+			s.must(err)
+			a := s.passedOn(second, connection{local: in.remote, remote: in.local}, there, host.Outbound, s.a)
+			if a.Report.Connection == nil || int(a.Report.Connection.UID) != users["mallory"] || a.Report.Request.OnBehalf {
+				t.Errorf("a saved\n%s", report.Text(a.Report))
+			}
+			s.answers(before, map[string]int{"b": 2, "e": 1, "a": 1})
+			c := chain.Build(chain.Of(r, m, second, a))
+			for _, x := range c.Contradictions {
+				t.Errorf("honest hosts contradict each other: %+v", x)
+			}
+			if text, want := chain.Text(c), fmt.Sprintf("a (%s) -> b (%s) -> e (%s) -> b (%[2]s) -> %[4]s\n", there.local.Addr(), out.local.Addr(), inner.local.Addr(), out.remote.Addr()); !strings.HasPrefix(text, want) {
+				t.Errorf("the chain is not %q:\n%s", want, text)
+			}
+		})
+	}
 }
 
 // From within to a port of the gateway that is passed on to another machine within, and from there to the victim: the gateway is met twice.

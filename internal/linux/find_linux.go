@@ -19,11 +19,11 @@ func (s *spaceSet) find(ctx context.Context, f host.Flow) (host.Socket, error) {
 	if !f.Local.IsValid() || !f.Remote.IsValid() || f.Local.Addr().Is4() != f.Remote.Addr().Is4() {
 		return host.Socket{}, host.ErrNotFound
 	}
-	e, err := s.follow(ctx, s.home, conntrack.Tuple{Src: f.Remote, Dst: f.Local})
-	if err == nil && e.forwarded(f.Local) && s.renewed.IsZero() {
+	e, err := s.follow(ctx, s.home, packetOf(f))
+	if err == nil && e.forwarded(f) && s.renewed.IsZero() {
 		// It may be a container that is newer than the lists.
 		if err = s.renew(ctx); err == nil {
-			e, err = s.follow(ctx, s.home, conntrack.Tuple{Src: f.Remote, Dst: f.Local})
+			e, err = s.follow(ctx, s.home, packetOf(f))
 		}
 	}
 	if err != nil {
@@ -32,7 +32,7 @@ func (s *spaceSet) find(ctx context.Context, f host.Flow) (host.Socket, error) {
 	switch {
 	case !e.found && e.blind != nil && !errors.Is(e.blind, unix.EPERM):
 		return host.Socket{}, e.blind
-	case e.forwarded(f.Local):
+	case e.forwarded(f):
 		return host.Socket{}, &host.ForwardedError{Seen: s.h.seenPassing(f, e)}
 	case !e.found:
 		return host.Socket{}, s.passedBefore(ctx, f)

@@ -17,7 +17,7 @@ type passed struct {
 	limit int
 
 	mu        sync.Mutex
-	byPacket  map[conntrack.Tuple][]*passing // see asked; the oldest first
+	byPacket  map[conntrack.Tuple][]*passing // both directions of each; the oldest first
 	open      *list.List                     // of *passing, by Opened
 	removed   *list.List                     // of *passing, by Removed
 	forgotten uint64                         // at the bound
@@ -31,19 +31,11 @@ type passing struct {
 	at              *list.Element
 }
 
-// maxAlike bounds the connections that a packet can belong to.
+// maxAlike bounds the connections that are known for a packet.
 const maxAlike = 16
 
-// asked are the packets that others send to an address of the host's as parts of a connection: about these they ask.
-func asked(e conntrack.Entry) (packets []conntrack.Tuple) {
-	if e.Original.Dst != e.Reply.Src {
-		packets = append(packets, e.Original)
-	}
-	if e.Reply.Dst != e.Original.Src {
-		packets = append(packets, e.Reply)
-	}
-	return packets
-}
+// packets are what is sent in the two directions of a connection, before it is translated.
+func packets(e conntrack.Entry) [2]conntrack.Tuple { return [2]conntrack.Tuple{e.Original, e.Reply} }
 
 func newPassed(keep time.Duration, limit int) *passed {
 	return &passed{keep: keep, limit: limit, byPacket: map[conntrack.Tuple][]*passing{}, open: list.New(), removed: list.New()}
@@ -110,7 +102,7 @@ func (p *passed) of(packet conntrack.Tuple, now time.Time) []passing {
 
 // alike are the connections with the same ends, before and after translation.
 func (p *passed) alike(e conntrack.Entry) (found []*passing) {
-	for _, x := range p.byPacket[asked(e)[0]] {
+	for _, x := range p.byPacket[e.Reply] {
 		if x.Original == e.Original && x.Reply == e.Reply && x.Zone == e.Zone {
 			found = append(found, x)
 		}
@@ -132,12 +124,13 @@ func (p *passed) add(x *passing) {
 		in = p.removed
 	}
 	x.at = in.PushBack(x)
-	for _, packet := range asked(x.Entry) {
-		if same := p.byPacket[packet]; len(same) >= maxAlike {
-			p.drop(same[0])
+	for _, packet := range packets(x.Entry) {
+		same := p.byPacket[packet]
+		if len(same) >= maxAlike {
+			same = same[1:]
 			p.forgotten++
 		}
-		p.byPacket[packet] = append(p.byPacket[packet], x)
+		p.byPacket[packet] = append(same, x)
 	}
 }
 
@@ -147,7 +140,7 @@ func (p *passed) drop(x *passing) {
 		in = p.removed
 	}
 	in.Remove(x.at)
-	for _, packet := range asked(x.Entry) {
+	for _, packet := range packets(x.Entry) {
 		left := slices.DeleteFunc(p.byPacket[packet], func(y *passing) bool { return x == y })
 		if len(left) == 0 {
 			delete(p.byPacket, packet)

@@ -3,7 +3,6 @@ package linux
 import (
 	"context"
 	"errors"
-	"net/netip"
 	"os"
 	"time"
 
@@ -53,10 +52,13 @@ func (h *Host) Tracked() (t Tracked) {
 	return t
 }
 
-// forwarded reports whether what comes to an end of a connection goes on, translated, to another machine.
-func (e end) forwarded(local netip.AddrPort) bool {
-	return !e.found && !e.inside && e.first != nil && e.tracked && e.blind == nil && e.Dst != local && seesOthers()
+// forwarded reports whether what comes as packets of a flow goes on, translated, to another machine.
+func (e end) forwarded(f host.Flow) bool {
+	return !e.found && !e.inside && e.first != nil && e.tracked && e.blind == nil && e.Tuple != packetOf(f) && seesOthers()
 }
+
+// packetOf is what the other end of a flow sends.
+func packetOf(f host.Flow) conntrack.Tuple { return conntrack.Tuple{Src: f.Remote, Dst: f.Local} }
 
 // seesOthers reports whether the daemon may see the namespaces of others' processes. Where it may not, what seems to be another
 // machine could be a container of this host.
@@ -68,10 +70,9 @@ func seesOthers() bool {
 // seenPassing are the connections that had the ends of a flow, the latest first: the one that is tracked, of which packets of the flow come to
 // an end, and those remembered.
 func (h *Host) seenPassing(f host.Flow, e end) []host.Forwarded {
-	packet := conntrack.Tuple{Src: f.Remote, Dst: f.Local}
 	now := passing{Entry: *e.first, opened: e.first.Begun}
 	var earlier []host.Forwarded
-	for _, x := range h.passed.of(packet, time.Now()) {
+	for _, x := range h.passed.of(packetOf(f), time.Now()) {
 		switch {
 		case !x.removed.IsZero():
 			earlier = append(earlier, forwardedOf(f, x, 0))
@@ -87,7 +88,7 @@ func (h *Host) seenPassing(f host.Flow, e end) []host.Forwarded {
 
 // forwardedOf is a connection that is or was passed on, as whoever asked about a flow is told of it.
 func forwardedOf(f host.Flow, x passing, netns uint64) host.Forwarded {
-	packet := conntrack.Tuple{Src: f.Remote, Dst: f.Local}
+	packet := packetOf(f)
 	out := host.Forwarded{Translated: host.Ends{Local: f.Local, Remote: f.Remote}, Direction: host.Inbound, State: x.State,
 		Opened: x.opened, Removed: x.removed, NetNS: netns}
 	if packet == x.Reply {
@@ -103,7 +104,7 @@ func forwardedOf(f host.Flow, x passing, netns uint64) host.Forwarded {
 func (s *spaceSet) passedBefore(ctx context.Context, f host.Flow) error {
 	var seen []host.Forwarded
 	now := time.Now()
-	for _, x := range s.h.passed.of(conntrack.Tuple{Src: f.Remote, Dst: f.Local}, now) {
+	for _, x := range s.h.passed.of(packetOf(f), now) {
 		x.removed = either(x.removed, now.UTC()) // it is, though its event is still to come
 		fw := forwardedOf(f, x, 0)
 		on, err := s.follow(ctx, s.home, conntrack.Tuple{Src: fw.Original.Remote, Dst: fw.Original.Local})

@@ -79,28 +79,28 @@ func inZone(e conntrack.Entry, zone uint16) conntrack.Entry {
 	return e
 }
 
-// What comes to this host is asked about, in either direction, and nothing else is looked for.
-func TestPassedAsked(t *testing.T) {
+// A connection is found by what either end sends.
+func TestPassedPackets(t *testing.T) {
 	tuple := func(src, dst string) conntrack.Tuple {
 		return conntrack.Tuple{Src: netip.MustParseAddrPort(src), Dst: netip.MustParseAddrPort(dst)}
 	}
-	for name, c := range map[string]struct {
-		original, reply conntrack.Tuple
-		want            []bool // original, reply
-	}{
-		"masquerade":   {tuple("10.0.0.7:1", "192.0.2.3:80"), tuple("192.0.2.3:80", "192.0.2.2:1"), []bool{false, true}},
-		"port forward": {tuple("192.0.2.3:1", "192.0.2.2:2222"), tuple("10.0.0.7:22", "192.0.2.3:1"), []bool{true, false}},
-		"hairpin":      {tuple("10.0.0.7:1", "192.0.2.2:2222"), tuple("10.0.0.8:22", "10.0.0.1:5"), []bool{true, true}},
+	for name, e := range map[string]conntrack.Entry{
+		"masquerade":   {Original: tuple("10.0.0.7:1", "192.0.2.3:80"), Reply: tuple("192.0.2.3:80", "192.0.2.2:1")},
+		"port forward": {Original: tuple("192.0.2.3:1", "192.0.2.2:2222"), Reply: tuple("10.0.0.7:22", "192.0.2.3:1")},
+		"hairpin":      {Original: tuple("10.0.0.7:1", "192.0.2.2:2222"), Reply: tuple("10.0.0.8:22", "10.0.0.1:5")},
 	} {
 		p := newPassed(time.Minute, 100)
-		p.take(conntrack.Event{Kind: conntrack.New, Entry: conntrack.Entry{Original: c.original, Reply: c.reply}}, time.Now())
-		for i, packet := range []conntrack.Tuple{c.original, c.reply} {
-			if got := len(p.of(packet, time.Now())) > 0; got != c.want[i] {
-				t.Errorf("%s: direction %d: %t", name, i, got)
+		p.take(conntrack.Event{Kind: conntrack.New, Entry: e}, time.Now())
+		for _, packet := range []conntrack.Tuple{e.Original, e.Reply} {
+			if got := p.of(packet, time.Now()); len(got) != 1 || got[0].Entry != e {
+				t.Errorf("%s: %v: %v", name, packet, got)
+			}
+			if got := p.of(packet.Back(), time.Now()); len(got) > 0 {
+				t.Errorf("%s: %v: %v", name, packet.Back(), got)
 			}
 		}
-		p.take(conntrack.Event{Kind: conntrack.Destroyed, Entry: conntrack.Entry{Original: c.original, Reply: c.reply}}, time.Now())
-		if p.of(c.original, time.Now().Add(time.Hour)); len(p.byPacket) > 0 {
+		p.take(conntrack.Event{Kind: conntrack.Destroyed, Entry: e}, time.Now())
+		if p.of(e.Original, time.Now().Add(time.Hour)); len(p.byPacket) > 0 {
 			t.Errorf("%s: %d packets are left of nothing", name, len(p.byPacket))
 		}
 	}

@@ -61,7 +61,7 @@ func Check(cfg Config, w io.Writer) error {
 	if n := cfg.NAT; n.Answer {
 		fmt.Fprintf(w, "connections that this host passes on: answered for, and for %s after their end; at most %d are remembered\n", n.Keep, n.Connections)
 		if !bindsLow() {
-			fmt.Fprintf(w, "connections that this host passes on: %s\n", onlyByTLS)
+			fmt.Fprintf(w, "connections that this host passes on: the machines are asked by TLS alone, where their keys are pinned: %v\n", errLowPorts)
 		}
 	} else {
 		fmt.Fprintln(w, "connections that this host passes on: recorded; machines that have them with other hosts are not asked")

@@ -116,7 +116,7 @@ func (s *supervisor) beginAll(g *group) error {
 		return err
 	}
 	if s.cfg.NAT.Answer && !bindsLow() && !s.warned {
-		s.log.Warn(onlyByTLS)
+		s.log.Warn("machines behind this host are asked by TLS alone, where their keys are pinned", "error", errLowPorts)
 	}
 	begun := make(chan error)
 	go func() {
@@ -172,8 +172,8 @@ func (s *supervisor) keeping(g *group) error {
 	return err
 }
 
-// onlyByTLS is what it costs a gateway that it cannot bind ports below 1024.
-const onlyByTLS = "machines behind this host are asked by TLS alone, where their keys are pinned: to ask them in plain takes CAP_NET_BIND_SERVICE"
+// errLowPorts is why a gateway cannot ask the machines behind it in plain.
+var errLowPorts = errors.New("to bind ports below 1024 takes CAP_NET_BIND_SERVICE")
 
 // listen opens what is listened on, the first time.
 func (s *supervisor) listen() (err error) {

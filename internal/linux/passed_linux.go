@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -13,6 +14,9 @@ import (
 // Track has the host listen to what connection tracking says of translated connections, and keep those that have ended for a
 // time, at most so many of all. It ends with the host.
 func (h *Host) Track(keep time.Duration, limit int) error {
+	if b, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_events"); err == nil && text(bytes.TrimSpace(b)) == "0" {
+		return errors.New("the kernel is not to tell of translated connections: the sysctl net.netfilter.nf_conntrack_events is 0")
+	}
 	l, err := conntrack.Listen(0, conntrack.New, conntrack.Destroyed)
 	if err != nil {
 		return err

@@ -307,6 +307,30 @@ func TestBehindNATNotRecursive(t *testing.T) {
 	}
 }
 
+// The machine behind the gateway runs an ident daemon that knows nothing of STOP, but that the gateway is one.
+func TestBehindNATOldIdent(t *testing.T) {
+	s := newNATStage(t)
+	s.must(s.e.Daemon.Stop(s.ctx))
+	t.Cleanup(func() {
+		if err := s.e.Run(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	d := s.on(s.e, "root", "oidentd", "-i", "-u", "0", "-g", "0", "-P", "10.0.0.1")
+	t.Cleanup(func() { s.stop(d) })
+	s.must(s.e.Host.WaitListen(s.ctx, 113))
+	out := s.intrude(func() { s.relayOn(s.e, "192.0.2.3", "192.0.2.2") })
+	inner := s.inner(s.e)
+	before := s.answered()
+	r := s.asked("SV_REC", out, true)
+	s.named(r, connection{local: inner.remote, remote: inner.local})
+	if a := r.Traceback[0]; a.Kind != "legacy" || !strings.HasSuffix(a.Reply, "mallory") || a.Token != "" {
+		t.Errorf("e was asked and answered %+v", a)
+	}
+	s.answers(before, map[string]int{"b": 1})
+	s.draws([]report.Redeemed{r}, fmt.Sprintf("%s -> b (%s) -> %s\n", inner.local.Addr(), out.local.Addr(), out.remote.Addr()), "mallory")
+}
+
 // A gateway is behind another one.
 func TestNestedNAT(t *testing.T) {
 	s := newNATStage(t)

@@ -130,7 +130,7 @@ func (s *Server) admitted(nc net.Conn) *conn {
 	}
 	c.from, c.port, c.to = from.Addr(), from.Port(), to.Addr()
 	if s.config.Load().Forwards {
-		if to := sentTo(nc); to != c.to {
+		if to := sentTo(nc); to != c.to.WithZone("") {
 			c.sentTo = to
 		}
 	}

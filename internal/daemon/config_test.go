@@ -94,7 +94,7 @@ func TestEveryKeyIsHandedOn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return []any{store, examiner(collected(c), system{}, nil), collected(c).Recorder, fronted(c), traced(c)}
+		return []any{store, examiner(collected(c), system{}, nil), collected(c).Recorder, collected(c).NAT, fronted(c), traced(c)}
 	}
 	direct := []string{"listen", "store", "quorum", "metrics.listen", "syslog.to", "witness"} // which are read where they are used
 	c := Defaults()

@@ -18,19 +18,19 @@ func forwarded(q stop.Question, err error) (host.Forwarded, bool) {
 	if !errors.As(err, &f) {
 		return host.Forwarded{}, false
 	}
-	return meant(f.Seen, q.Time)
+	return meant(f, q.Time)
 }
 
-// meant chooses of connections that had the same ends, the latest first, the one that was asked about at a time. That which is there now is
-// meant if it was there by then. Where another machine had the ends a while ago, and that cannot be told, or neither has the connection any
-// more, none is: the question may be about either.
-func meant(seen []host.Forwarded, at time.Time) (host.Forwarded, bool) {
-	now := seen[0]
+// meant chooses of connections that had the same ends the one that was asked about at a time. That which is there now is
+// meant if it was there by then. Where another machine, or the host itself, had the ends a while ago, and that cannot be told, or neither has the
+// connection any more, none is: the question may be about either.
+func meant(f *host.ForwardedError, at time.Time) (host.Forwarded, bool) {
+	now := f.Seen[0]
 	if now.Removed.IsZero() && !now.Opened.IsZero() && !now.Opened.After(at) {
 		return now, true
 	}
-	others := slices.ContainsFunc(seen, func(f host.Forwarded) bool { return f.Original.Local.Addr() != now.Original.Local.Addr() })
-	return now, !others
+	others := slices.ContainsFunc(f.Seen, func(f host.Forwarded) bool { return f.Original.Local.Addr() != now.Original.Local.Addr() })
+	return now, !others && f.Own == nil
 }
 
 // passedIn reports whether connections that the host passes on were opened by the other end, so that the host is not who answers for them.
@@ -39,7 +39,8 @@ func passedIn(q stop.Question, err error) bool {
 		return one.Direction == host.Inbound
 	}
 	f := (*host.ForwardedError)(nil)
-	return errors.As(err, &f) && !slices.ContainsFunc(f.Seen, func(x host.Forwarded) bool { return x.Direction != host.Inbound })
+	return errors.As(err, &f) && (f.Own == nil || f.Own.Direction == host.Inbound) &&
+		!slices.ContainsFunc(f.Seen, func(x host.Forwarded) bool { return x.Direction != host.Inbound })
 }
 
 // unowned reports what is known of a connection of nobody on this host. A machine that the host passes it on for is the

@@ -19,10 +19,11 @@ import (
 type forwardingHost struct {
 	host.Host
 	seen []host.Forwarded
+	own  *host.Socket
 }
 
 func (h forwardingHost) Find(context.Context, host.Flow) (host.Socket, error) {
-	return host.Socket{}, &host.ForwardedError{Seen: h.seen}
+	return host.Socket{}, &host.ForwardedError{Seen: h.seen, Own: h.own}
 }
 
 // behind is a connection of 2.2.2.2:968 with 3.3.3.3:23 that the host passes on for a machine, between two seconds of a minute; 0 is not
@@ -63,7 +64,7 @@ func TestForwarded(t *testing.T) {
 	} {
 		t.Run(c.name+" "+c.line, func(t *testing.T) {
 			x, k := examiner(t)
-			x.Host, x.Forwards = forwardingHost{x.Host, []host.Forwarded{c.seen}}, c.forwards
+			x.Host, x.Forwards = forwardingHost{x.Host, []host.Forwarded{c.seen}, nil}, c.forwards
 			q := question(t, c.line)
 			machine := c.seen.Original.Local
 			if got, err := x.Find(t.Context(), q); err != nil || got.Owner != x.number("machine %s", machine.Addr()) {
@@ -109,12 +110,16 @@ func TestForwarded(t *testing.T) {
 // Who has opened a connection to a machine behind the host is not told who answers it, nor that anybody does.
 func TestForwardedIn(t *testing.T) {
 	x, k := examiner(t)
-	x.Host, x.Forwards = forwardingHost{x.Host, []host.Forwarded{behind("10.0.0.7:22", "3.3.3.3:23", host.Inbound, 1, 0)}}, true
+	x.Host, x.Forwards = forwardingHost{x.Host, []host.Forwarded{behind("10.0.0.7:22", "3.3.3.3:23", host.Inbound, 1, 0)}, nil}, true
 	for _, line := range []string{"968,23", "968,23:SV", "968,23:SV_REC:7"} {
 		if _, err := x.Examine(t.Context(), question(t, line)); !errors.Is(err, stop.ErrNoUser) || len(k.reports) > 0 {
 			t.Errorf("%s: %v", line, err)
 		}
 	}
+}
+
+func hasGap(r report.Report, why string) bool {
+	return slices.ContainsFunc(r.Gaps, func(g host.Gap) bool { return strings.Contains(g.Why, why) })
 }
 
 // Where ports were used again, the time of the question tells which machine is meant, or none is asked.
@@ -125,30 +130,35 @@ func TestMeant(t *testing.T) {
 	second := func(opened, removed int) host.Forwarded {
 		return behind("10.0.0.8:40000", "3.3.3.3:23", host.Outbound, opened, removed)
 	}
+	own := &host.Socket{Direction: host.Outbound, Closed: time.Date(2001, 4, 1, 12, 0, 10, 0, time.UTC)}
 	at := time.Date(2001, 4, 1, 12, 0, 30, 0, time.UTC) // of the question
 	for _, c := range []struct {
 		name string
 		seen []host.Forwarded
+		own  *host.Socket
 		want string // empty is none
 	}{
-		{"one", []host.Forwarded{first(1, 0)}, "10.0.0.7"},
-		{"one, of which is not known since when", []host.Forwarded{first(0, 0)}, "10.0.0.7"},
-		{"one, noticed late", []host.Forwarded{first(31, 0)}, "10.0.0.7"},
-		{"one that is no more", []host.Forwarded{first(1, 2)}, "10.0.0.7"},
-		{"it was there, and another before it", []host.Forwarded{second(29, 0), first(1, 28)}, "10.0.0.8"},
-		{"newer than the question", []host.Forwarded{second(31, 0), first(1, 28)}, ""},
-		{"not known since when", []host.Forwarded{second(0, 0), first(1, 28)}, ""},
-		{"neither is there any more", []host.Forwarded{second(20, 29), first(1, 19)}, ""},
-		{"the same machine again", []host.Forwarded{first(31, 0), first(20, 29), first(1, 19)}, "10.0.0.7"},
-		{"the same machine, no more", []host.Forwarded{first(20, 29), first(1, 19)}, "10.0.0.7"},
-		{"another one long before", []host.Forwarded{first(20, 29), first(10, 12), second(1, 2)}, ""},
+		{"one", []host.Forwarded{first(1, 0)}, nil, "10.0.0.7"},
+		{"one, of which is not known since when", []host.Forwarded{first(0, 0)}, nil, "10.0.0.7"},
+		{"one, noticed late", []host.Forwarded{first(31, 0)}, nil, "10.0.0.7"},
+		{"one that is no more", []host.Forwarded{first(1, 2)}, nil, "10.0.0.7"},
+		{"it was there, and another before it", []host.Forwarded{second(29, 0), first(1, 28)}, nil, "10.0.0.8"},
+		{"newer than the question", []host.Forwarded{second(31, 0), first(1, 28)}, nil, ""},
+		{"not known since when", []host.Forwarded{second(0, 0), first(1, 28)}, nil, ""},
+		{"neither is there any more", []host.Forwarded{second(20, 29), first(1, 19)}, nil, ""},
+		{"the same machine again", []host.Forwarded{first(31, 0), first(20, 29), first(1, 19)}, nil, "10.0.0.7"},
+		{"the same machine, no more", []host.Forwarded{first(20, 29), first(1, 19)}, nil, "10.0.0.7"},
+		{"another one long before", []host.Forwarded{first(20, 29), first(10, 12), second(1, 2)}, nil, ""},
+		{"it was there, and the host had it before", []host.Forwarded{second(29, 0)}, own, "10.0.0.8"},
+		{"newer than the question, and the host had it before", []host.Forwarded{second(31, 0)}, own, ""},
+		{"neither has it any more, nor the host", []host.Forwarded{second(20, 29)}, own, ""},
 	} {
-		got, ok := meant(c.seen, at)
+		got, ok := meant(&host.ForwardedError{Seen: c.seen, Own: c.own}, at)
 		if ok != (c.want != "") || ok && got.Original.Local.Addr().String() != c.want {
 			t.Errorf("%s: %v, %t", c.name, got, ok)
 		}
 		x, k := examiner(t)
-		x.Host, x.Forwards = forwardingHost{x.Host, c.seen}, true
+		x.Host, x.Forwards = forwardingHost{x.Host, c.seen, c.own}, true
 		q := question(t, "968,23:SV_REC:7")
 		q.Time = at
 		if found, err := x.Find(t.Context(), q); err != nil || !ok && found.Owner != x.number("user %d", uint32(nobody)) {
@@ -164,8 +174,11 @@ func TestMeant(t *testing.T) {
 		if f := k.found(t); ok != (len(f.Previous) == 1) || ok != (r.Forwarded != nil) || len(r.Previous) != len(f.Previous) {
 			t.Errorf("%s: asked is %+v, and the report has %+v", c.name, f, r.Forwarded)
 		}
+		if ok := hasGap(r, "the host had it itself until 2001-04-01T12:00:10Z"); ok != (c.own != nil) {
+			t.Errorf("%s: of the host's own: %v", c.name, r.Gaps)
+		}
 		for _, s := range c.seen { // all are there, with their times
-			if !slices.ContainsFunc(r.Gaps, func(g host.Gap) bool { return strings.Contains(g.Why, s.String()) }) {
+			if !hasGap(r, s.String()) {
 				t.Errorf("%s: no %v in %v", c.name, s, r.Gaps)
 			}
 		}

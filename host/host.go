@@ -34,7 +34,11 @@ func (e *HiddenError) Error() string {
 // A ForwardedError says that a flow is no connection of the host's own: it passes it on for another machine, under other
 // addresses (NAT). Seen are the connections that had these ends, the latest first: more than one where ports were used
 // again. None is empty.
-type ForwardedError struct{ Seen []Forwarded }
+type ForwardedError struct {
+	Seen []Forwarded
+	// Own is a connection of the host's own that had these ends as well, and is closed; nil where there was none.
+	Own *Socket
+}
 
 func (e *ForwardedError) Error() string {
 	var b strings.Builder
@@ -44,6 +48,12 @@ func (e *ForwardedError) Error() string {
 			b.WriteByte(';')
 		}
 		fmt.Fprintf(&b, " %s", f)
+	}
+	if e.Own != nil {
+		b.WriteString("; the host had it itself")
+		if !e.Own.Closed.IsZero() {
+			b.WriteString(" until " + e.Own.Closed.UTC().Format(time.RFC3339Nano))
+		}
 	}
 	return b.String()
 }

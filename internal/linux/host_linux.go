@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -224,7 +225,15 @@ func (h *Host) addresses() ([]netip.Addr, map[netip.Addr][]uint32, error) {
 func (h *Host) Find(ctx context.Context, f host.Flow) (host.Socket, error) {
 	h.readClock()
 	s, err := h.findOpen(ctx, f)
-	if errors.Is(err, host.ErrNotFound) || err == nil && s.Inode == 0 && s.Object == "" {
+	ended := err == nil && s.Inode == 0 && s.Object == ""
+	passed := (*host.ForwardedError)(nil)
+	switch {
+	case errors.As(err, &passed):
+		passed.Own = h.ownBefore(f)
+	case ended && errors.As(h.passedBefore(ctx, s.Outside()), &passed):
+		passed.Own = cmp.Or(h.ownBefore(f), &s)
+		return host.Socket{}, passed
+	case ended || errors.Is(err, host.ErrNotFound):
 		if past, e := h.recall(f); e == nil {
 			return past, nil
 		}

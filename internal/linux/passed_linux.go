@@ -126,3 +126,26 @@ func (s *spaceSet) passedBefore(ctx context.Context, f host.Flow) error {
 	}
 	return &host.ForwardedError{Seen: seen}
 }
+
+// ownBefore returns the host's own connection that had the ends of a flow which it passes on, where that is remembered, and ended within the time for
+// which those of others are kept; else nil.
+func (h *Host) ownBefore(f host.Flow) *host.Socket {
+	if h.passed == nil {
+		return nil
+	}
+	s, err := h.recall(f)
+	if err != nil || !s.Closed.IsZero() && time.Since(s.Closed) >= h.passed.keep {
+		return nil
+	}
+	return &s
+}
+
+// passedBefore returns who else had the ends of a connection of the host's own that has ended; nil where that was nobody.
+func (h *Host) passedBefore(ctx context.Context, e host.Ends) error {
+	if h.passed == nil {
+		return nil
+	}
+	set := h.newSpaces()
+	defer set.close()
+	return set.passedBefore(ctx, host.Flow{Protocol: host.TCP, Local: unzoned(e.Local), Remote: unzoned(e.Remote)})
+}

@@ -1,0 +1,185 @@
+package tokens
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strings"
+	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib"
+	_ "github.com/ncruces/go-sqlite3/driver"
+)
+
+// A kind is what differs between SQLite and PostgreSQL. Statements are written with ?1, ?2 and so on.
+type kind struct {
+	// migrations are the statements that each lead to the next version of the tables.
+	migrations [][]string
+	// lock is held until the end of a transaction, "" where transactions that write wait for one another anyway.
+	lock      string
+	dollars   bool // for ?
+	createDay func(day int64) []string
+	insert    func(ctx context.Context, tx *sql.Tx, day int64, rows []row) error
+	// whole is set where the table of all days finds a record on whichever day it is.
+	whole bool
+}
+
+const columns = `(
+	seen bigint not null, asked bigint not null,
+	community text not null,
+	source text not null, source_port integer not null, destination text not null, destination_port integer not null,
+	host text not null, host_port integer not null,
+	type text not null, sid text not null, token text not null, error text not null,
+	input text not null, alert text not null
+)`
+
+// names are the columns, in the order of a row.
+const names = "seen, asked, community, source, source_port, destination, destination_port, host, host_port, type, sid, token, error, input, alert"
+
+// indexed is what is looked for: a time, a Community ID (and so a flow), an end within a time, an asked host within a time.
+var indexed = []string{"seen", "community", "source, seen", "destination, seen", "host, seen"}
+
+// tableOf is the name of a day's table.
+func tableOf(d int64) string {
+	return "token_" + time.Unix(d*int64(day/time.Second), 0).UTC().Format("20060102")
+}
+
+var sqlite = &kind{
+	migrations: [][]string{{"create table token_day (day bigint primary key)"}},
+	createDay: func(d int64) []string {
+		statements := []string{"create table " + tableOf(d) + " " + columns}
+		for i, c := range indexed {
+			statements = append(statements, fmt.Sprintf("create index %s_%d on %[1]s (%[3]s)", tableOf(d), i, c))
+		}
+		return statements
+	},
+	insert: insertEach,
+}
+
+var postgres = &kind{
+	migrations: [][]string{append([]string{
+		"create table token_day (day bigint primary key)",
+		"create table token " + columns + " partition by range (asked)",
+	}, indexes()...)},
+	lock:    "select pg_advisory_xact_lock(1398034256)", // any number that no other program takes: this is "STOP" in ASCII
+	dollars: true,
+	createDay: func(d int64) []string {
+		return []string{fmt.Sprintf("create table %s partition of token for values from (%d) to (%d)", tableOf(d), d*day.Microseconds(), (d+1)*day.Microseconds())}
+	},
+	insert: insertArrays,
+	whole:  true,
+}
+
+func indexes() (statements []string) {
+	for i, c := range indexed {
+		statements = append(statements, fmt.Sprintf("create index token_%d on token (%s)", i, c))
+	}
+	return statements
+}
+
+// text is a statement as the database has it.
+func (k *kind) text(s string) string {
+	if k.dollars {
+		return strings.ReplaceAll(s, "?", "$")
+	}
+	return s
+}
+
+// locked takes the lock under which tables are made and dropped.
+func (k *kind) locked(ctx context.Context, tx *sql.Tx) error {
+	if k.lock == "" {
+		return nil // transactions begin as writers (_txlock=immediate, the driver's default)
+	}
+	_, err := tx.ExecContext(ctx, k.lock)
+	return err
+}
+
+// migrate brings the tables to the newest version, each step whole or not at all.
+func migrate(ctx context.Context, db *sql.DB, k *kind, migrations [][]string) error {
+	return transaction(ctx, db, func(tx *sql.Tx) error {
+		if err := k.locked(ctx, tx); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, "create table if not exists token_schema (version integer not null)"); err != nil {
+			return fmt.Errorf("make tables: %w", err)
+		}
+		version, err := versionOf(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if version > len(migrations) {
+			return fmt.Errorf("%w: %d, and this program has %d", ErrVersion, version, len(migrations))
+		}
+		for i, statements := range migrations[version:] {
+			for _, s := range statements {
+				if _, err := tx.ExecContext(ctx, s); err != nil {
+					return fmt.Errorf("make tables of version %d: %w", version+i+1, err)
+				}
+			}
+		}
+		if version == len(migrations) {
+			return nil
+		}
+		if _, err := tx.ExecContext(ctx, "delete from token_schema"); err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, k.text("insert into token_schema (version) values (?1)"), len(migrations))
+		return err
+	})
+}
+
+func versionOf(ctx context.Context, q interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}) (version int, err error) {
+	if err := q.QueryRowContext(ctx, "select coalesce(max(version), 0) from token_schema").Scan(&version); err != nil {
+		return 0, fmt.Errorf("read version of the tables: %w", err)
+	}
+	return version, nil
+}
+
+// current is an error where the tables are of another version.
+func current(ctx context.Context, db *sql.DB, want int) error {
+	version, err := versionOf(ctx, db)
+	if err == nil && version != want {
+		err = fmt.Errorf("%w: %d, and this program has %d", ErrVersion, version, want)
+	}
+	return err
+}
+
+// insertEach inserts row by row, which costs SQLite nothing.
+func insertEach(ctx context.Context, tx *sql.Tx, d int64, rows []row) error {
+	statement, err := tx.PrepareContext(ctx, "insert into "+tableOf(d)+" ("+names+") values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)")
+	if err != nil {
+		return err
+	}
+	defer statement.Close()
+	for _, r := range rows {
+		if _, err := statement.ExecContext(ctx, r.seen, r.asked, r.community, r.source, r.sourcePort, r.destination, r.destPort, r.host, r.hostPort, r.kind, r.sid,
+			r.token, r.fail, r.input, r.alert); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// insertArrays hands all rows over at once, a column an array: PostgreSQL is asked once, not once a row.
+func insertArrays(ctx context.Context, tx *sql.Tx, _ int64, rows []row) error {
+	const statement = "insert into token (" + names + `) select * from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::integer[], $6::text[], $7::integer[],
+		$8::text[], $9::integer[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[])`
+	_, err := tx.ExecContext(ctx, statement,
+		column(rows, func(r row) int64 { return r.seen }), column(rows, func(r row) int64 { return r.asked }), column(rows, func(r row) string { return r.community }),
+		column(rows, func(r row) string { return r.source }), column(rows, func(r row) int32 { return r.sourcePort }),
+		column(rows, func(r row) string { return r.destination }), column(rows, func(r row) int32 { return r.destPort }),
+		column(rows, func(r row) string { return r.host }), column(rows, func(r row) int32 { return r.hostPort }),
+		column(rows, func(r row) string { return r.kind }), column(rows, func(r row) string { return r.sid }), column(rows, func(r row) string { return r.token }),
+		column(rows, func(r row) string { return r.fail }), column(rows, func(r row) string { return r.input }), column(rows, func(r row) string { return r.alert }))
+	return err
+}
+
+func column[T any](rows []row, of func(row) T) []T {
+	values := make([]T, len(rows))
+	for i, r := range rows {
+		values[i] = of(r)
+	}
+	return values
+}

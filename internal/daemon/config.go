@@ -13,6 +13,7 @@ import (
 
 	"github.com/stopd/stopd/evidence/translog"
 	"github.com/stopd/stopd/examine"
+	"github.com/stopd/stopd/internal/settings"
 	"github.com/stopd/stopd/server"
 	"github.com/stopd/stopd/trace"
 )
@@ -140,13 +141,9 @@ type Syslog struct {
 type Duration struct{ time.Duration }
 
 // UnmarshalText parses a duration.
-func (d *Duration) UnmarshalText(b []byte) error {
-	v, err := time.ParseDuration(string(b))
-	if err != nil {
-		return fmt.Errorf("%q is not a duration such as \"30s\" or \"2m\"", b)
-	}
-	d.Duration = v
-	return nil
+func (d *Duration) UnmarshalText(b []byte) (err error) {
+	d.Duration, err = settings.ParseDuration(b)
+	return err
 }
 
 // MarshalText writes it as it is parsed.

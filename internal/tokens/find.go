@@ -22,9 +22,7 @@ type Query struct {
 	// Flow are both ends of a connection, in either order.
 	Flow [2]netip.AddrPort
 	// End is one end of a connection, of any port where its port is 0.
-	End netip.AddrPort
-	// Host is who was asked.
-	Host      netip.Addr
+	End       netip.AddrPort
 	Community string
 	// From and To bound when the connection was seen.
 	From, To time.Time
@@ -100,9 +98,6 @@ func (s *Store) where(q Query) (string, []any) {
 	}
 	if q.Community != "" {
 		all = append(all, "community = "+arg(q.Community))
-	}
-	if q.Host.IsValid() {
-		all = append(all, "host = "+arg(q.Host.String()))
 	}
 	if q.End.Addr().IsValid() {
 		addr, port := arg(q.End.Addr().String()), ""

@@ -36,8 +36,8 @@ const columns = `(
 // names are the columns, in the order of a row.
 const names = "seen, asked, community, source, source_port, destination, destination_port, host, host_port, type, sid, token, error, input, alert"
 
-// indexed is what is looked for: a time, a Community ID (and so a flow), an end within a time, an asked host within a time.
-var indexed = []string{"seen", "community", "source, seen", "destination, seen", "host, seen"}
+// indexed is what is looked for: a time, a Community ID (and so a flow), an end within a time.
+var indexed = []string{"seen", "community", "source, seen", "destination, seen"}
 
 // tableOf is the name of a day's table.
 func tableOf(d int64) string {

@@ -102,13 +102,16 @@ type keptToken struct {
 	CommunityID string `json:"community_id"`
 	Source      string `json:"source"`
 	Destination string `json:"destination"`
-	Host        string `json:"host"`
-	Type        string `json:"type"`
-	SID         string `json:"sid"`
-	Token       string `json:"token"`
-	Error       string `json:"error"`
-	Input       string `json:"input"`
-	Alert       string `json:"alert"`
+	// The ends beyond a gateway, empty where there is none.
+	FarSource      string `json:"far_source"`
+	FarDestination string `json:"far_destination"`
+	Host           string `json:"host"`
+	Type           string `json:"type"`
+	SID            string `json:"sid"`
+	Token          string `json:"token"`
+	Error          string `json:"error"`
+	Input          string `json:"input"`
+	Alert          string `json:"alert"`
 }
 
 const microTime = "2006-01-02T15:04:05.000000Z"
@@ -120,16 +123,27 @@ func printRecord(w io.Writer, r tokens.Record, seed uint16, asJSON bool) error {
 		e := json.NewEncoder(w)
 		e.SetEscapeHTML(false)
 		return e.Encode(keptToken{seen, r.Asked.UTC().Format(microTime), flows.CommunityID(flows.TCP, r.Source, r.Destination, seed), r.Source.String(), r.Destination.String(),
-			r.Host.String(), r.Type.String(), fmt.Sprint(r.SID), r.Token, r.Error, r.Input, r.Alert})
+			far(r.FarSource), far(r.FarDestination), r.Host.String(), r.Type.String(), fmt.Sprint(r.SID), r.Token, r.Error, r.Input, r.Alert})
+	}
+	between := ""
+	if r.FarSource.IsValid() {
+		between = fmt.Sprintf(" (beyond: %s -> %s)", r.FarSource, r.FarDestination)
 	}
 	answer := r.Token
 	if answer == "" {
 		answer = "- (" + stop.Printable(r.Error) + ")"
 	}
-	line := fmt.Sprintf("%s %s -> %s %s %s %s", seen, r.Source, r.Destination, r.Host, r.Type, answer)
+	line := fmt.Sprintf("%s %s -> %s%s %s %s %s", seen, r.Source, r.Destination, between, r.Host, r.Type, answer)
 	if r.Alert != "" {
 		line += " " + stop.Printable(r.Alert)
 	}
 	_, err := fmt.Fprintln(w, line)
 	return err
+}
+
+func far(end netip.AddrPort) string {
+	if !end.IsValid() {
+		return ""
+	}
+	return end.String()
 }

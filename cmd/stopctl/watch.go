@@ -19,6 +19,7 @@ func setupWatch(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 	config := fs.String("config", watchConfig, "the `file` with the rules; see stopctl(1)")
 	asJSON := fs.Bool("json", false, "print each answer as a JSON object, one a line")
 	stdin := fs.Bool("stdin", false, "read lines from the standard input until it ends, in any form that explain takes")
+	tracked := fs.Bool("conntrack", false, "watch every connection that this host's connection tracking has (Linux, root)")
 	var eve, zeek many
 	fs.Var(&eve, "eve", "follow a log of Suricata in EVE format: a `file`, or unix:PATH or unixgram:PATH (may be repeated)")
 	fs.Var(&zeek, "zeek", "follow a `log` of Zeek, as JSON or in columns (may be repeated)")
@@ -30,11 +31,14 @@ func setupWatch(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 		for _, path := range zeek {
 			inputs = append(inputs, watch.Zeek(path))
 		}
+		if *tracked {
+			inputs = append(inputs, watch.Conntrack())
+		}
 		if *stdin {
 			inputs = append(inputs, watch.Lines(os.Stdin))
 		}
 		if len(inputs) == 0 {
-			return usageError("-eve, -zeek or -stdin is needed")
+			return usageError("-conntrack, -eve, -zeek or -stdin is needed")
 		}
 		cfg, err := watch.Load(*config)
 		if err != nil {

@@ -18,6 +18,9 @@ type Flow struct {
 	// zone, and those of IPv4 are never mapped into IPv6.
 	Source, Destination netip.AddrPort
 	Directed            bool
+	// FarSource and FarDestination are the ends as the destination's host has them, where the line tells that a gateway translates
+	// addresses on the way; else not valid.
+	FarSource, FarDestination netip.AddrPort
 	// Time is that of the record, zero where it has none.
 	Time time.Time
 	// Kind is the event type of Suricata ("alert", "flow"), or the log of Zeek ("conn", "notice"); empty of other lines.

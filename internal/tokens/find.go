@@ -19,9 +19,9 @@ import (
 
 // A Query says which records are looked for. Where several things are set all of them have to hold.
 type Query struct {
-	// Flow are both ends of a connection, in either order.
+	// Flow are both ends of a connection, in either order, on either side of a gateway.
 	Flow [2]netip.AddrPort
-	// End is one end of a connection, of any port where its port is 0.
+	// End is one end of a connection, on either side of a gateway, of any port where its port is 0.
 	End       netip.AddrPort
 	Community string
 	// From and To bound when the connection was seen.
@@ -93,25 +93,32 @@ func (s *Store) where(q Query) (string, []any) {
 	if times != "" {
 		all = append(all, strings.TrimPrefix(times, " and "))
 	}
+	community := func(id string) {
+		n := arg(id)
+		all = append(all, "(community = "+n+" or far_community <> '' and far_community = "+n+")")
+	}
 	if q.Flow[0].IsValid() {
-		all = append(all, "community = "+arg(flows.CommunityID(flows.TCP, q.Flow[0], q.Flow[1], s.seed)))
+		community(flows.CommunityID(flows.TCP, q.Flow[0], q.Flow[1], s.seed))
 	}
 	if q.Community != "" {
-		all = append(all, "community = "+arg(q.Community))
+		community(q.Community)
 	}
 	if q.End.Addr().IsValid() {
 		addr, port := arg(q.End.Addr().String()), ""
 		if q.End.Port() != 0 {
 			port = arg(int32(q.End.Port()))
 		}
-		either := func(end string) string {
+		is := func(end string) string {
 			text := end + " = " + addr + times
+			if strings.HasPrefix(end, "far_") {
+				text += " and " + end + " <> ''" // as their indexes have it
+			}
 			if port != "" {
 				text += " and " + end + "_port = " + port
 			}
 			return "(" + text + ")"
 		}
-		all = append(all, "("+either("source")+" or "+either("destination")+")")
+		all = append(all, "("+is("source")+" or "+is("destination")+" or "+is("far_source")+" or "+is("far_destination")+")")
 	}
 	if len(all) == 0 {
 		return "1 = 1", nil
@@ -138,17 +145,21 @@ func read(ctx context.Context, tx *sql.Tx, text string, args []any) ([]Record, e
 
 func scan(rows *sql.Rows) (Record, error) {
 	var w row
-	if err := rows.Scan(&w.seen, &w.asked, &w.community, &w.source, &w.sourcePort, &w.destination, &w.destPort, &w.host, &w.hostPort, &w.kind, &w.sid, &w.token, &w.fail,
-		&w.input, &w.alert); err != nil {
+	if err := rows.Scan(&w.seen, &w.asked, &w.near.community, &w.near.source, &w.near.sourcePort, &w.near.destination, &w.near.destPort,
+		&w.far.community, &w.far.source, &w.far.sourcePort, &w.far.destination, &w.far.destPort, &w.host, &w.hostPort, &w.kind, &w.sid, &w.token, &w.fail, &w.input, &w.alert); err != nil {
 		return Record{}, err
 	}
 	r := Record{Seen: time.UnixMicro(w.seen).UTC(), Asked: time.UnixMicro(w.asked).UTC(), Token: w.token, Error: w.fail, Input: w.input, Alert: w.alert}
-	var errs [5]error
-	r.Source, errs[0] = endOf(w.source, w.sourcePort)
-	r.Destination, errs[1] = endOf(w.destination, w.destPort)
+	var errs [7]error
+	r.Source, errs[0] = endOf(w.near.source, w.near.sourcePort)
+	r.Destination, errs[1] = endOf(w.near.destination, w.near.destPort)
 	r.Host, errs[2] = endOf(w.host, w.hostPort)
 	r.Type, errs[3] = stop.ParseType(w.kind)
 	r.SID, errs[4] = strconv.ParseUint(w.sid, 10, 64)
+	if w.far.source != "" {
+		r.FarSource, errs[5] = endOf(w.far.source, w.far.sourcePort)
+		r.FarDestination, errs[6] = endOf(w.far.destination, w.far.destPort)
+	}
 	if err := errors.Join(errs[:]...); err != nil {
 		return Record{}, fmt.Errorf("read record: %w", err)
 	}

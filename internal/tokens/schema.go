@@ -28,16 +28,19 @@ const columns = `(
 	seen bigint not null, asked bigint not null,
 	community text not null,
 	source text not null, source_port integer not null, destination text not null, destination_port integer not null,
+	far_community text not null,
+	far_source text not null, far_source_port integer not null, far_destination text not null, far_destination_port integer not null,
 	host text not null, host_port integer not null,
 	type text not null, sid text not null, token text not null, error text not null,
 	input text not null, alert text not null
 )`
 
 // names are the columns, in the order of a row.
-const names = "seen, asked, community, source, source_port, destination, destination_port, host, host_port, type, sid, token, error, input, alert"
+const names = "seen, asked, community, source, source_port, destination, destination_port, far_community, far_source, far_source_port, far_destination, far_destination_port, host, host_port, type, sid, token, error, input, alert"
 
-// indexed is what is looked for: a time, a Community ID (and so a flow), an end within a time.
-var indexed = []string{"seen", "community", "source, seen", "destination, seen"}
+// indexed is what is looked for: a time, a Community ID (and so a flow), an end within a time; each of those beyond a gateway as well, of the records that have them.
+var indexed = []string{"(seen)", "(community)", "(source, seen)", "(destination, seen)",
+	"(far_community) where far_community <> ''", "(far_source, seen) where far_source <> ''", "(far_destination, seen) where far_destination <> ''"}
 
 // tableOf is the name of a day's table.
 func tableOf(d int64) string {
@@ -49,7 +52,7 @@ var sqlite = &kind{
 	createDay: func(d int64) []string {
 		statements := []string{"create table " + tableOf(d) + " " + columns}
 		for i, c := range indexed {
-			statements = append(statements, fmt.Sprintf("create index %s_%d on %[1]s (%[3]s)", tableOf(d), i, c))
+			statements = append(statements, fmt.Sprintf("create index %s_%d on %[1]s %[3]s", tableOf(d), i, c))
 		}
 		return statements
 	},
@@ -72,7 +75,7 @@ var postgres = &kind{
 
 func indexes() (statements []string) {
 	for i, c := range indexed {
-		statements = append(statements, fmt.Sprintf("create index token_%d on token (%s)", i, c))
+		statements = append(statements, fmt.Sprintf("create index token_%d on token %s", i, c))
 	}
 	return statements
 }
@@ -148,14 +151,14 @@ func current(ctx context.Context, db *sql.DB, want int) error {
 
 // insertEach inserts row by row, which costs SQLite nothing.
 func insertEach(ctx context.Context, tx *sql.Tx, d int64, rows []row) error {
-	statement, err := tx.PrepareContext(ctx, "insert into "+tableOf(d)+" ("+names+") values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)")
+	statement, err := tx.PrepareContext(ctx, "insert into "+tableOf(d)+" ("+names+") values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
 	if err != nil {
 		return err
 	}
 	defer statement.Close()
 	for _, r := range rows {
-		if _, err := statement.ExecContext(ctx, r.seen, r.asked, r.community, r.source, r.sourcePort, r.destination, r.destPort, r.host, r.hostPort, r.kind, r.sid,
-			r.token, r.fail, r.input, r.alert); err != nil {
+		if _, err := statement.ExecContext(ctx, r.seen, r.asked, r.near.community, r.near.source, r.near.sourcePort, r.near.destination, r.near.destPort,
+			r.far.community, r.far.source, r.far.sourcePort, r.far.destination, r.far.destPort, r.host, r.hostPort, r.kind, r.sid, r.token, r.fail, r.input, r.alert); err != nil {
 			return err
 		}
 	}
@@ -165,14 +168,19 @@ func insertEach(ctx context.Context, tx *sql.Tx, d int64, rows []row) error {
 // insertArrays hands all rows over at once, a column an array: PostgreSQL is asked once, not once a row.
 func insertArrays(ctx context.Context, tx *sql.Tx, _ int64, rows []row) error {
 	const statement = "insert into token (" + names + `) select * from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::integer[], $6::text[], $7::integer[],
-		$8::text[], $9::integer[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[])`
-	_, err := tx.ExecContext(ctx, statement,
-		column(rows, func(r row) int64 { return r.seen }), column(rows, func(r row) int64 { return r.asked }), column(rows, func(r row) string { return r.community }),
-		column(rows, func(r row) string { return r.source }), column(rows, func(r row) int32 { return r.sourcePort }),
-		column(rows, func(r row) string { return r.destination }), column(rows, func(r row) int32 { return r.destPort }),
-		column(rows, func(r row) string { return r.host }), column(rows, func(r row) int32 { return r.hostPort }),
-		column(rows, func(r row) string { return r.kind }), column(rows, func(r row) string { return r.sid }), column(rows, func(r row) string { return r.token }),
-		column(rows, func(r row) string { return r.fail }), column(rows, func(r row) string { return r.input }), column(rows, func(r row) string { return r.alert }))
+		$8::text[], $9::text[], $10::integer[], $11::text[], $12::integer[], $13::text[], $14::integer[], $15::text[], $16::text[], $17::text[], $18::text[], $19::text[], $20::text[])`
+	args := []any{column(rows, func(r row) int64 { return r.seen }), column(rows, func(r row) int64 { return r.asked })}
+	for _, of := range []func(row) ends{func(r row) ends { return r.near }, func(r row) ends { return r.far }} {
+		args = append(args, column(rows, func(r row) string { return of(r).community }),
+			column(rows, func(r row) string { return of(r).source }), column(rows, func(r row) int32 { return of(r).sourcePort }),
+			column(rows, func(r row) string { return of(r).destination }), column(rows, func(r row) int32 { return of(r).destPort }))
+	}
+	args = append(args, column(rows, func(r row) string { return r.host }), column(rows, func(r row) int32 { return r.hostPort }))
+	for _, of := range []func(row) string{func(r row) string { return r.kind }, func(r row) string { return r.sid }, func(r row) string { return r.token },
+		func(r row) string { return r.fail }, func(r row) string { return r.input }, func(r row) string { return r.alert }} {
+		args = append(args, column(rows, of))
+	}
+	_, err := tx.ExecContext(ctx, statement, args...)
 	return err
 }
 

@@ -28,9 +28,11 @@ type Record struct {
 	Seen, Asked time.Time
 	// Source and Destination are the connection's ends, as it was reported. One of them is the asked host's.
 	Source, Destination netip.AddrPort
-	Host                netip.AddrPort
-	Type                stop.Type
-	SID                 uint64
+	// FarSource and FarDestination are the ends beyond a gateway that translates addresses; else not valid.
+	FarSource, FarDestination netip.AddrPort
+	Host                      netip.AddrPort
+	Type                      stop.Type
+	SID                       uint64
 	// Token is what the host answered: a token, or a name where it knows RFC 1413 alone. Where there is none Error says why.
 	Token, Error string
 	// Input is what reported the connection ("eve", "zeek", ...) and Alert what it had against it, if anything.
@@ -263,23 +265,34 @@ func (s *Store) Expire(ctx context.Context, before time.Time) (dropped int, err 
 	return dropped, nil
 }
 
-// A row is a record as it is kept: times in microseconds since 1970, addresses and the type as text.
+// A row is a record as it is kept: times in microseconds since 1970, addresses and the type as text, and empty text where there are
+// no ends beyond a gateway.
 type row struct {
 	seen, asked            int64
-	community              string
-	source, destination    string
-	sourcePort, destPort   int32
+	near, far              ends
 	host                   string
 	hostPort               int32
 	kind, sid, token, fail string
 	input, alert           string
 }
 
+type ends struct {
+	community            string
+	source, destination  string
+	sourcePort, destPort int32
+}
+
+func endsOf(source, destination netip.AddrPort, seed uint16) ends {
+	if !source.IsValid() {
+		return ends{}
+	}
+	return ends{flows.CommunityID(flows.TCP, source, destination, seed), source.Addr().String(), destination.Addr().String(), int32(source.Port()), int32(destination.Port())}
+}
+
 func rowsOf(records []Record, seed uint16) []row {
 	rows := make([]row, len(records))
 	for i, r := range records {
-		rows[i] = row{r.Seen.UnixMicro(), r.Asked.UnixMicro(), flows.CommunityID(flows.TCP, r.Source, r.Destination, seed),
-			r.Source.Addr().String(), r.Destination.Addr().String(), int32(r.Source.Port()), int32(r.Destination.Port()),
+		rows[i] = row{r.Seen.UnixMicro(), r.Asked.UnixMicro(), endsOf(r.Source, r.Destination, seed), endsOf(r.FarSource, r.FarDestination, seed),
 			r.Host.Addr().String(), int32(r.Host.Port()), r.Type.String(), fmt.Sprint(r.SID), r.Token, storable(r.Error), r.Input, storable(r.Alert)}
 	}
 	return rows

@@ -65,7 +65,10 @@ func TestFind(t *testing.T) {
 		inbound := record("203.0.113.9:5555", "192.0.2.7:80", 0, 126)
 		inbound.Host, inbound.Token, inbound.Error, inbound.Type, inbound.SID = netip.MustParseAddrPort("192.0.2.7:113"), "", "connection refused", stop.ID, 0
 		six := record("[2001:db8::7]:40022", "[2001:db8::1]:22", 0, 1)
-		if err := s.Add(t.Context(), []Record{again, other, inbound, six, asked}); err != nil {
+		// A gateway masked it, and somebody beyond complains about the gateway's address.
+		masked := record("10.0.0.7:1024", "198.51.100.9:22", 0, 127)
+		masked.FarSource, masked.FarDestination = netip.MustParseAddrPort("203.0.113.1:61000"), masked.Destination
+		if err := s.Add(t.Context(), []Record{again, other, masked, inbound, six, asked}); err != nil {
 			t.Fatal(err)
 		}
 		flow := [2]netip.AddrPort{asked.Source, asked.Destination}
@@ -82,8 +85,12 @@ func TestFind(t *testing.T) {
 			{"an end at any time", Query{End: asked.Source}, []Record{asked, again}},
 			{"an address", Query{End: netip.AddrPortFrom(asked.Source.Addr(), 0)}, []Record{other, asked, inbound, again}},
 			{"an end to which somebody came", Query{End: inbound.Destination}, []Record{inbound}},
-			{"a time", Query{From: at.Add(time.Minute), To: at.Add(24 * time.Hour)}, []Record{inbound, again}},
-			{"everything", Query{}, []Record{six, other, asked, inbound, again}},
+			{"a time", Query{From: at.Add(time.Minute), To: at.Add(24 * time.Hour)}, []Record{inbound, masked, again}},
+			{"everything", Query{}, []Record{six, other, asked, inbound, masked, again}},
+			{"a flow beyond a gateway", Query{Flow: [2]netip.AddrPort{masked.FarSource, masked.FarDestination}}, []Record{masked}},
+			{"an end beyond a gateway", Query{End: masked.FarSource, From: at, To: at.Add(time.Hour)}, []Record{masked}},
+			{"a flow before a gateway", Query{Flow: [2]netip.AddrPort{masked.Source, masked.Destination}}, []Record{masked}},
+			{"an end of both sides", Query{End: masked.Destination}, []Record{masked}},
 			{"nothing", Query{End: netip.MustParseAddrPort("192.0.2.8:40022")}, nil},
 		} {
 			tt.q.Limit = 100
@@ -109,7 +116,7 @@ func TestFind(t *testing.T) {
 		}
 		defer looks.Close()
 		got, _, err = looks.Find(t.Context(), Query{Limit: 100})
-		if len(got) != 5 || err != nil {
+		if len(got) != 6 || err != nil {
 			t.Errorf("who looks finds %d, %v", len(got), err)
 		}
 	})

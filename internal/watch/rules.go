@@ -27,6 +27,13 @@ type question struct {
 	mark          *mark
 }
 
+// Kinds of what connection tracking tells. Who opens a connection has a socket from the first packet on, the other end once it is
+// established: each is asked then.
+const (
+	kindNew         = "new"
+	kindEstablished = "established"
+)
+
 // choose returns what the first rule that fits has asked, and whether one fits.
 func (c *Config) choose(input string, f flows.Flow) ([]question, bool) {
 	for _, r := range c.Rules {
@@ -39,11 +46,20 @@ func (c *Config) choose(input string, f flows.Flow) ([]question, bool) {
 		if typ.Recursive() {
 			sid = newSID()
 		}
-		for _, ends := range [][2]netip.AddrPort{{f.Source, f.Destination}, {f.Destination, f.Source}} {
-			asks := r.Ask == AskBoth || r.Ask == AskSource && ends[0] == f.Source || r.Ask == AskDestination && ends[0] == f.Destination
-			if asks && settings.Within(c.Hosts, ends[0].Addr()) {
-				qs = append(qs, question{flow: f, input: input, host: netip.AddrPortFrom(ends[0].Addr(), c.Port), local: ends[0], remote: ends[1], typ: typ, sid: sid})
+		far := [2]netip.AddrPort{f.Destination, f.Source}
+		if f.FarSource.IsValid() {
+			far = [2]netip.AddrPort{f.FarDestination, f.FarSource}
+		}
+		add := func(local, remote netip.AddrPort) {
+			if settings.Within(c.Hosts, local.Addr()) {
+				qs = append(qs, question{flow: f, input: input, host: netip.AddrPortFrom(local.Addr(), c.Port), local: local, remote: remote, typ: typ, sid: sid})
 			}
+		}
+		if (r.Ask == AskSource || r.Ask == AskBoth) && f.Kind != kindEstablished {
+			add(f.Source, f.Destination)
+		}
+		if (r.Ask == AskDestination || r.Ask == AskBoth) && f.Kind != kindNew {
+			add(far[0], far[1])
 		}
 		return qs, true
 	}

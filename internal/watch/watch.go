@@ -256,7 +256,8 @@ func (w *Watcher) ask() {
 			w.again(q)
 			continue
 		}
-		record := tokens.Record{Seen: q.flow.Time, Asked: time.Now(), Source: q.flow.Source, Destination: q.flow.Destination, Host: q.host, Type: q.typ, SID: q.sid,
+		record := tokens.Record{Seen: q.flow.Time, Asked: time.Now(), Source: q.flow.Source, Destination: q.flow.Destination,
+			FarSource: q.flow.FarSource, FarDestination: q.flow.FarDestination, Host: q.host, Type: q.typ, SID: q.sid,
 			Input: q.input, Alert: q.flow.Alert.Name}
 		if record.Seen.IsZero() {
 			record.Seen = record.Asked

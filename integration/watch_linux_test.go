@@ -43,8 +43,9 @@ type watched struct {
 	daemon *netlab.Daemon
 }
 
-// An answer is a line of stopctl watch -json.
+// An answered is a line of stopctl watch -json.
 type answered struct {
+	Seen, Asked                                                 time.Time
 	Source, Destination, Host, Type, Token, Error, Input, Alert string
 }
 

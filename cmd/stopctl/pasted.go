@@ -28,12 +28,14 @@ func pastedRequest(line string, host netip.Addr, behalf, from *string) (local, r
 	if err != nil {
 		return "", "", err
 	}
-	near, far := f.Source, f.Destination
-	switch host.Unmap() {
-	case f.Source.Addr():
-	case f.Destination.Addr():
-		near, far = far, near
-	default:
+	// Each end of a connection that a gateway translates has it as it is on its side.
+	var near, far netip.AddrPort
+	for _, ends := range [][2]netip.AddrPort{{f.Source, f.Destination}, {f.FarDestination, f.FarSource}, {f.Destination, f.Source}} {
+		if !near.IsValid() && ends[0].Addr() == host.Unmap() {
+			near, far = ends[0], ends[1]
+		}
+	}
+	if !near.IsValid() {
 		return "", "", fmt.Errorf("%s is neither end of %s", host, f)
 	}
 	if *behalf == "" && *from == "" {

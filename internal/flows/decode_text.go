@@ -11,32 +11,45 @@ import (
 )
 
 // decodeConntrack reads a line of conntrack -L or -E, or of /proc/net/nf_conntrack. Its first tuple is the connection as who
-// opened it sees it, before any translation of addresses.
+// opened it sees it, the second what comes back: before and beyond any translation of addresses.
 func decodeConntrack(line string) (Flow, error) {
 	protocol := ""
-	values := map[string]string{}
+	values := map[string][]string{}
 	for _, word := range strings.Fields(line) {
 		key, value, ok := strings.Cut(word, "=")
 		switch {
-		case ok && values[key] == "": // the first tuple's
-			values[key] = value
-		case !ok && protocol == "" && slices.Contains(transports, word):
+		case ok:
+			values[key] = append(values[key], value)
+		case protocol == "" && slices.Contains(transports, word):
 			protocol = word
 		}
 	}
-	var ends [2]netip.AddrPort
-	for i, keys := range [][2]string{{"src", "sport"}, {"dst", "dport"}} {
-		port, err := number(values[keys[1]])
-		if err != nil {
-			return Flow{}, fmt.Errorf("%s: %w", keys[1], err)
+	// tuple reads the first tuple or the second.
+	tuple := func(n int) (Flow, error) {
+		var ends [2]netip.AddrPort
+		for i, keys := range [][2]string{{"src", "sport"}, {"dst", "dport"}} {
+			if len(values[keys[0]]) <= n || len(values[keys[1]]) <= n {
+				return Flow{}, fmt.Errorf("no %s or no %s", keys[0], keys[1])
+			}
+			port, err := number(values[keys[1]][n])
+			if err != nil {
+				return Flow{}, fmt.Errorf("%s: %w", keys[1], err)
+			}
+			if ends[i], err = end(values[keys[0]][n], port); err != nil {
+				return Flow{}, err
+			}
 		}
-		if ends[i], err = end(values[keys[0]], port); err != nil {
-			return Flow{}, err
-		}
+		return flow(protocol, ends[0], ends[1])
 	}
-	f, err := flow(protocol, ends[0], ends[1])
-	f.Directed = err == nil
-	return f, err
+	f, err := tuple(0)
+	if err != nil {
+		return Flow{}, err
+	}
+	f.Directed = true
+	if back, err := tuple(1); err == nil && (back.Destination != f.Source || back.Source != f.Destination) {
+		f.FarSource, f.FarDestination = back.Destination, back.Source
+	}
+	return f, nil
 }
 
 var transports = []string{"tcp", "udp", "udplite", "sctp", "dccp"}

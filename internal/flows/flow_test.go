@@ -38,6 +38,8 @@ func TestParse(t *testing.T) {
 	answered.Source, answered.Destination, answered.Directed = alert.Destination, alert.Source, true
 	opened := alert
 	opened.Directed = true
+	masked := plain("tcp", ends, true)
+	masked.FarSource, masked.FarDestination = netip.MustParseAddrPort("203.0.113.5:61000"), ends[1]
 	fast := plain("tcp", ends, false)
 	fast.Kind, fast.Alert = "alert", Alert{Name: "ET HUNTING GENERIC", ID: 2018358}
 	conn := Flow{Protocol: "tcp", Source: netip.MustParseAddrPort("192.168.4.76:46378"), Destination: netip.MustParseAddrPort("31.3.245.133:80"), Directed: true,
@@ -64,7 +66,9 @@ func TestParse(t *testing.T) {
 		{"netstat of OpenBSD", "tcp          0      0  192.0.2.7.40022        198.51.100.1.22        ESTABLISHED", plain("tcp", ends, false)},
 		{"netstat of BSD, IPv6", "tcp6       0      0  2001:db8::7.40022      2001:db8::1.22         ESTABLISHED", plain("tcp", six, false)},
 		{"netstat of illumos", "192.0.2.7.40022      198.51.100.1.22      64240      0 128872      0 ESTABLISHED", plain("", ends, false)},
-		{"conntrack -L", "tcp      6 431999 ESTABLISHED src=192.0.2.7 dst=198.51.100.1 sport=40022 dport=22 src=198.51.100.1 dst=203.0.113.5 sport=22 dport=61000 [ASSURED] mark=0 use=1", plain("tcp", ends, true)},
+		{"conntrack -L", "tcp      6 431999 ESTABLISHED src=192.0.2.7 dst=198.51.100.1 sport=40022 dport=22 src=198.51.100.1 dst=203.0.113.5 sport=22 dport=61000 [ASSURED] mark=0 use=1", masked},
+		{"conntrack -L, not translated", "tcp      6 431999 ESTABLISHED src=192.0.2.7 dst=198.51.100.1 sport=40022 dport=22 src=198.51.100.1 dst=192.0.2.7 sport=22 dport=40022 [ASSURED] mark=0 use=1", plain("tcp", ends, true)},
+		{"conntrack -L, cut", "tcp      6 431999 ESTABLISHED src=192.0.2.7 dst=198.51.100.1 sport=40022 dport=22 src=198.51.100.1 dst=203.0", plain("tcp", ends, true)},
 		{"conntrack -E", "    [NEW] tcp      6 120 SYN_SENT src=192.0.2.7 dst=198.51.100.1 sport=40022 dport=22 [UNREPLIED] src=198.51.100.1 dst=192.0.2.7 sport=22 dport=40022", plain("tcp", ends, true)},
 		{"nf_conntrack", "ipv6     10 tcp      6 299 ESTABLISHED src=2001:0db8:0000:0000:0000:0000:0000:0007 dst=2001:db8::1 sport=40022 dport=22 src=2001:db8::1 dst=2001:db8::7 sport=22 dport=40022 [ASSURED] mark=0 zone=0 use=2", plain("tcp", six, true)},
 		{"an arrow", "192.0.2.7:40022 -> 198.51.100.1:22", plain("", ends, false)},
@@ -165,7 +169,11 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for _, e := range []netip.AddrPort{got.Source, got.Destination} {
+		all := []netip.AddrPort{got.Source, got.Destination}
+		if got.FarSource.IsValid() {
+			all = append(all, got.FarSource, got.FarDestination)
+		}
+		for _, e := range all {
 			if !e.IsValid() || e.Port() == 0 || e.Addr().Is4In6() || e.Addr().Zone() != "" {
 				t.Errorf("%q has the end %v", line, e)
 			}

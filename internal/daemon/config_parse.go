@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/stopd/stopd/examine"
+	"github.com/stopd/stopd/internal/prom"
 	"github.com/stopd/stopd/internal/recorder"
 	"github.com/stopd/stopd/internal/settings"
 	"github.com/stopd/stopd/server"
@@ -89,8 +90,8 @@ func (c *Config) check() error {
 		}
 	}
 	if m := c.Metrics.Listen; m != "" {
-		if ap, err := netip.ParseAddrPort(m); err != nil || !ap.Addr().IsLoopback() {
-			errs = append(errs, fmt.Errorf("metrics.listen: %q is not a loopback address and port such as \"127.0.0.1:9113\"", m))
+		if err := prom.Check(m); err != nil {
+			errs = append(errs, fmt.Errorf("metrics.listen: %w", err))
 		}
 	}
 	if c.Syslog.To != "" {

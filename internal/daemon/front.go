@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/stopd/stopd"
+	"github.com/stopd/stopd/internal/prom"
 	"github.com/stopd/stopd/server"
 )
 
@@ -61,7 +62,7 @@ func (f *frontPart) start(s started) error {
 	f.server = server.New(answerer{f.process.joints[collector]}, tracing{f.process.joints[tracer]}, f.config(s))
 	f.endMetrics = func() {}
 	if page != nil {
-		f.endMetrics = serveMetrics(page, metrics{f.counted, time.Now(), answerer{f.process.joints[collector]}.recorded}, f.process.log)
+		f.endMetrics = prom.Serve(page, metrics{f.counted, time.Now(), answerer{f.process.joints[collector]}.recorded}, f.process.log)
 	}
 	for _, l := range ls {
 		go func() {

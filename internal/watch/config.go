@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/stopd/stopd"
+	"github.com/stopd/stopd/internal/prom"
 	"github.com/stopd/stopd/internal/settings"
 )
 
@@ -27,8 +28,10 @@ type Config struct {
 	Port  uint16             `toml:"port"`
 	// CommunitySeed is that of the site's Community IDs.
 	CommunitySeed uint16 `toml:"community_seed"`
-	Limits        Limits `toml:"limits"`
-	Rules         []Rule `toml:"rule"`
+	// Metrics is a loopback address and port at which Prometheus reads the counts; empty is nowhere.
+	Metrics string `toml:"metrics"`
+	Limits  Limits `toml:"limits"`
+	Rules   []Rule `toml:"rule"`
 }
 
 // Limits bound what is done. What is more is dropped, and counted.
@@ -121,6 +124,11 @@ func (c *Config) check() error {
 	}
 	if c.Tokens == "" || c.Position == "" {
 		errs = append(errs, errors.New("tokens or position is empty"))
+	}
+	if c.Metrics != "" {
+		if err := prom.Check(c.Metrics); err != nil {
+			errs = append(errs, fmt.Errorf("metrics: %w", err))
+		}
 	}
 	networks := c.Hosts
 	for i := range c.Rules {

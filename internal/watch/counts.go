@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Counts are what was done since the start.
@@ -68,4 +70,25 @@ func (c *Counts) Summary() string {
 		return "nothing was reported"
 	}
 	return strings.Join(parts, "; ")
+}
+
+// collected gives the counts to Prometheus.
+type collected struct{ counts *Counts }
+
+func (c Count) desc() *prometheus.Desc {
+	return prometheus.NewDesc("stopctl_watch_"+c.Name+"_total", "Since the start, "+c.Says+".", nil, nil)
+}
+
+// Describe implements prometheus.Collector.
+func (c collected) Describe(ch chan<- *prometheus.Desc) {
+	for _, n := range c.counts.List() {
+		ch <- n.desc()
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c collected) Collect(ch chan<- prometheus.Metric) {
+	for _, n := range c.counts.List() {
+		ch <- prometheus.MustNewConstMetric(n.desc(), prometheus.CounterValue, float64(n.N))
+	}
 }

@@ -136,6 +136,9 @@ func TestConfig(t *testing.T) {
 			t.Errorf("%q: %v, and not %q", text, err, why)
 		}
 	}
+	if _, err := Parse([]byte(`metrics = "192.0.2.1:9114"`)); err == nil || !strings.Contains(err.Error(), "not a loopback address") {
+		t.Errorf("metrics for everybody: %v", err)
+	}
 	c, err := Parse(nil)
 	if d := cmp.Diff(Defaults(), c); d != "" || err != nil {
 		t.Errorf("an empty file: %v\n%s", err, d)

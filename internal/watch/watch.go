@@ -3,6 +3,7 @@ package watch
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/internal/flows"
+	"github.com/stopd/stopd/internal/prom"
 	"github.com/stopd/stopd/internal/tokens"
 )
 
@@ -80,6 +82,13 @@ func (w *Watcher) Run(ctx context.Context, inputs ...Input) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	w.end = ctx
+	if w.cfg.Metrics != "" {
+		l, err := net.Listen("tcp", w.cfg.Metrics)
+		if err != nil {
+			return fmt.Errorf("serve metrics: %w", err)
+		}
+		defer prom.Serve(l, collected{&w.Counts}, w.log)()
+	}
 	var workers, rest sync.WaitGroup
 	for range w.cfg.Limits.AtOnce {
 		workers.Go(w.ask)

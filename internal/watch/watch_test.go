@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -207,6 +208,35 @@ func TestWatch(t *testing.T) {
 	}
 	if len(f.kept) != 3 {
 		t.Errorf("%d are shown", len(f.kept))
+	}
+}
+
+// Prometheus reads what was counted, for as long as it runs.
+func TestMetrics(t *testing.T) {
+	at, free, err := netlab.FreePort(netip.MustParseAddr("127.0.0.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	free()
+	h := newFakeHost(t, "127.0.0.1:0")
+	f := newFixture(t, h.at.Port(), func(c *Config) { c.Metrics = at.String() })
+	r, w := io.Pipe()
+	stop := f.background(Lines(r))
+	fmt.Fprintln(w, line(40022))
+	f.waits("one is counted", func() bool {
+		page, err := http.Get("http://" + at.String() + "/metrics")
+		if err != nil {
+			return false
+		}
+		defer page.Body.Close()
+		text, err := io.ReadAll(page.Body)
+		return err == nil && strings.Contains(string(text), "\nstopctl_watch_kept_total 1\n") && strings.Contains(string(text), "\nstopctl_watch_dropped_total 0\n")
+	})
+	http.DefaultClient.CloseIdleConnections()
+	stop()
+	if c, err := net.Dial("tcp", at.String()); err == nil {
+		c.Close()
+		t.Error("it is served after the end")
 	}
 }
 

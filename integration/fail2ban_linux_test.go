@@ -161,7 +161,7 @@ func TestFail2ban(t *testing.T) {
 	})
 	b.waits("the jail", func() (bool, error) { return strings.Contains(banned(), "Jail 'sshd' started"), nil })
 
-	// Bob is logged in by the same server, and mistypes his password once. Carol has a name like a connection.
+	// Bob is logged in by the same server.
 	bob, err := netlab.Open(b.login.Host.CommandAs(b.ctx, "bob", "ssh", "-p", "2222", "-o", "HostKeyAlias=server", b.server.Addr().String()))
 	b.must(err)
 	t.Cleanup(func() { bob.Close() })

@@ -50,9 +50,9 @@ def lastPort(ip, matches):
 	"""Returns the port in the last line that ends as sshd ends its lines, None where there is none.
 
 	What stands before the end may be a user's name, which the attacker chose: of a line that names two connections the
-	last one is sshd's own word.
+	last one is sshd's own word. So nothing may follow but what sshd writes there.
 	"""
-	end = re.compile(re.escape(ip) + r" port (\d{1,5})(?: ssh\d?)?(?:: [^:]*)?(?: \[preauth\])?\s*$")
+	end = re.compile(r"(?<![\w.:])" + re.escape(ip) + r" port (\d{1,5})(?: ssh\d?)?(?:: Too many authentication failures)?(?: \[preauth\])?\s*$")
 	for line in reversed(matches.splitlines()):
 		m = end.search(line)
 		if m:

@@ -108,6 +108,34 @@ func TestGateway(t *testing.T) {
 	})
 }
 
+// The machines behind a gateway are asked as often as the gateway's own limits let who asks set that off: by what each machine may be asked about, and then by what he may ask.
+func TestGatewayRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{forwards: true, previous: func() []stop.Previous { return []stop.Previous{candidate("127.0.0.7:616", "127.0.0.1:22")} }}
+		cfg := testConfig()
+		cfg.Forwards = true
+		cfg.Limits.PerSourcePerSecond, cfg.Limits.Burst, cfg.Limits.PerUserPerSecond, cfg.Limits.UserBurst = 1e-6, 3, 1e-6, 2
+		s := newServer(f, cfg)
+		for _, c := range []struct {
+			from, rest string
+			want       uint64 // asked so far
+		}{
+			{"127.0.0.9", " : SV", 5}, {"127.0.0.9", " : SV_REC : 7", 5}, {"127.0.0.9", "", 5}, {"127.0.0.8", " : ID", 8}, {"127.0.0.8", " : SV", 8},
+		} {
+			for port := range 10 {
+				ports := fmt.Sprintf("%d , 2", port+1)
+				tokenIn(t, ports, once(t, s, c.from, ports+c.rest))
+			}
+			s.settle()
+			if n := s.tracing().Counters.Asked.Load(); n != c.want {
+				t.Errorf("after ten of %q by %s %d were asked, want %d", c.rest, c.from, n, c.want)
+			}
+		}
+		s.recorded()
+		s.finish(t)
+	})
+}
+
 // A recorder tells when trace-backs are kept.
 type recorder struct {
 	*fake

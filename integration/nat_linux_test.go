@@ -225,7 +225,12 @@ func (s *natStage) intrude(does func()) connection {
 
 // ask has the victim ask the gateway about a connection that need not be there any more.
 func (s *natStage) ask(typ string, c connection) (report.Redeemed, error) {
-	token, err := s.c.Stopctl(s.ctx, "request", "-type", typ, c.local.Addr().String(), fmt.Sprint(c.local.Port()), fmt.Sprint(c.remote.Port()))
+	return s.askFrom(s.c, typ, c)
+}
+
+// askFrom has a host ask what the gateway answers.
+func (s *natStage) askFrom(from *site.Site, typ string, c connection) (report.Redeemed, error) {
+	token, err := from.Stopctl(s.ctx, "request", "-type", typ, c.local.Addr().String(), fmt.Sprint(c.local.Port()), fmt.Sprint(c.remote.Port()))
 	if err != nil {
 		return report.Redeemed{}, err
 	}
@@ -233,10 +238,11 @@ func (s *natStage) ask(typ string, c connection) (report.Redeemed, error) {
 	return r, err
 }
 
-// relayOn has mallory pass on, on a host behind the gateway, what the attacker says to the gateway's port.
+// relayOn has mallory pass on, on a host behind the gateway, what the attacker says to the gateway's port. What goes on comes from a port that nobody else has: that another
+// connection has the same ends is no chance.
 func (s *natStage) relayOn(at *site.Site, victim, gateway string) {
 	s.t.Helper()
-	s.on(at, "mallory", "sh", "-c", fmt.Sprintf("socat -u TCP6-LISTEN:%d,ipv6only=0 - | socat -u - TCP:%s:%d", s.port, victim, victimPort))
+	s.on(at, "mallory", "sh", "-c", fmt.Sprintf("socat -u TCP6-LISTEN:%d,ipv6only=0 - | socat -u - TCP:%s:%d,sourceport=%d", s.port, victim, victimPort, s.port+2000))
 	s.must(at.Host.WaitListen(s.ctx, s.port))
 	s.send(s.open("socat", "-", fmt.Sprintf("TCP:%s:%d", gateway, s.port)), s.word)
 }
@@ -428,9 +434,11 @@ func TestPortForward(t *testing.T) {
 // The port that is passed on is another one within, so that the attacker's host knows no connection by that. What machines within ask others,
 // the gateway's rules have the gateway answer, which knows both.
 func TestTranslatedPort(t *testing.T) {
+	const rules = `nft insert rule inet gateway pre ip daddr 192.0.2.2 tcp dport %d dnat ip to 10.0.0.7:%d
+nft insert rule inet gateway pre ip saddr 10.0.0.0/24 ip daddr 192.0.2.0/24 ip daddr != 192.0.2.2 tcp dport 113 redirect`
 	for _, tt := range []struct{ name, victim, gateway, rules string }{
-		{"IPv4", "192.0.2.3", "192.0.2.2", `nft insert rule inet gateway pre ip daddr 192.0.2.2 tcp dport %d dnat ip to 10.0.0.7:%d
-nft insert rule inet gateway pre ip saddr 10.0.0.0/24 ip daddr 192.0.2.0/24 ip daddr != 192.0.2.2 tcp dport 113 redirect`},
+		{"IPv4", "192.0.2.3", "192.0.2.2", rules},
+		{"closed", "192.0.2.3", "192.0.2.2", rules},
 		{"IPv6", "[2001:db8::3]", "[2001:db8::2]", `nft insert rule inet gateway pre ip6 daddr 2001:db8::2 tcp dport %d dnat ip6 to [fd00::7]:%d
 nft insert rule inet gateway pre ip6 saddr fd00::/64 ip6 daddr 2001:db8::/64 ip6 daddr != 2001:db8::2 tcp dport 113 redirect`},
 	} {
@@ -442,15 +450,23 @@ nft insert rule inet gateway pre ip6 saddr fd00::/64 ip6 daddr 2001:db8::/64 ip6
 			})
 			out := s.intrude(func() {
 				s.must(run(s.ctx, s.b.Host, fmt.Sprintf(tt.rules, s.port, inside)))
-				s.on(s.e, "mallory", "sh", "-c", fmt.Sprintf("socat -u TCP6-LISTEN:%d,ipv6only=0 - | socat -u - TCP:%s:%d", inside, tt.victim, victimPort))
+				s.on(s.e, "mallory", "sh", "-c", fmt.Sprintf("socat -u TCP6-LISTEN:%d,ipv6only=0 - | socat -u - TCP:%s:%d,sourceport=%d", inside, tt.victim, victimPort, s.port+2000))
 				s.must(s.e.Host.WaitListen(s.ctx, inside))
 				s.send(s.open("socat", "-", fmt.Sprintf("TCP:%s:%d", tt.gateway, s.port)), s.word)
 			})
 			inner := s.inner(s.e)
 			in := s.one(s.e, "connection with the attacker", func(c connection) bool { return s.of(s.a, c.remote.Addr()) })
 			there := s.one(s.a, "connection with the gateway", func(c connection) bool { return s.of(s.b, c.remote.Addr()) && c.remote.Port() == s.port })
+			if tt.name == "closed" {
+				s.killOn(s.e, out)
+				s.ended(s.e, connection{local: in.remote, remote: in.local})
+			}
 			before := s.answered()
-			r := s.asked("SV_REC", out, true)
+			ask := func() report.Redeemed { return s.asked("SV_REC", out, true) }
+			if tt.name == "closed" {
+				ask = func() report.Redeemed { return s.askedOver("SV_REC", out) }
+			}
+			r := ask()
 			s.passedOn(r, out, inner, host.Outbound, s.e)
 			_, m, err := s.e.Traced(s.ctx, r.Traceback[0].Token)
 			s.must(err)
@@ -462,6 +478,11 @@ nft insert rule inet gateway pre ip6 saddr fd00::/64 ip6 daddr 2001:db8::/64 ip6
 			_, second, err := s.b.Traced(s.ctx, m.Traceback[0].Token)
 			s.must(err)
 			a := s.passedOn(second, connection{local: in.remote, remote: in.local}, there, host.Outbound, s.a)
+			for _, x := range []report.Redeemed{r, second} {
+				if x.Report.Forwarded.Removed.IsZero() == (tt.name == "closed") {
+					t.Errorf("passed on is %+v", x.Report.Forwarded)
+				}
+			}
 			if a.Report.Connection == nil || int(a.Report.Connection.UID) != users["mallory"] || a.Report.Request.OnBehalf {
 				t.Errorf("a saved\n%s", report.Text(a.Report))
 			}
@@ -508,7 +529,7 @@ func TestHairpinNAT(t *testing.T) {
 	s.answers(before, map[string]int{"b": 2, "e": 1, "f": 1})
 }
 
-// killOn ends mallory's processes on a host, and waits until a connection is not tracked by the gateway any more. It returns what the gateway
+// killOn ends mallory's processes on a host, and waits until a connection with the victim is not tracked by the gateway any more. It returns what the gateway
 // answers then.
 func (s *natStage) killOn(at *site.Site, out connection) report.Redeemed {
 	s.t.Helper()
@@ -516,13 +537,20 @@ func (s *natStage) killOn(at *site.Site, out connection) report.Redeemed {
 	s.must(err)
 	_, err = at.Host.Run(s.ctx, "kill", append([]string{"-KILL"}, decimal(pids)...)...)
 	s.must(err)
-	var r report.Redeemed
+	return s.ended(s.c, out)
+}
+
+// ended waits until a connection is neither there nor tracked any more, by what the gateway answers to a host.
+func (s *natStage) ended(asker *site.Site, c connection) (r report.Redeemed) {
+	s.t.Helper()
 	s.wait("wait until the connection is not tracked", func() (bool, error) {
-		if r, err = s.ask("SV", out); err != nil || late(r, true) != "" {
+		var err error
+		if r, err = s.askFrom(asker, "SV", c); err != nil || late(r, true) != "" {
 			return false, err
 		}
+		owned := r.Report.Connection != nil && r.Report.Connection.Closed.IsZero()
 		tracked := r.Report.Forwarded != nil && r.Report.Forwarded.Removed.IsZero()
-		return !tracked, nil
+		return !owned && !tracked, nil
 	})
 	return r
 }
@@ -564,6 +592,30 @@ func TestClosedBehindNAT(t *testing.T) {
 		t.Errorf("one of two machines is meant:\n%s", report.Text(r.Report))
 	}
 	if !hasGap(r.Report.Gaps, first.String()) || !hasGap(r.Report.Gaps, theirs.local.String()) || !hasGap(r.Report.Gaps, "which of them is meant cannot be told") {
+		t.Errorf("gaps are %v", r.Report.Gaps)
+	}
+}
+
+// The gateway's own user had the same ends a while ago, and so had a machine behind it: none is asked.
+func TestClosedBehindNATAndOnGateway(t *testing.T) {
+	s := newNATStage(t)
+	out := s.intrude(func() { s.relayOn(s.e, "192.0.2.3", "192.0.2.2") })
+	inner := s.inner(s.e)
+	s.killOn(s.e, out)
+	s.word = "word-of-somebody-else"
+	s.on(s.b, "mallory", "socat", "-u", "SYSTEM:echo "+s.word+"; exec tail -f /dev/null", fmt.Sprintf("TCP:192.0.2.3:%d,sourceport=%d,reuseaddr", victimPort, out.local.Port()))
+	s.heard(s.c)
+	before := s.answered()
+	r := s.asked("SV_REC", out, true)
+	if c := r.Report.Connection; c == nil || int(c.UID) != users["mallory"] || r.Report.Forwarded != nil {
+		t.Errorf("while the gateway has it:\n%s", report.Text(r.Report))
+	}
+	s.answers(before, map[string]int{"b": 1})
+	r = s.killOn(s.b, out)
+	if r.Report.Forwarded != nil || len(r.Report.Previous)+len(r.Traceback) > 0 || len(r.Report.Processes) > 0 {
+		t.Errorf("one of the two is meant:\n%s", report.Text(r.Report))
+	}
+	if !hasGap(r.Report.Gaps, inner.local.String()) || !hasGap(r.Report.Gaps, "the host had it itself") || !hasGap(r.Report.Gaps, "which of them is meant cannot be told") {
 		t.Errorf("gaps are %v", r.Report.Gaps)
 	}
 }

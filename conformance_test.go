@@ -18,9 +18,6 @@ import (
 // every item needs one.
 var normative = regexp.MustCompile(`\b(MUST|SHOULD|MAY|[Nn]ever|[Aa]lways)\b`)
 
-// unshown are the sections of docs/protocol.md that say nothing of what an implementation does.
-var unshown = []string{"Not in this version"}
-
 // A rule is a row of docs/conformance.md.
 type rule struct {
 	words, from string
@@ -38,7 +35,6 @@ type section struct {
 // the section's own words and names tests that exist, and each rule of the section is quoted by one.
 func TestConformance(t *testing.T) {
 	protocol, page := sections(t, "docs/protocol.md"), sections(t, "docs/conformance.md")
-	protocol = slices.DeleteFunc(protocol, func(s section) bool { return slices.Contains(unshown, s.heading) })
 	exists := testsOf(t)
 	rows := 0
 	var order []string

@@ -26,6 +26,9 @@ type Question struct {
 	Local netip.AddrPort
 	// Remote is the other end: For, or where it is absent the requester.
 	Remote netip.AddrPort
+	// SentTo is the host that the question was sent to, where a gateway's rules have it answered by this one; else not valid. It is that host's
+	// end that the question is about.
+	SentTo netip.Addr
 	// Naming says when the requester may have the user's name.
 	Naming Naming
 }
@@ -42,6 +45,14 @@ const (
 
 // OnBehalf reports whether the requester asks for another host.
 func (q Question) OnBehalf() bool { return q.For.IsValid() }
+
+// AskedEnd is the end of the asked connection as whoever asks has it: Local, or that of the host that the question was sent to.
+func (q Question) AskedEnd() netip.AddrPort {
+	if q.SentTo.IsValid() {
+		return netip.AddrPortFrom(q.SentTo, q.Local.Port())
+	}
+	return q.Local
+}
 
 // About returns the question that a request asks which came from one address to another. Ports out of
 // range have no place in it and are left 0.
@@ -114,6 +125,9 @@ type Previous struct {
 	// Elsewhere is true where its connection leaves the host from another network namespace than the daemon's, from where
 	// nobody can be asked.
 	Elsewhere bool
+	// OnBehalf is true where the examined host passes the connection on for that one (NAT): Local is the other end of it, on
+	// behalf of which it is asked.
+	OnBehalf bool
 }
 
 // Ends are the ends of a connection with a previous host, as the asking host sees them. A host known by a

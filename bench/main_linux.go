@@ -100,7 +100,7 @@ func reap() error {
 }
 
 func run() error {
-	only := flag.String("only", "", "measure these alone, separated by commas: P1, P2, P3, P4, owner, P5, P6, P8, P9, P11, timing")
+	only := flag.String("only", "", "measure these alone, separated by commas: P1, P2, P3, P4, owner, P5, P6, P8, P9, P11, timing, tokens")
 	quick := flag.Bool("quick", false, "leave the largest sizes out")
 	update := flag.String("update", "", "replace the tables in this document")
 	dir := flag.String("dir", "", "directory on a disk to save in (default: the current one)")
@@ -136,7 +136,7 @@ func run() error {
 		name string
 		run  func() error
 	}{{"P1", b.lookUp}, {"P2", b.requests}, {"P3", b.simple}, {"P4", b.complex}, {"owner", b.owners}, {"P5", b.impact}, {"P6", b.recorder}, {"P8", b.store},
-		{"P9", b.idle}, {"P11", b.worst}, {"timing", b.timing}} {
+		{"P9", b.idle}, {"P11", b.worst}, {"timing", b.timing}, {"tokens", b.keptTokens}} {
 		if *only != "" && !strings.Contains(","+*only+",", ","+m.name+",") {
 			continue
 		}

@@ -17,8 +17,8 @@ import (
 	"time"
 
 	"filippo.io/age"
+	_ "github.com/ncruces/go-sqlite3/driver"
 	"golang.org/x/sys/unix"
-	_ "modernc.org/sqlite"
 
 	"github.com/stopd/stopd"
 	"github.com/stopd/stopd/evidence"
@@ -236,7 +236,7 @@ func openSQLite(dir string, id *age.X25519Identity) (*shelf, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, "reports")+"?_pragma=journal_mode(wal)&_pragma=synchronous(full)")
+	db, err := sql.Open("sqlite3", "file:"+filepath.Join(dir, "reports")+"?_pragma=journal_mode(wal)&_pragma=synchronous(full)")
 	if err != nil {
 		return nil, err
 	}

@@ -106,7 +106,8 @@ func (b *builder) addConnections(c *Chain, hosts map[*node]int) map[*link]int {
 			e := q.record.Previous
 			if q.answer != nil && k.OwnSource == "" && !agree(q.answer, e) {
 				k.Translated = translated(q.answer, e)
-				k.OwnSource, k.OwnDestination = endText(q.answer.Report.Request.Local), endText(q.answer.Report.Request.Remote)
+				near, remote := q.answer.ends()
+				k.OwnSource, k.OwnDestination = endText(near), endText(remote)
 				k.src, k.dst = unmap(e.Remote), unmap(e.Local)
 			}
 			if q.answer != nil && k.Clock == nil {

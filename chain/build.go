@@ -281,8 +281,25 @@ func (n *node) status() Status {
 	return Reached
 }
 
+// ends are those of the connection that a host was asked about. A gateway that answers what was sent to another host was asked at an address of
+// its own, about that one's connection.
+func (a *account) ends() (near, remote netip.AddrPort) {
+	if f := a.Report.Forwarded; f != nil {
+		return unmap(f.Translated.Local), unmap(f.Translated.Remote)
+	}
+	return unmap(a.Report.Request.Local), unmap(a.Report.Request.Remote)
+}
+
 // inbound reports whether a host was asked about a connection that came to it, by its own word.
-func inbound(a *account) bool {
-	c := a.Report.Connection
-	return c != nil && c.Direction == host.Inbound
+func inbound(a *account) bool { return direction(&a.Report) == host.Inbound }
+
+// direction is who opened the connection that a host was asked about, by its own word: also where it has passed it on for another.
+func direction(r *report.Report) host.Direction {
+	switch {
+	case r.Connection != nil:
+		return r.Connection.Direction
+	case r.Forwarded != nil:
+		return r.Forwarded.Direction
+	}
+	return host.UnknownDirection
 }

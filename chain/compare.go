@@ -49,15 +49,22 @@ func (b *builder) answered(l *link, q question) {
 	e := q.record.Previous
 	asked, asker := named(p.node), named(r.node)
 	if !agree(p, e) && !translated(p, e) {
+		near, remote := p.ends()
 		b.against(l, AboutAddress, "%s was asked about %s -> %s, says %s; its token is about %s -> %s", asked,
-			endText(e.Remote), endText(e.Local), asker, endText(p.Report.Request.Local), endText(p.Report.Request.Remote))
+			endText(e.Remote), endText(e.Local), asker, endText(near), endText(remote))
 	}
-	if from := p.Report.Request.Requester.Unmap(); from.IsValid() && public(from) && public(e.Local.Addr().Unmap()) && from != e.Local.Addr().Unmap() {
+	if from := p.Report.Request.Requester.Unmap(); !onBehalf(q) && from.IsValid() && public(from) && public(e.Local.Addr().Unmap()) && from != e.Local.Addr().Unmap() {
 		b.against(l, AboutRequest, "%s says that %s asked it; %s asked from %s", asked, from, asker, e.Local.Addr().Unmap())
 	}
 	b.request(l, q, asked, asker)
 	b.bytes(l, q, asked, asker)
 	b.times(l, q, asked, asker)
+}
+
+// onBehalf reports whether a host was asked on behalf of the other end: the one that asks has another address.
+func onBehalf(q question) bool {
+	sent, err := stop.ParseRequest([]byte(q.record.Request))
+	return err == nil && sent.For.IsValid()
 }
 
 // request compares type and session number.
@@ -159,12 +166,10 @@ func (l *link) saidBy() (from, to string) {
 		}
 	}
 	for _, a := range l.own {
-		if c := a.Report.Connection; c != nil {
-			say(&from, c.Direction, "from", "to")
-		}
+		say(&from, direction(&a.Report), "from", "to")
 	}
 	for _, a := range l.ends {
-		say(&to, a.Report.Connection.Direction, "to", "from")
+		say(&to, direction(&a.Report), "to", "from")
 	}
 	for _, q := range l.questions {
 		say(&to, q.direction(), "to", "from")

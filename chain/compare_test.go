@@ -230,8 +230,46 @@ func TestBehindNAT(t *testing.T) {
 	}
 	// Nobody asked it: the way breaks off at the gateway, and it is said whom to ask.
 	c = Build(Of(c3, gw))
-	if text := Text(c); !strings.HasPrefix(text, "gateway (192.0.2.1) -> c") || !strings.Contains(text, "not asked 10.0.0.5:616") || c.Hosts[len(c.Hosts)-1].Status != NotAsked {
+	if text := Text(c); !strings.HasPrefix(text, "gateway (192.0.2.1) -> c") || !strings.Contains(text, "not asked 10.0.0.5:616") ||
+		!strings.Contains(text, "stopctl request -type SV_REC -for 192.0.2.3 10.0.0.5 616 22") || c.Hosts[len(c.Hosts)-1].Status != NotAsked {
 		t.Error(text)
+	}
+}
+
+// A gateway has asked the machine behind it on behalf of the other end, from an address that is not that one's: that contradicts nobody. It
+// says itself who opened the connection, and what was sent to another host it was asked about that one's ends.
+func TestGateway(t *testing.T) {
+	const inside, gateway = "198.51.100.5:616", "192.0.2.1:40001"
+	gw := redeemed("sg", "gateway", gateway, cIn, previous(inside, cIn, "token", "sa"))
+	gw.Report.Connection, gw.Report.Processes = nil, nil
+	gw.Report.Previous[0].Reasons = []string{trace.ReasonInbound, trace.ReasonNAT}
+	gw.Report.Forwarded = &host.Forwarded{Direction: host.Outbound,
+		Original:   host.Ends{Local: netip.MustParseAddrPort(inside), Remote: netip.MustParseAddrPort(cIn)},
+		Translated: host.Ends{Local: netip.MustParseAddrPort(gateway), Remote: netip.MustParseAddrPort(cIn)}}
+	gw.Traceback[0].Request = "616 , 22 : SV_REC : 92847523456 : 192.0.2.3"
+	machine := redeemed("sa", "machine", inside, cIn)
+	machine.Report.Request.Requester, machine.Report.Request.OnBehalf = netip.MustParseAddr("198.51.100.1"), true
+	c3 := redeemed("sc", "c", cToD, dIn, previous(gateway, cIn, "token", "sg"))
+	c3.Traceback[0].Request = "40001 , 22 : SV_REC : 92847523456"
+	for _, sentTo := range []bool{false, true} {
+		if sentTo {
+			gw.Report.Request.Local = netip.MustParseAddrPort("198.51.100.1:40001")
+		}
+		c := Build(Of(c3, gw, machine))
+		text := Text(c)
+		if len(c.Paths) != 1 || !strings.HasPrefix(text, "machine (198.51.100.5) -> gateway (") || len(c.Contradictions) > 0 || !c.Hosts[1].NAT {
+			t.Errorf("%s\n%+v", text, c.Contradictions)
+		}
+		for _, k := range c.Connections {
+			if k.OpenedBy != "from" || k.OwnSource != "" {
+				t.Errorf("%+v", k)
+			}
+		}
+	}
+	// Another asker that was not on behalf is one too many.
+	gw.Traceback[0].Request = "616 , 22 : SV_REC : 92847523456"
+	if c := Build(Of(c3, gw, machine)); len(c.Contradictions) != 1 || c.Contradictions[0].Kind != AboutRequest {
+		t.Errorf("%+v", c.Contradictions)
 	}
 }
 

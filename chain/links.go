@@ -50,8 +50,9 @@ type join struct {
 func (b *builder) namings() {
 	own := map[stop.Ends][]*account{}
 	for _, a := range b.asked {
-		if r := a.Report.Request; a.of == a && !a.outvouched && !inbound(a) && (a.Report.Kind == report.KindSV || a.Report.Kind == report.KindID) {
-			e := stop.Ends{Remote: unmap(r.Local), Local: unmap(r.Remote)}
+		if a.of == a && !a.outvouched && !inbound(a) && (a.Report.Kind == report.KindSV || a.Report.Kind == report.KindID) {
+			near, remote := a.ends()
+			e := stop.Ends{Remote: near, Local: remote}
 			own[e] = append(own[e], a)
 		}
 	}
@@ -135,7 +136,7 @@ func (b *builder) connections() {
 // own makes the connection that a host was asked about. It leads to the host that named it, or to whoever is at the
 // other end.
 func (b *builder) own(a *account) {
-	near, remote := unmap(a.Report.Request.Local), unmap(a.Report.Request.Remote)
+	near, remote := a.ends()
 	denies := a.Report.Kind == report.KindNone // it knows of no connection: who asked chose the ends
 	switch {
 	case denies && len(a.named) == 0:
@@ -171,13 +172,14 @@ func (b *builder) own(a *account) {
 
 // agree reports whether a host was asked about the connection that another one asked about.
 func agree(a *account, e stop.Ends) bool {
-	return unmap(a.Report.Request.Local) == unmap(e.Remote) && unmap(a.Report.Request.Remote) == unmap(e.Local)
+	near, remote := a.ends()
+	return near == unmap(e.Remote) && remote == unmap(e.Local)
 }
 
 // translated reports whether two hosts can mean one connection whose addresses are translated between them:
 // where they differ, one of them is of a private network.
 func translated(a *account, e stop.Ends) bool {
-	near, remote := unmap(a.Report.Request.Local), unmap(a.Report.Request.Remote)
+	near, remote := a.ends()
 	here, there := unmap(e.Remote), unmap(e.Local)
 	differ := func(x, y netip.AddrPort) bool {
 		return x == y || x.Addr() != y.Addr() && public(x.Addr()) != public(y.Addr())
@@ -381,7 +383,7 @@ func (q question) direction() host.Direction {
 
 // passesOn reports whether a host has passed a connection on for another one.
 func passesOn(r *report.Report) bool {
-	return slices.ContainsFunc(r.Previous, func(p trace.Previous) bool { return slices.Contains(p.Reasons, trace.ReasonNAT) }) &&
+	return r.Forwarded != nil || slices.ContainsFunc(r.Previous, func(p trace.Previous) bool { return slices.Contains(p.Reasons, trace.ReasonNAT) }) &&
 		(r.Connection == nil || r.Connection.Owners == nil)
 }
 

@@ -150,7 +150,11 @@ func (c *Chain) afterQuestion(k *Connection, q Question) {
 		case k.OpenedBy == "to":
 			c.step(from, ToInquire, "", "ask the administrator of %s, if it may know, about %s: it was not asked (%s)", from.Label(), ends, q.Detail)
 		default:
-			c.step(from, ToAsk, "", "on %s, stopctl request -type SV_REC %s %d %d: it was not asked (%s)", to.Label(), from.address(), local, remote, q.Detail)
+			behalf := ""
+			if to.NAT && !slices.Contains(to.Addresses, k.dst.Addr()) { // its connection is with another host than the gateway
+				behalf = "-for " + k.dst.Addr().String() + " "
+			}
+			c.step(from, ToAsk, "", "on %s, stopctl request -type SV_REC %s%s %d %d: it was not asked (%s)", to.Label(), behalf, from.address(), local, remote, q.Detail)
 		}
 	}
 }

@@ -50,6 +50,9 @@ type Examiner struct {
 	Deadline time.Duration
 	Trace    trace.Options
 	Save     Groups
+	// Forwards is true on a host that answers for connections that it passes on for other machines (NAT): every token has a
+	// trace-back then, as those machines are asked by questions of every type.
+	Forwards bool
 	// Checkpoint gives the digest of the host's last checkpoint, or nothing; nil where there is no log.
 	Checkpoint func() string
 	// Secret is what the numbers of a [stop.Connection] are made with: who does not have it cannot tell what they stand for.
@@ -78,11 +81,13 @@ func (x *Examiner) Find(ctx context.Context, q stop.Question) (stop.Connection, 
 
 // connectionOf is what a connection is told from others by; err is nil or why it has no owner.
 func (x *Examiner) connectionOf(q stop.Question, s host.Socket, err error) stop.Connection {
-	ends, uid := host.Ends{Local: q.Local, Remote: q.Remote}, uint32(nobody)
+	ends, owner := host.Ends{Local: q.AskedEnd(), Remote: q.Remote}, x.number("user %d", uint32(nobody))
 	if err == nil {
-		ends, uid = s.Outside(), s.UID
+		ends, owner = s.Outside(), x.number("user %d", s.UID)
+	} else if f, ok := forwarded(q, err); ok {
+		owner = x.number("machine %s", f.Original.Local.Addr()) // each behind a gateway has an allowance of its own
 	}
-	return stop.Connection{ID: max(1, x.number("connection %s %s", ends.Local, ends.Remote)), Owner: x.number("user %d", uid)}
+	return stop.Connection{ID: max(1, x.number("connection %s %s", ends.Local, ends.Remote)), Owner: owner}
 }
 
 // number is the same for the same text, and says nothing else.
@@ -116,15 +121,17 @@ var (
 
 // find returns the socket that a question is about, where there is somebody to answer for it.
 func (x *Examiner) find(ctx context.Context, q stop.Question) (host.Socket, error) {
-	f := host.Flow{Protocol: host.TCP, Local: q.Local, Remote: q.Remote}
+	f := host.Flow{Protocol: host.TCP, Local: q.AskedEnd(), Remote: q.Remote}
 	s, err := x.Host.Find(ctx, f)
-	if errors.Is(err, host.ErrNotFound) {
+	if errors.Is(err, host.ErrNotFound) && !q.SentTo.IsValid() {
 		f.Local = netip.AddrPortFrom(netip.IPv6Unspecified(), f.Local.Port())
 		s, err = x.Host.Find(ctx, f)
 	}
 	switch {
 	case errors.Is(err, host.ErrNotFound):
 		return host.Socket{}, errNoConnection
+	case !q.OnBehalf() && passedIn(q, err):
+		return host.Socket{}, errInbound
 	case err != nil:
 		return host.Socket{}, fmt.Errorf("find connection: %w", err)
 	case s.Inode == 0 && s.Object == "":
@@ -148,11 +155,14 @@ func (x *Examiner) Examine(ctx context.Context, q stop.Question) (stop.Examined,
 	if err != nil {
 		return stop.Examined{}, err
 	}
-	p := payer(q)
+	p := x.payer(q)
 	if c := r.Connection; c != nil { // none was found where translation hides it
 		p.UID, p.Owned = c.UID, true
 	}
-	f := stop.Finding{Connection: l.connection, Previous: candidates(r.Previous, l.home), Watchable: l.watchable != nil}
+	f := stop.Finding{Connection: l.connection, Watchable: l.watchable != nil}
+	if q.Type.Recursive() || r.Forwarded != nil {
+		f.Previous = l.candidates(r.Previous)
+	}
 	t, err := x.keep(ctx, q, bounded(&r), p, f, l.watchable)
 	if err != nil {
 		return stop.Examined{}, err
@@ -174,7 +184,7 @@ func (x *Examiner) keep(ctx context.Context, q stop.Question, b []byte, p stop.P
 	if err != nil {
 		return stop.Token{}, fmt.Errorf("keep report: %w", err)
 	}
-	if q.Type.Recursive() {
+	if x.tracesBack(q.Type) {
 		f.Token, f.Type, f.SID, f.Requester = t, q.Type, q.SID, q.Requester
 		if w != nil {
 			x.Watchables.add(t, *w)
@@ -200,8 +210,9 @@ type looked struct {
 	connection stop.Connection
 	socket     host.Socket // zero where none was found
 	home       uint64      // the daemon's own network namespace
-	// watchable is nil where watching a process would tell nothing.
+	// watchable is nil where watching a process would tell nothing, or nobody is asked for what it tells.
 	watchable *trace.Watchable
+	onBehalf  bool // the machine that the connection is passed on for is asked on behalf of the other end
 }
 
 func (x *Examiner) look(ctx context.Context, q stop.Question) (report.Report, looked, error) {
@@ -214,7 +225,7 @@ func (x *Examiner) look(ctx context.Context, q stop.Question) (report.Report, lo
 	r.Kind = report.KindID
 	switch {
 	case err != nil:
-		x.unowned(ownerless(err), &r)
+		l.onBehalf = x.unowned(q, ownerless(err), &r)
 	case q.Type == stop.ID:
 		r.Connection = x.connection(ctx, s)
 	default:
@@ -223,7 +234,7 @@ func (x *Examiner) look(ctx context.Context, q stop.Question) (report.Report, lo
 		if err != nil {
 			return report.Report{}, looked{}, err
 		}
-		if w, ok := t.Watchable(s); ok && x.Watch != nil {
+		if w, ok := t.Watchable(s); ok && x.Watch != nil && q.Type.Recursive() {
 			l.watchable = &w
 		}
 	}
@@ -243,18 +254,8 @@ func (x *Examiner) look(ctx context.Context, q stop.Question) (report.Report, lo
 // translated reports whether a connection of a report, or one with a previous host, has other ends outside of
 // the host than its own, as connection tracking tells (Linux; no other system tells yet).
 func translated(r report.Report) bool {
-	return r.Connection != nil && r.Connection.NAT != nil ||
+	return r.Connection != nil && r.Connection.NAT != nil || r.Forwarded != nil ||
 		slices.ContainsFunc(r.Previous, func(p trace.Previous) bool { return slices.Contains(p.Reasons, trace.ReasonNAT) })
-}
-
-// unowned reports what is known of a connection of nobody on this host. A machine that the host passes it on for is the
-// previous host.
-func (x *Examiner) unowned(err error, r *report.Report) {
-	r.Gaps = append(r.Gaps, host.Gap{What: "connection", Why: err.Error()})
-	if f, ok := err.(*host.ForwardedError); ok && r.Request.Type != stop.ID.String() {
-		r.Previous = []trace.Previous{{Remote: f.Remote, Local: f.Local, Direction: host.Inbound,
-			Reasons: []string{trace.ReasonInbound, trace.ReasonNAT}, Corroborated: true, NetNS: f.NetNS}}
-	}
 }
 
 // Decline saves a small report for a question that is not examined, so that its token can be redeemed to
@@ -266,13 +267,17 @@ func (x *Examiner) Decline(ctx context.Context, q stop.Question, why string, sam
 		r.Kind, r.SameAs = report.KindDuplicate, sameAs.String()
 	}
 	x.Save.apply(&r)
-	return x.keep(ctx, q, report.Encode(r), payer(q), stop.Finding{}, nil)
+	return x.keep(ctx, q, report.Encode(r), x.payer(q), stop.Finding{}, nil)
 }
 
-// payer is who asks. Every recursive question has a trace-back, be it of nobody.
-func payer(q stop.Question) stop.Payer {
-	return stop.Payer{Source: q.Requester, Traceback: q.Type.Recursive()}
+// payer is who asks.
+func (x *Examiner) payer(q stop.Question) stop.Payer {
+	return stop.Payer{Source: q.Requester, Traceback: x.tracesBack(q.Type)}
 }
+
+// tracesBack reports whether a token has a trace-back, be it of nobody: that of every recursive question, and on a host that answers
+// for others of every question.
+func (x *Examiner) tracesBack(t stop.Type) bool { return t.Recursive() || x.Forwards }
 
 // blank returns a report with what every report has.
 func (x *Examiner) blank(ctx context.Context, q stop.Question) report.Report {
@@ -369,10 +374,12 @@ func bounded(r *report.Report) []byte {
 
 // candidates are the previous hosts as who asks them needs them. From other network namespaces than the daemon's own
 // nobody can be asked.
-func candidates(ps []trace.Previous, home uint64) []stop.Previous {
+func (l looked) candidates(ps []trace.Previous) []stop.Previous {
 	var out []stop.Previous
 	for _, p := range ps {
-		out = append(out, candidate(p, home))
+		c := candidate(p, l.home)
+		c.OnBehalf = l.onBehalf
+		out = append(out, c)
 	}
 	return out
 }

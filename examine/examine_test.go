@@ -355,13 +355,13 @@ func TestFailures(t *testing.T) {
 
 // Of a connection that leaves the host by another network namespace's link nobody can be asked.
 func TestElsewhere(t *testing.T) {
-	got := candidates([]trace.Previous{{NetNS: 1}, {NetNS: 2}, {}}, 1)
+	got := looked{home: 1}.candidates([]trace.Previous{{NetNS: 1}, {NetNS: 2}, {}})
 	for i, want := range []bool{false, true, false} {
 		if got[i].Elsewhere != want {
 			t.Errorf("%d: %+v", i, got[i])
 		}
 	}
-	if got := candidates([]trace.Previous{{NetNS: 2}}, 0); got[0].Elsewhere {
+	if got := (looked{}).candidates([]trace.Previous{{NetNS: 2}}); got[0].Elsewhere {
 		t.Errorf("where the daemon's own is not known: %+v", got)
 	}
 }

@@ -190,17 +190,20 @@ func TestLooks(t *testing.T) {
 func TestNotWatchable(t *testing.T) {
 	for _, tt := range []struct {
 		name, line string
+		gateway    bool
 		clients    int
 		change     func(*host.Recording)
 	}{
-		{"one candidate", "968 , 23 : SV_REC : 7", 1, nil},
-		{"none asks previous hosts", "968 , 23 : SV", 3, nil},
-		{"two processes hold it", "968 , 23 : SV_REC : 7", 3, func(r *host.Recording) {
+		{"one candidate", "968 , 23 : SV_REC : 7", false, 1, nil},
+		{"none asks previous hosts", "968 , 23 : SV", false, 3, nil},
+		{"none does on a gateway, where all tokens have a trace-back", "968 , 23 : SV", true, 3, nil},
+		{"two processes hold it", "968 , 23 : SV_REC : 7", false, 3, func(r *host.Recording) {
 			r.Processes = append(r.Processes, host.Process{PID: 101, PPID: new(100), RUID: new(uint32(33)), Descriptors: r.Processes[1].Descriptors[:1]})
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			x, k := proxy(t, tt.clients, tt.change, func() []host.Transfer { t.Error("watched"); return nil })
+			x.Forwards = tt.gateway
 			e, err := x.Examine(t.Context(), question(t, tt.line))
 			if err != nil {
 				t.Fatal(err)

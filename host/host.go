@@ -31,17 +31,60 @@ func (e *HiddenError) Error() string {
 	return b.String()
 }
 
-// A ForwardedError says that a flow is no connection of the host's own: another machine opened it, and the host
-// passes it on under an address of its own (NAT).
+// A ForwardedError says that a flow is no connection of the host's own: it passes it on for another machine, under other
+// addresses (NAT). Seen are the connections that had these ends, the latest first: more than one where ports were used
+// again. None is empty.
 type ForwardedError struct {
-	// Ends are those of the connection as the other machine has it, and that is the remote one.
-	Ends
-	// NetNS is the network namespace by whose link the machine is reached.
-	NetNS uint64
+	Seen []Forwarded
+	// Own is a connection of the host's own that had these ends as well, and is closed; nil where there was none.
+	Own *Socket
 }
 
 func (e *ForwardedError) Error() string {
-	return fmt.Sprintf("no process of this host has it: it comes from %s, as a connection with %s, and this host passes it on", e.Remote, e.Local)
+	var b strings.Builder
+	b.WriteString("no process of this host has it; this host passes it on:")
+	for i, f := range e.Seen {
+		if i > 0 {
+			b.WriteByte(';')
+		}
+		fmt.Fprintf(&b, " %s", f)
+	}
+	if e.Own != nil {
+		b.WriteString("; the host had it itself")
+		if !e.Own.Closed.IsZero() {
+			b.WriteString(" until " + e.Own.Closed.UTC().Format(time.RFC3339Nano))
+		}
+	}
+	return b.String()
+}
+
+// A Forwarded is a connection that a host passes on for another machine, as connection tracking has it.
+type Forwarded struct {
+	Original   Ends `json:"original"`   // as that machine has them, which is the local one
+	Translated Ends `json:"translated"` // as they were asked about
+	// Direction is Outbound where that machine opened it.
+	Direction Direction `json:"direction"`
+	State     string    `json:"state"`
+	// Opened is when it was first seen, and Removed when the host ceased to track it, which may be minutes after its end.
+	// Zero is not known, and not yet.
+	Opened  time.Time `json:"opened"`
+	Removed time.Time `json:"removed"`
+	// NetNS is the network namespace by whose link that machine is reached.
+	NetNS uint64 `json:"netns" report:"null"`
+}
+
+func (f Forwarded) String() string {
+	s := fmt.Sprintf("it comes from %s, as a connection with %s", f.Original.Local, f.Original.Remote)
+	if f.Direction == Inbound {
+		s = fmt.Sprintf("it goes to %s, as a connection from %s", f.Original.Local, f.Original.Remote)
+	}
+	if !f.Opened.IsZero() {
+		s += ", since " + f.Opened.UTC().Format(time.RFC3339Nano)
+	}
+	if !f.Removed.IsZero() {
+		s += ", until " + f.Removed.UTC().Format(time.RFC3339Nano)
+	}
+	return s
 }
 
 // A Host answers questions about the machine it runs on, or ran on.

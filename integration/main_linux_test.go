@@ -32,6 +32,7 @@ var programs embed.FS
 type world struct {
 	lab           *netlab.Lab
 	a, b, c, d, g *site.Site
+	behind        []*site.Site // hosts more, which others reach by b alone
 	// innocents are the connections between b and d once everybody is at work.
 	innocents int
 	rows      int
@@ -106,7 +107,18 @@ func (w *world) settle(ctx context.Context, packages []string) error {
 	}
 	ends = append(ends, w.lab.Close)
 	for i, s := range []**site.Site{&w.a, &w.b, &w.c, &w.d, &w.g} {
-		if *s, err = w.addSite(ctx, i); err != nil {
+		v4 := netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}), 24)
+		v6 := netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: byte(i + 1)}), 64)
+		add := w.lab.AddHost
+		if w.systemd && i == 1 {
+			add = w.lab.AddSystemdHost
+		}
+		h, err := add(ctx, string("abcdg"[i]), v4, v6)
+		if err != nil {
+			return err
+		}
+		// The gateway may ask on behalf of others.
+		if *s, err = w.addSite(ctx, h, "-on-behalf", "192.0.2.5/32"); err != nil {
 			return err
 		}
 	}
@@ -144,18 +156,9 @@ func build(ctx context.Context) (string, error) {
 	return dir, nil
 }
 
-// addSite makes one host, with everybody's accounts, sshd, stopd and the programs of testdata.
-func (w *world) addSite(ctx context.Context, i int) (*site.Site, error) {
-	v4 := netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}), 24)
-	v6 := netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: byte(i + 1)}), 64)
-	add := w.lab.AddHost
-	if w.systemd && i == 1 {
-		add = w.lab.AddSystemdHost
-	}
-	h, err := add(ctx, string("abcdg"[i]), v4, v6)
-	if err != nil {
-		return nil, err
-	}
+// addSite gives a host everybody's accounts, sshd, stopd and the programs of testdata. Who may ask on behalf of others is said as stopctl
+// init is told.
+func (w *world) addSite(ctx context.Context, h *netlab.Host, onBehalf ...string) (*site.Site, error) {
 	for user, uid := range users {
 		if err := h.AddUser(user, uid); err != nil {
 			return nil, err
@@ -192,8 +195,7 @@ func (w *world) addSite(ctx context.Context, i int) (*site.Site, error) {
 			return nil, err
 		}
 	}
-	// The gateway may ask on behalf of others.
-	s, err := site.Install(ctx, h, "-on-behalf", "192.0.2.5/32")
+	s, err := site.Install(ctx, h, onBehalf...)
 	if err != nil {
 		return nil, err
 	}

@@ -80,7 +80,9 @@ func (s *stage) wait(what string, cond func() (bool, error)) {
 	}
 }
 
-func (w *world) sites() []*site.Site { return []*site.Site{w.a, w.b, w.c, w.d, w.g} }
+func (w *world) sites() []*site.Site {
+	return append([]*site.Site{w.a, w.b, w.c, w.d, w.g}, w.behind...)
+}
 
 // clear ends what the intruders run, each process by its id, and waits until nothing of it is left.
 func (s *stage) clear() {

@@ -72,7 +72,7 @@ func TestContract(t *testing.T) {
 }
 
 const reportKeys = `
-: version kind salt tool host request connection processes channels previous users gaps reason same_as
+: version kind salt tool host request connection processes channels previous users gaps reason same_as forwarded
 tool: name version sources groups_off
 host: name boot_time boot_id os release kernel arch addresses clock
 host.clock: synchronised offset error
@@ -110,6 +110,9 @@ previous[].bytes: sent acknowledged received
 users[]: name uid logins
 users[].logins[]: line host address time ended
 gaps[]: pid what why
+forwarded: original translated direction state opened removed netns
+forwarded.original: local remote
+forwarded.translated: local remote
 `
 
 const redeemedKeys = `

@@ -40,6 +40,8 @@ type Report struct {
 	// Reason and SameAs are set in small reports (decoys, duplicates).
 	Reason string `json:"reason"`
 	SameAs string `json:"same_as"`
+	// Forwarded is the connection where the host passes it on for another machine; nil where it does not.
+	Forwarded *host.Forwarded `json:"forwarded"`
 
 	margins margins
 }

@@ -64,16 +64,16 @@ func TestDecodeRefuses(t *testing.T) {
 		{"blank after a colon", `"version":1`, `"version": 1`},
 		{"blank before a comma", `"version":1,`, `"version":1 ,`},
 		{"blank at the beginning", `{"version"`, ` {"version"`},
-		{"newline at the end", `"same_as":null}`, `"same_as":null}` + "\n"},
-		{"more after the end", `"same_as":null}`, `"same_as":null}{}`},
+		{"newline at the end", `"forwarded":null}`, `"same_as":null}` + "\n"},
+		{"more after the end", `"forwarded":null}`, `"same_as":null}{}`},
 		{"order", `"version":1,"kind":"sv"`, `"kind":"sv","version":1`},
 		{"order below", `"name":"stopd","version":"0.0.0"`, `"version":"0.0.0","name":"stopd"`},
 		{"key twice", `"version":1,`, `"version":1,"version":1,`},
 		{"key twice, other value first", `"version":1,`, `"version":2,"version":1,`},
-		{"unknown key twice", `"same_as":null}`, `"same_as":null,"new":1,"new":1}`},
+		{"unknown key twice", `"forwarded":null}`, `"same_as":null,"new":1,"new":1}`},
 		{"unknown key first", `{"version":1`, `{"new":1,"version":1`},
 		{"unknown key between", `"version":1,`, `"version":1,"new":1,`},
-		{"unknown key with blanks in its value", `"same_as":null}`, `"same_as":null,"new":[1, 2]}`},
+		{"unknown key with blanks in its value", `"forwarded":null}`, `"same_as":null,"new":[1, 2]}`},
 		{"missing key at the beginning", `{"version":1,`, `{`},
 		{"missing key between", `"kind":"sv",`, ``},
 		{"missing key below", `"name":"stopd",`, ``},
@@ -87,7 +87,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"half a surrogate pair", `"csh"`, `"c\ud800sh"`},
 		{"control character", `"csh"`, "\"c\nsh\""},
 		{"not UTF-8", `"csh"`, "\"c\x9bsh\""},
-		{"not UTF-8 in an unknown value", `"same_as":null}`, `"same_as":null,"new":"` + "\x9b" + `"}`},
+		{"not UTF-8 in an unknown value", `"forwarded":null}`, `"same_as":null,"new":"` + "\x9b" + `"}`},
 		{"fraction", `"version":1,`, `"version":1.0,`},
 		{"exponent", `"version":1,`, `"version":1e0,`},
 		{"negative zero", `"ppid":0`, `"ppid":-0`},
@@ -97,7 +97,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"number for a string", `"csh"`, `1`},
 		{"null for a number", `"version":1,`, `"version":null,`},
 		{"null for a list", `"channels":[]`, `"channels":null`},
-		{"empty string for unknown", `"same_as":null`, `"same_as":""`},
+		{"empty string for unknown", `"forwarded":null`, `"same_as":""`},
 		{"object for a list", `"channels":[]`, `"channels":{}`},
 		{"time without nanoseconds", `12:01:00.000000000Z`, `12:01:00Z`},
 		{"time in another zone", `12:01:00.000000000Z`, `12:01:00.000000000+00:00`},
@@ -156,7 +156,7 @@ func TestUnknownKeys(t *testing.T) {
 // An earlier version had not all keys: those at the end may be missing, and the bytes stay what they were.
 func TestEarlierVersion(t *testing.T) {
 	b := string(report.Encode(fullReport(func() string { return "x" })))
-	for _, end := range []string{`,"reason":"x","same_as":"x"}`, `,"netns":[0-9]+,"bytes":{[^}]*}}\],"users"`, `,"log":"x"}`} {
+	for _, end := range []string{`,"reason":"x","same_as":"x","forwarded":{.*}$`, `,"netns":[0-9]+,"bytes":{[^}]*}}\],"users"`, `,"log":"x"}`} {
 		re := regexp.MustCompile(end)
 		if n := len(re.FindAllString(b, -1)); n != 1 {
 			t.Fatalf("%s is there %d times", end, n)

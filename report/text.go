@@ -141,12 +141,34 @@ func (t *texter) request(r Report) {
 			t.line("Network namespace: %d", c.NetNS)
 		}
 	}
+	if f := r.Forwarded; f != nil {
+		t.forwarded(*f)
+	}
 	switch r.Kind {
 	case KindDuplicate:
 		t.line("Duplicate of: %s", r.SameAs)
 	case KindNone:
 		t.line("Nothing saved: %s", r.Reason)
 	}
+}
+
+// forwarded shows a connection that the host passes on: the machine that has it is on the left.
+func (t *texter) forwarded(f host.Forwarded) {
+	t.line("Passed on by this host (NAT) for: %s %s %s", addrPortText(f.Original.Local), arrowOf(f.Direction), addrPortText(f.Original.Remote))
+	t.known("State", f.State)
+	t.known("Opened", when(f.Opened))
+	t.known("Not tracked any more since", when(f.Removed))
+}
+
+// arrowOf leads from who opened a connection to the other end.
+func arrowOf(d host.Direction) string {
+	switch d {
+	case host.Outbound:
+		return "->"
+	case host.Inbound:
+		return "<-"
+	}
+	return "<>"
 }
 
 // ownersText is empty where nobody looked for the processes that hold the socket.

@@ -31,12 +31,9 @@ func socketText(d host.Descriptor) string {
 	case !d.Kind.Inet():
 		return ""
 	}
-	arrow := map[host.Direction]string{host.Outbound: "->", host.Inbound: "<-"}[d.Direction]
-	if arrow == "" {
-		arrow = "<>"
-		if d.Listening() && d.Direction == "" {
-			arrow = "<-"
-		}
+	arrow := arrowOf(d.Direction)
+	if d.Listening() && d.Direction == "" {
+		arrow = "<-"
 	}
 	remote := "any"
 	if d.Remote.IsValid() && d.Remote.Port() != 0 {

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -69,6 +70,14 @@ func TestTextLines(t *testing.T) {
 		{"Owners: none found", func(r *report.Report) { r.Connection = &report.Connection{Owners: []int{}} }},
 		{"Direction: outbound (by counters)", func(r *report.Report) {
 			r.Connection = &report.Connection{Direction: host.Outbound, DirectionSource: host.FromCounters}
+		}},
+		{"Passed on by this host (NAT) for: 10.0.0.7:40000 -> 192.0.2.3:80\nState: ESTABLISHED\nOpened: Sun Apr 1 12:00:00 2001", func(r *report.Report) {
+			r.Forwarded = &host.Forwarded{Original: host.Ends{Local: netip.MustParseAddrPort("10.0.0.7:40000"), Remote: netip.MustParseAddrPort("192.0.2.3:80")},
+				Direction: host.Outbound, State: "ESTABLISHED", Opened: time.Date(2001, 4, 1, 12, 0, 0, 0, time.UTC)}
+		}},
+		{"Passed on by this host (NAT) for: 10.0.0.7:22 <- 192.0.2.3:4000\nNot tracked any more since: Sun Apr 1 12:00:00 2001", func(r *report.Report) {
+			r.Forwarded = &host.Forwarded{Original: host.Ends{Local: netip.MustParseAddrPort("10.0.0.7:22"), Remote: netip.MustParseAddrPort("192.0.2.3:4000")},
+				Direction: host.Inbound, Removed: time.Date(2001, 4, 1, 12, 0, 0, 0, time.UTC)}
 		}},
 		{"Direction: unknown", func(r *report.Report) { r.Connection = &report.Connection{Direction: host.UnknownDirection} }},
 		{"   session: 31   login uid: 1000   audit session: 4", process(host.Process{Session: n(31), LoginUID: u(1000), AuditSession: u(4)})},

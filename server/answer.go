@@ -43,7 +43,7 @@ const lookupWait = 2 * time.Second
 // answer decides one question. Where stranger is not empty, it is why who asks may not on behalf of other hosts. The
 // error means that no reply can be given.
 func (s *Server) answer(ctx context.Context, cfg *Config, q stop.Question, stranger string) (a answer, err error) {
-	if q.Type.Recursive() {
+	if cfg.tracesBack(q.Type) {
 		by := payer{source: Source(q.Requester)}
 		if !s.promised.take(by) {
 			return s.over(cfg, q), nil
@@ -215,7 +215,7 @@ func (s *Server) saved(cfg *Config, q stop.Question, t stop.Token, err error) (a
 	}
 	s.Counters.Tokens.Add(1)
 	a := token(cfg, q, t)
-	if q.Type.Recursive() {
+	if cfg.tracesBack(q.Type) {
 		a.follow = t
 	}
 	return a, nil

@@ -57,6 +57,9 @@ type Config struct {
 	Slots     Slots
 	Limits    Limits
 	Traceback TracebackConfig
+	// Forwards is true on a host that answers for connections that it passes on for other machines (NAT), as for its own:
+	// every token has a trace-back then, and those machines are asked, where they have the connection with another host on behalf of that.
+	Forwards bool
 	// Certificate is this host's, for those that speak TLS; nil refuses them.
 	Certificate *tls.Certificate `json:"-"`
 	// Shown gives what hosts that are asked by TLS are shown of this one; nil, and a nil certificate, are nothing.
@@ -65,6 +68,9 @@ type Config struct {
 	Flow   func(context.Context, stop.Token) ([]stop.Fed, error) `json:"-"`
 	Logger *slog.Logger                                          `json:"-"`
 }
+
+// tracesBack reports whether a token has a trace-back, be it of nobody.
+func (c *Config) tracesBack(t stop.Type) bool { return t.Recursive() || c.Forwards }
 
 // Limits bound the work. All are positive.
 type Limits struct {

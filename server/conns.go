@@ -20,9 +20,10 @@ type conns struct {
 type conn struct {
 	net.Conn
 	from, to netip.Addr
-	port     uint16 // that it comes from
-	secure   bool   // it speaks TLS
-	key      string // the pin of the key that the other end has shown to have; empty for none
+	sentTo   netip.Addr // where the other end meant to connect to, if that is another; see sentTo
+	port     uint16     // that it comes from
+	secure   bool       // it speaks TLS
+	key      string     // the pin of the key that the other end has shown to have; empty for none
 	source   netip.Prefix
 	began    time.Time
 	since    time.Time // idle since; zero while a request is worked on

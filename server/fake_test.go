@@ -22,6 +22,7 @@ import (
 // A fake answers as it is told to, and remembers what it was asked. Connections that nobody told it of do
 // not exist.
 type fake struct {
+	forwards bool                      // see examine.Examiner
 	uid      uint64                    // the owner of all connections
 	local    netip.AddrPort            // the local end of what is found; not valid is that of the question
 	find     func(stop.Question) error // nil: every connection exists
@@ -112,7 +113,7 @@ func (f *fake) Examine(ctx context.Context, q stop.Question) (stop.Examined, err
 
 // found tells of a token, as an examiner does.
 func (f *fake) found(ctx context.Context, q stop.Question, t stop.Token, of stop.Finding) error {
-	if !q.Type.Recursive() {
+	if !q.Type.Recursive() && !f.forwards {
 		return nil
 	}
 	of.Token, of.Type, of.SID, of.Requester = t, q.Type, q.SID, q.Requester

@@ -104,7 +104,8 @@ func (p *promise) choose(cfg *Config, fed []stop.Fed) {
 		r := stop.Traceback{Previous: p.records[i].Previous, Flow: p.records[i].Flow, SelectedBy: stop.SelectedByFlow}
 		switch {
 		case slices.Contains(p.plan, i):
-			r.Asked, r.Request, r.Sent = true, requestTo(p.finding, r.Previous).String(), time.Now().UTC()
+			// A process of this host has the connection, so nobody is asked on behalf of another.
+			r.Asked, r.Request, r.Sent = true, requestTo(p.finding, stop.Previous{Ends: r.Previous}).String(), time.Now().UTC()
 			if certain < 0 && r.Flow.Compare(nil) == 0 {
 				r.SelectedBy = p.records[i].SelectedBy
 			}

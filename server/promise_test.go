@@ -77,6 +77,65 @@ func TestEveryRecursiveTokenHasOneRecord(t *testing.T) {
 	})
 }
 
+// On a gateway questions of every type are led back, those of each type once in a window: to who asks for more, an answer to less is none.
+func TestGateway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{forwards: true, previous: func() []stop.Previous { return []stop.Previous{candidate("127.0.0.7:616", "127.0.0.1:22")} }}
+		cfg := testConfig()
+		cfg.Forwards = true
+		s := newServer(f, cfg)
+		asked := 0
+		for _, c := range []struct {
+			rest  string
+			asked bool
+		}{
+			{"", true}, {" : ID", false}, {" : SV", true}, {" : SV", false}, {" : SV_REC : 7", true}, {" : ID_REC : 7", true}, {" : SV_REC : 8", false},
+		} {
+			tokenIn(t, "1 , 2", once(t, s, "127.0.0.9", "1 , 2"+c.rest))
+			s.settle()
+			if c.asked {
+				asked++
+			}
+			if n := s.tracing().Counters.Asked.Load(); n != uint64(asked) {
+				t.Errorf("after %q %d were asked, want %d", c.rest, n, asked)
+			}
+		}
+		s.recorded()
+		if len(f.kept) != 7 {
+			t.Errorf("%d records of 7 tokens", len(f.kept))
+		}
+		s.finish(t)
+	})
+}
+
+// The machines behind a gateway are asked as often as the gateway's own limits let who asks set that off: by what each machine may be asked about, and then by what he may ask.
+func TestGatewayRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{forwards: true, previous: func() []stop.Previous { return []stop.Previous{candidate("127.0.0.7:616", "127.0.0.1:22")} }}
+		cfg := testConfig()
+		cfg.Forwards = true
+		cfg.Limits.PerSourcePerSecond, cfg.Limits.Burst, cfg.Limits.PerUserPerSecond, cfg.Limits.UserBurst = 1e-6, 3, 1e-6, 2
+		s := newServer(f, cfg)
+		for _, c := range []struct {
+			from, rest string
+			want       uint64 // asked so far
+		}{
+			{"127.0.0.9", " : SV", 5}, {"127.0.0.9", " : SV_REC : 7", 5}, {"127.0.0.9", "", 5}, {"127.0.0.8", " : ID", 8}, {"127.0.0.8", " : SV", 8},
+		} {
+			for port := range 10 {
+				ports := fmt.Sprintf("%d , 2", port+1)
+				tokenIn(t, ports, once(t, s, c.from, ports+c.rest))
+			}
+			s.settle()
+			if n := s.tracing().Counters.Asked.Load(); n != c.want {
+				t.Errorf("after ten of %q by %s %d were asked, want %d", c.rest, c.from, n, c.want)
+			}
+		}
+		s.recorded()
+		s.finish(t)
+	})
+}
+
 // A recorder tells when trace-backs are kept.
 type recorder struct {
 	*fake

@@ -129,6 +129,11 @@ func (s *Server) admitted(nc net.Conn) *conn {
 		return nil
 	}
 	c.from, c.port, c.to = from.Addr(), from.Port(), to.Addr()
+	if s.config.Load().Forwards {
+		if to := sentTo(nc); to != c.to.WithZone("") {
+			c.sentTo = to
+		}
+	}
 	return c
 }
 
@@ -208,6 +213,7 @@ func (s *Server) reply(ctx context.Context, cfg *Config, nc *conn, w net.Conn, l
 	// Nothing a client does ends the work on its request: not even that it vanishes.
 	work := context.WithoutCancel(ctx)
 	q := req.About(nc.from, nc.to, began.UTC())
+	q.SentTo = nc.sentTo
 	q.Naming = cfg.Naming(q)
 	a, err := s.answer(work, cfg, q, cfg.stranger(nc))
 	if err != nil {

@@ -13,10 +13,10 @@ import (
 	"github.com/stopd/stopd"
 )
 
-// A path is a connection that is followed back. Where only names were asked for, whole reports may still be.
+// A path is a connection that is followed back by questions of one type: to who asks for more, less is no answer.
 type path struct {
 	connection uint64
-	full       bool
+	by         stop.Type
 }
 
 // A following is a path that is followed, once in a window: whoever asks later refers to it, unless the
@@ -30,7 +30,7 @@ type following struct {
 func (tb *Tracebacks) follow(p *promise, room bool) {
 	cfg := tb.config.Load()
 	g := &following{signature(p), p}
-	first, key := g, path{p.finding.Connection.ID, p.finding.Type.Full()}
+	first, key := g, path{p.finding.Connection.ID, p.finding.Type}
 	now := time.Now()
 	tb.followed.update(key, now, now.Add(cfg.Traceback.Window), func(o *following, known bool) *following {
 		if known && o.previous == g.previous {
@@ -82,7 +82,7 @@ func (tb *Tracebacks) plan(cfg *Config, f stop.Finding) (records []stop.Tracebac
 		}
 		switch {
 		case why == "":
-			req := requestTo(f, p.Ends)
+			req := requestTo(f, p)
 			r.Asked, r.Request, r.Sent = true, req.String(), time.Now().UTC()
 			ask = append(ask, len(records))
 		case len(records)-len(ask) >= maxNotAsked:
@@ -109,7 +109,9 @@ func whyNot(cfg *Config, p stop.Previous) string {
 		return "its connection leaves the host from another network namespace"
 	case remote.Is6() && remote.IsLinkLocalUnicast() && remote.Zone() == "":
 		return "link-local" // on which link is not known
-	case p.Outbound && !within(remote, cfg.Traceback.OutboundTo):
+	case p.OnBehalf && !cfg.Forwards:
+		return "its connection is with another host, and this one is not set up to ask on behalf of others ([nat])"
+	case p.Outbound && !p.OnBehalf && !within(remote, cfg.Traceback.OutboundTo):
 		return "this host opened the connection, and asking would tell the other end"
 	case !within(remote, cfg.Traceback.To):
 		return "policy"
@@ -118,9 +120,13 @@ func whyNot(cfg *Config, p stop.Previous) string {
 }
 
 // requestTo is the question for a previous host: same type and SID, about the connection as that host sees
-// it, its port first.
-func requestTo(f stop.Finding, e stop.Ends) stop.Request {
-	return stop.Request{Local: uint64(e.Remote.Port()), Remote: uint64(e.Local.Port()), Type: f.Type, SID: f.SID}
+// it, its port first. Where that is with another host than this one, it is on behalf of that.
+func requestTo(f stop.Finding, p stop.Previous) stop.Request {
+	r := stop.Request{Local: uint64(p.Remote.Port()), Remote: uint64(p.Local.Port()), Type: f.Type, SID: f.SID}
+	if p.OnBehalf {
+		r.For = p.Local.Addr().Unmap().WithZone("")
+	}
+	return r
 }
 
 // ask asks the chosen hosts, all at once, and fills in their records. It returns false where nobody was asked. All of it takes no longer than the time for one host since it began.
@@ -141,27 +147,31 @@ func (tb *Tracebacks) askChosen(cfg *Config, p *promise, began time.Time) {
 	left := cfg.Traceback.Timeout - time.Since(began)
 	var wg sync.WaitGroup
 	for _, i := range p.plan {
-		wg.Go(func() { p.change(i, tb.askOne(cfg, p.finding, p.record(i), left)) })
+		wg.Go(func() { p.change(i, tb.askOne(cfg, p.record(i), left)) })
 	}
 	wg.Wait()
 }
 
-// askOne asks one previous host, from this host's own end of the connection with it, and completes its record.
-func (tb *Tracebacks) askOne(cfg *Config, f stop.Finding, r stop.Traceback, left time.Duration) stop.Traceback {
-	c := stop.Client{Source: r.Previous.Local.Addr(), Timeout: left, Pin: cfg.peer(r.Previous.Remote.Addr()).Pin}
+// askOne asks one previous host what was planned, and completes its record: from this host's own end of the connection with it, or, on
+// behalf of another, from wherever that host is reached.
+func (tb *Tracebacks) askOne(cfg *Config, r stop.Traceback, left time.Duration) stop.Traceback {
+	c := stop.Client{Timeout: left, Pin: cfg.peer(r.Previous.Remote.Addr()).Pin}
+	request, err := stop.ParseRequest([]byte(r.Request))
+	if !request.For.IsValid() {
+		c.Source = r.Previous.Local.Addr()
+	}
 	r.Sent = time.Now().UTC()
 	ctx, cancel := context.WithTimeout(context.Background(), left)
 	defer cancel()
 	var a stop.Answer
-	var err error
-	if c.Pin != "" && cfg.Shown != nil {
+	if err == nil && c.Pin != "" && cfg.Shown != nil {
 		c.Certificate, err = cfg.Shown(ctx)
 	}
 	if err == nil {
-		a, err = c.Ask(ctx, netip.AddrPortFrom(r.Previous.Remote.Addr(), cfg.Traceback.Port), requestTo(f, r.Previous))
+		a, err = c.Ask(ctx, netip.AddrPortFrom(r.Previous.Remote.Addr(), cfg.Traceback.Port), request)
 	}
 	r.Answered = time.Now().UTC()
-	if errors.Is(err, syscall.EADDRNOTAVAIL) {
+	if errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EACCES) {
 		return stop.Traceback{Previous: r.Previous, SelectedBy: r.SelectedBy, Kind: "none", Error: "not asked: " + stop.Printable(err.Error()), Flow: r.Flow}
 	}
 	tb.Counters.Asked.Add(1)

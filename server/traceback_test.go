@@ -61,6 +61,7 @@ func TestPlan(t *testing.T) {
 	cfg.Traceback.OutboundTo = []netip.Prefix{netip.MustParsePrefix("192.0.2.128/25"), netip.MustParsePrefix("203.0.113.0/24")}
 	with := func(p stop.Previous, change func(*stop.Previous)) stop.Previous { change(&p); return p }
 	outbound := func(p *stop.Previous) { p.Outbound = true }
+	behalf := func(p *stop.Previous) { p.OnBehalf = true }
 	const local = "192.0.2.1:22"
 	finding := func(ps []stop.Previous) stop.Finding {
 		return stop.Finding{Type: stop.SVRec, SID: 92847523456, Previous: ps}
@@ -94,6 +95,8 @@ func TestPlan(t *testing.T) {
 		{"policy", []stop.Previous{candidate("198.51.100.7:616", local)}, []stop.Traceback{not("policy")}},
 		{"elsewhere", []stop.Previous{with(candidate("192.0.2.7:616", local), func(p *stop.Previous) { p.Elsewhere = true })},
 			[]stop.Traceback{not("its connection leaves the host from another network namespace")}},
+		{"behind this host, which does not answer for others", []stop.Previous{with(candidate("192.0.2.7:616", "198.51.100.1:22"), behalf)},
+			[]stop.Traceback{not("its connection is with another host, and this one is not set up to ask on behalf of others ([nat])")}},
 		{"link-local", []stop.Previous{candidate("[fe80::7]:616", "[fe80::1]:22")}, []stop.Traceback{not("link-local")}},
 		{"bound", []stop.Previous{candidate("198.51.100.7:1", local), candidate("192.0.2.7:1", local), candidate("192.0.2.7:2", local), candidate("192.0.2.7:3", local)},
 			[]stop.Traceback{not("policy"), ask("1 , 22 : SV_REC : 92847523456"), ask("2 , 22 : SV_REC : 92847523456"),
@@ -116,6 +119,20 @@ func TestPlan(t *testing.T) {
 			}
 		})
 	}
+	// On a gateway they are asked on behalf of who is at the other end, also where that end opened the connection.
+	gateway := *cfg
+	gateway.Forwards = true
+	for end, want := range map[string]string{"198.51.100.1:22": "198.51.100.1", "[2001:db8::1]:22": "[2001:db8::1]", "[::ffff:198.51.100.1]:22": "198.51.100.1"} {
+		for _, change := range []func(*stop.Previous){behalf, func(p *stop.Previous) { p.OnBehalf, p.Outbound = true, true }} {
+			records, plan, _ := NewTracebacks(nil, &gateway).plan(&gateway, finding([]stop.Previous{with(candidate("192.0.2.7:616", end), change)}))
+			if len(plan) != 1 || records[0].Request != "616 , 22 : SV_REC : 92847523456 : "+want {
+				t.Errorf("on behalf of %s: %+v", end, records)
+			}
+		}
+	}
+	if records, plan, _ := NewTracebacks(nil, &gateway).plan(&gateway, finding([]stop.Previous{with(candidate("203.0.113.7:616", "198.51.100.1:22"), behalf)})); len(plan) != 0 {
+		t.Errorf("against the policy: %+v", records)
+	}
 	var many []stop.Previous
 	for i := range 1000 {
 		many = append(many, candidate(fmt.Sprintf("198.51.100.7:%d", i+1), local))
@@ -130,7 +147,7 @@ func TestPlan(t *testing.T) {
 	if got, want := records[maxNotAsked-1].Error, "not asked: policy; and 745 more candidates, not asked"; got != want {
 		t.Errorf("the last that is not asked says %q", got)
 	}
-	if got := requestTo(stop.Finding{Type: stop.IDRec, SID: 7}, candidate("192.0.2.7:616", local).Ends); got.String() != "616 , 22 : ID_REC : 7" {
+	if got := requestTo(stop.Finding{Type: stop.IDRec, SID: 7}, candidate("192.0.2.7:616", local)); got.String() != "616 , 22 : ID_REC : 7" {
 		t.Errorf("type and session are not kept: %s", got)
 	}
 }

@@ -61,10 +61,10 @@ func (tb *Tracebacks) Configure(c *Config) { tb.config.Store(c) }
 // Found takes what a token leads back to, before anybody has the token, and plans whom to ask. The token's record is
 // due from now on, whether they are asked or not.
 func (tb *Tracebacks) Found(_ context.Context, f stop.Finding) error {
-	if !f.Type.Recursive() {
+	cfg := tb.config.Load()
+	if !cfg.tracesBack(f.Type) {
 		return fmt.Errorf("promise trace-back: a question of type %s has none", f.Type)
 	}
-	cfg := tb.config.Load()
 	p := &promise{finding: f, by: payer{source: Source(f.Requester)}}
 	if f.Connection != (stop.Connection{}) {
 		p.by.owner, p.by.owned = f.Connection.Owner, true

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/netip"
 
 	"github.com/stopd/stopd/internal/daemon"
 )
@@ -13,11 +14,7 @@ import (
 func setupExplain(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 	config := fs.String("config", "", "the daemon's configuration `file` (default: the defaults)")
 	return func(ctx context.Context, std stdio, args []string) error {
-		local, err := daemon.ParseEnd(args[0])
-		if err != nil {
-			return &exitError{exitUsage, err}
-		}
-		remote, err := daemon.ParseEnd(args[1])
+		local, remote, err := localFirst(args)
 		if err != nil {
 			return &exitError{exitUsage, err}
 		}
@@ -34,6 +31,26 @@ func setupExplain(fs *flag.FlagSet) func(context.Context, stdio, []string) error
 		_, err = io.WriteString(std.out, text)
 		return err
 	}
+}
+
+// localFirst are the ends of a connection of this host, as two arguments or as a line that somebody pasted.
+func localFirst(args []string) (local, remote netip.AddrPort, err error) {
+	if len(args) == 1 {
+		f, err := pasted(args[0])
+		if err != nil {
+			return local, remote, err
+		}
+		// Both are this host's, of a connection within it, or neither, of one of another network namespace: then as it is written.
+		if own := ownAddresses(); own[f.Destination.Addr()] && !own[f.Source.Addr()] {
+			return f.Destination, f.Source, nil
+		}
+		return f.Source, f.Destination, nil
+	}
+	if local, err = daemon.ParseEnd(args[0]); err != nil {
+		return local, remote, err
+	}
+	remote, err = daemon.ParseEnd(args[1])
+	return local, remote, err
 }
 
 func setupRecord(*flag.FlagSet) func(context.Context, stdio, []string) error {

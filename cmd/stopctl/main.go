@@ -40,7 +40,7 @@ type stdio struct {
 
 var commands = []command{
 	{"init", "", "write a configuration and the keys of a host", setupInit, 0, 0},
-	{"request", "HOST[:PORT] LOCAL REMOTE", "ask a host about one of its connections; print the token", setupRequest, 3, 3},
+	{"request", "HOST[:PORT] (LOCAL REMOTE | LINE)", "ask a host about one of its connections; print the token", setupRequest, 2, 3},
 	{"redeem", "TOKEN | SEALED", "open what a token stands for", setupRedeem, 1, 1},
 	{"export", "TOKEN", "take the sealed report of a token out of the store", setupExport, 1, 1},
 	{"bundle", "TOKEN | SEALED", "make a disclosure of what a token stands for, which anybody can verify", setupBundle, 1, 1},
@@ -49,7 +49,9 @@ var commands = []command{
 	{"audit", "", "verify every file of a store", setupAudit, 0, 0},
 	{"list", "", "list the records of a store", setupList, 0, 0},
 	{"chain", "FILE...", "join redeemed reports of several hosts into the path", setupChain, 1, -1},
-	{"explain", "LOCAL REMOTE", "say what the daemon would see of a connection, and answer", setupExplain, 2, 2},
+	{"watch", "", "ask about the connections that others report, and keep the tokens", setupWatch, 0, 0},
+	{"tokens", "[WHAT]", "find kept tokens by connection, address, Community ID or time", setupTokens, 0, 1},
+	{"explain", "LOCAL REMOTE | LINE", "say what the daemon would see of a connection, and answer", setupExplain, 1, 2},
 	{"token", "FILE", "print the token of a report's exact bytes", setupToken, 1, 1},
 	{"record", "", "record this host, so that its traces can be replayed", setupRecord, 0, 0},
 	{"demo", "", "trace an intruder through three hosts made on this machine", setupDemo, 0, 0},
@@ -154,8 +156,11 @@ func (c command) run(ctx context.Context, std stdio, args []string) int {
 
 func (c command) wrongCount(args []string) string {
 	want := strconv.Itoa(c.min)
-	if c.max < 0 {
+	switch {
+	case c.max < 0:
 		want += " or more"
+	case c.max > c.min:
+		want += " or " + strconv.Itoa(c.max)
 	}
 	hint := ""
 	for _, a := range args {

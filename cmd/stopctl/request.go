@@ -26,7 +26,18 @@ func setupRequest(fs *flag.FlagSet) func(context.Context, stdio, []string) error
 	pin := fs.String("pin", "", "ask by TLS, and only the host whose key has this `pin`")
 	key := fs.String("key", "", "the `file` of this host's TLS key, to show to a host that is asked with -pin")
 	return func(ctx context.Context, std stdio, args []string) error {
-		r, err := requestOf(*typ, *sid, *behalf, args[1], args[2])
+		var to netip.AddrPort
+		local, remote := args[1], args[len(args)-1]
+		if len(args) == 2 {
+			var err error
+			if to, err = resolve(ctx, args[0], netip.Addr{}); err != nil {
+				return err
+			}
+			if local, remote, err = pastedRequest(args[1], to.Addr(), behalf, from); err != nil {
+				return &exitError{exitUsage, err}
+			}
+		}
+		r, err := requestOf(*typ, *sid, *behalf, local, remote)
 		if err != nil {
 			return &exitError{exitUsage, err}
 		}
@@ -51,9 +62,10 @@ func setupRequest(fs *flag.FlagSet) func(context.Context, stdio, []string) error
 				return usageError("-from: %w", err)
 			}
 		}
-		to, err := resolve(ctx, args[0], c.Source)
-		if err != nil {
-			return err
+		if !to.IsValid() {
+			if to, err = resolve(ctx, args[0], c.Source); err != nil {
+				return err
+			}
 		}
 		a, err := c.Ask(ctx, to, r)
 		if errors.Is(err, syscall.EACCES) && r.For.IsValid() && *pin == "" {

@@ -60,6 +60,14 @@ func Check(cfg Config, w io.Writer) error {
 	}
 	fmt.Fprintf(w, "previous hosts: asked on port %d in %s, at most %d a request; where this host connected itself: %s\n",
 		cfg.Traceback.Port, whom(cfg.Traceback.To, "no network"), cfg.Traceback.MaxPrevious, whom(cfg.Traceback.OutboundTo, "never"))
+	if n := cfg.NAT; n.Answer {
+		fmt.Fprintf(w, "connections that this host passes on: answered for, and for %s after their end; at most %d are remembered\n", n.Keep, n.Connections)
+		if !bindsLow() {
+			fmt.Fprintf(w, "connections that this host passes on: the machines are asked by TLS alone, where their keys are pinned: %v\n", errLowPorts)
+		}
+	} else {
+		fmt.Fprintln(w, "connections that this host passes on: recorded; machines that have them with other hosts are not asked")
+	}
 	fmt.Fprintf(w, "names of users: %s\n", cfg.telling())
 	if cfg.Recorder.Mode != recorderOff {
 		if err := tryKeyring(); errors.Is(err, errUnrecorded) {

@@ -12,11 +12,12 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/stopd/stopd"
+	stop "github.com/stopd/stopd"
 	"github.com/stopd/stopd/examine"
 	"github.com/stopd/stopd/host"
 	"github.com/stopd/stopd/internal/optin"
 	"github.com/stopd/stopd/internal/recorder"
+	"github.com/stopd/stopd/server"
 )
 
 // A collectorPart examines.
@@ -67,6 +68,13 @@ func (o *collectorPart) start(s started) (err error) {
 	if s.Config.Recorder.Mode == recorderRequire {
 		if err := o.remember(s.Config.Recorder); err != nil {
 			return fmt.Errorf("remember what has ended: %w", err)
+		}
+	}
+	if n := s.Config.NAT; n.Answer {
+		if err := o.sys.track(n.Keep.Duration, n.Connections); errors.Is(err, errUntracked) {
+			return fmt.Errorf("answer for what this host passes on: %w", err)
+		} else if err != nil {
+			o.log.Warn("translated connections are answered for while they are there, and not once they have ended", "error", err)
 		}
 	}
 	o.teller = &teller{account: o.sys.account, read: readBySupervisor(o.supervisor), names: &optin.Names{Resolve: resolveByTracer(o.tracer.link)}}
@@ -153,6 +161,10 @@ func (o *collectorPart) serves(ctx context.Context, c call, b []byte) ([]byte, e
 		return nil, nil
 	case callRecorded:
 		return json.Marshal(o.recorded())
+	case callCounted:
+		return serve(ctx, c, b, func(context.Context, none) (server.Counted, error) {
+			return server.Counted{Bounds: []server.Bound{o.sys.tracked()}}, nil
+		})
 	}
 	return serveAnswerer(ctx, o.now.Load(), o.log, c, b)
 }

@@ -67,6 +67,9 @@ func (b brokenHost) Snapshot(ctx context.Context) (host.Snapshot, error) {
 // numbers are what a recorder has to say of itself.
 var numbers = recorded{true, time.Unix(1e9, 0).UTC(), 1, 2, 3, 4}
 
+// tracked is what that collector says of translated connections.
+var tracked = server.Bound{Name: "translated_connections", Used: 1, Limit: 2, Reached: 3}
+
 // replayed is a collector of the host of thesis Appendix B.1: telnet to 3.3.3.3:23, in a session from 1.1.1.1:616.
 func replayed(t testing.TB, log *slog.Logger) (*process, *examine.Examiner, *shelf) {
 	t.Helper()
@@ -85,7 +88,7 @@ func replayed(t testing.TB, log *slog.Logger) (*process, *examine.Examiner, *she
 	x := &examine.Examiner{Host: &host.Replay{Recording: rec}, Keeper: k, Tracer: k, Name: "stopd", Sources: func() []string { return nil },
 		Deadline: time.Minute, Trace: trace.Defaults, Save: examine.AllGroups, Secret: []byte("secret"),
 		UserName: func(context.Context, uint32) string { return "user1" }}
-	o := &collectorPart{log: log, sys: system{recorded: func() *recorded { return &numbers }}}
+	o := &collectorPart{log: log, sys: system{recorded: func() *recorded { return &numbers }, tracked: func() server.Bound { return tracked }}}
 	o.now.Store(x)
 	p := &process{role: collector}
 	var made part = o
@@ -93,7 +96,7 @@ func replayed(t testing.TB, log *slog.Logger) (*process, *examine.Examiner, *she
 	return p, x, k
 }
 
-// What the front may call is answered with a token of what was kept, two numbers, or one of few words: nothing of users,
+// What the front may call is answered with a token of what was kept, some numbers, or one of few words: nothing of users,
 // processes, addresses or of who a connection leads back to. Everything else it calls is refused, and does nothing.
 func TestWhatTheFrontGets(t *testing.T) {
 	var log bytes.Buffer
@@ -158,6 +161,8 @@ func TestWhatTheFrontGets(t *testing.T) {
 					want = k.token
 				case callRecorded:
 					want = numbers
+				case callCounted:
+					want = server.Counted{Bounds: []server.Bound{tracked}}
 				default:
 					t.Errorf("%s: served", what)
 				}

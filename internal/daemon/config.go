@@ -13,6 +13,7 @@ import (
 
 	"github.com/stopd/stopd/evidence/translog"
 	"github.com/stopd/stopd/examine"
+	"github.com/stopd/stopd/internal/settings"
 	"github.com/stopd/stopd/server"
 	"github.com/stopd/stopd/trace"
 )
@@ -29,6 +30,7 @@ type Config struct {
 	Reply      Reply     `toml:"reply"`
 	Limits     Limits    `toml:"limits"`
 	Traceback  Traceback `toml:"traceback"`
+	NAT        NAT       `toml:"nat"`
 	Save       Save      `toml:"save"`
 	Recorder   Recorder  `toml:"recorder"`
 	Metrics    Metrics   `toml:"metrics"`
@@ -92,6 +94,13 @@ type Traceback struct {
 	Parallel    int       `toml:"parallel" at:"start"`
 }
 
+// NAT says whether the host answers for connections that it passes on for other machines, under other addresses.
+type NAT struct {
+	Answer      bool     `toml:"answer" at:"start" says:"whether to answer for connections that this host translates, and ask the machines that have them"`
+	Keep        Duration `toml:"keep" at:"start" says:"how long after the kernel has forgotten such a connection"`
+	Connections int      `toml:"connections" at:"start" says:"how many of them are remembered, open and ended"`
+}
+
 // Save says what reports hold. It is examine.Groups, with the names of its keys.
 type Save struct {
 	Arguments   string `toml:"arguments" says:"off, redact (likely secrets masked) or full"`
@@ -132,13 +141,9 @@ type Syslog struct {
 type Duration struct{ time.Duration }
 
 // UnmarshalText parses a duration.
-func (d *Duration) UnmarshalText(b []byte) error {
-	v, err := time.ParseDuration(string(b))
-	if err != nil {
-		return fmt.Errorf("%q is not a duration such as \"30s\" or \"2m\"", b)
-	}
-	d.Duration = v
-	return nil
+func (d *Duration) UnmarshalText(b []byte) (err error) {
+	d.Duration, err = settings.ParseDuration(b)
+	return err
 }
 
 // MarshalText writes it as it is parsed.
@@ -162,6 +167,7 @@ func Defaults() Config {
 			To:         []Network{{netip.MustParsePrefix("0.0.0.0/0")}, {netip.MustParsePrefix("::/0")}},
 			OutboundTo: []Network{}, MaxPrevious: 8, Timeout: Duration{10 * time.Second}, Parallel: 64,
 		},
+		NAT:      NAT{Keep: Duration{2 * time.Minute}, Connections: 65536},
 		Save:     Save(examine.AllGroups),
 		Recorder: Recorder{Mode: recorderAuto, Keep: Duration{24 * time.Hour}, Memory: 64 << 20},
 	}

@@ -1,22 +1,20 @@
 package daemon
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/pelletier/go-toml/v2"
-
 	"github.com/stopd/stopd/examine"
+	"github.com/stopd/stopd/internal/prom"
 	"github.com/stopd/stopd/internal/recorder"
+	"github.com/stopd/stopd/internal/settings"
 	"github.com/stopd/stopd/server"
 )
 
@@ -40,38 +38,14 @@ func Load(path string) (Config, error) {
 // be a rule that is not there. On failure the configuration is zero.
 func Parse(b []byte) (Config, error) {
 	c := Defaults()
-	d := toml.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&c); err != nil {
-		return Config{}, located(err)
+	if err := settings.Decode(b, &c); err != nil {
+		return Config{}, err
 	}
 	if err := c.check(); err != nil {
 		return Config{}, err
 	}
 	return c, nil
 }
-
-func located(err error) error {
-	var strict *toml.StrictMissingError
-	if errors.As(err, &strict) && len(strict.Errors) > 0 {
-		e := strict.Errors[0]
-		line, column := e.Position()
-		return fmt.Errorf("line %d, column %d: unknown key %q", line, column, strings.Join(e.Key(), "."))
-	}
-	var d *toml.DecodeError
-	if errors.As(err, &d) {
-		line, column := d.Position()
-		text := goType.ReplaceAllString(strings.TrimPrefix(d.Error(), "toml: "), " as ${1}")
-		if key := strings.Join(d.Key(), "."); key != "" {
-			text = key + ": " + text
-		}
-		return fmt.Errorf("line %d, column %d: %s", line, column, text)
-	}
-	return err
-}
-
-// goType is what the decoder says of this program instead of the file.
-var goType = regexp.MustCompile(` into struct field \S+ of type (\S+)`)
 
 func (c *Config) check() error {
 	oneOf := func(key, v string, allowed ...string) error {
@@ -116,8 +90,8 @@ func (c *Config) check() error {
 		}
 	}
 	if m := c.Metrics.Listen; m != "" {
-		if ap, err := netip.ParseAddrPort(m); err != nil || !ap.Addr().IsLoopback() {
-			errs = append(errs, fmt.Errorf("metrics.listen: %q is not a loopback address and port such as \"127.0.0.1:9113\"", m))
+		if err := prom.Check(m); err != nil {
+			errs = append(errs, fmt.Errorf("metrics.listen: %w", err))
 		}
 	}
 	if c.Syslog.To != "" {

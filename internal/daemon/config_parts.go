@@ -26,6 +26,7 @@ func examiner(cfg Config, sys system, pids []int) *examine.Examiner {
 		Deadline: cfg.Limits.Deadline.Duration,
 		Trace:    trace.Options{Hub: cfg.Limits.Hub, Processes: cfg.Limits.Processes, Descriptors: cfg.Limits.Descriptors, Bytes: cfg.Limits.Bytes},
 		Save:     examine.Groups(cfg.Save),
+		Forwards: cfg.NAT.Answer,
 	}
 }
 
@@ -33,7 +34,7 @@ func examiner(cfg Config, sys system, pids []int) *examine.Examiner {
 func serverConfig(c Config) *server.Config {
 	l, t := c.Limits, c.Traceback
 	return &server.Config{
-		Errors: c.Reply.Errors, OptIn: c.Reply.OptIn, OnBehalf: prefixes(c.OnBehalf), Peers: c.serverPeers(),
+		Errors: c.Reply.Errors, OptIn: c.Reply.OptIn, OnBehalf: prefixes(c.OnBehalf), Peers: c.serverPeers(), Forwards: c.NAT.Answer,
 		Slots: server.Slots{ID: c.Reply.Slots.ID.Duration, IDRec: c.Reply.Slots.IDRec.Duration,
 			SV: c.Reply.Slots.SV.Duration, SVRec: c.Reply.Slots.SVRec.Duration},
 		Limits: server.Limits{
@@ -75,5 +76,5 @@ func tracedAtStart(c Config) Config {
 // collected is what the collector has to know of a configuration.
 func collected(c Config) Config {
 	return Config{Limits: Limits{Deadline: c.Limits.Deadline, Processes: c.Limits.Processes, Descriptors: c.Limits.Descriptors,
-		Bytes: c.Limits.Bytes, Hub: c.Limits.Hub}, Save: c.Save, Recorder: c.Recorder}
+		Bytes: c.Limits.Bytes, Hub: c.Limits.Hub}, Save: c.Save, NAT: c.NAT, Recorder: c.Recorder}
 }

@@ -94,7 +94,7 @@ func TestEveryKeyIsHandedOn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return []any{store, examiner(collected(c), system{}, nil), collected(c).Recorder, fronted(c), traced(c)}
+		return []any{store, examiner(collected(c), system{}, nil), collected(c).Recorder, collected(c).NAT, fronted(c), traced(c)}
 	}
 	direct := []string{"listen", "store", "quorum", "metrics.listen", "syslog.to", "witness"} // which are read where they are used
 	c := Defaults()
@@ -137,7 +137,7 @@ func TestConfigErrors(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{`lisen = ["[::]:113"]`, `line 2, column 1: unknown key "lisen"`},
 		{"[save]\n hosts = true", `line 3, column 2: unknown key "save.hosts"`},
-		{"[nat]\nenabled = true", `line 2, column 2: unknown key "nat"`},
+		{"[gateway]\nenabled = true", `line 2, column 2: unknown key "gateway"`},
 		{"listen =", "line 2, column 8: "},
 		{"[limits", "line 2, column "},
 		{`listen = "x"`, "line 2, column 10: listen: cannot decode TOML string as []string"},

@@ -52,7 +52,7 @@ func unprivileged() int {
 }
 
 // capabilities are those that a role which stays root keeps: to read what belongs to others; and, for a store that
-// belongs to another user, to write it. Both keep what they have in memory out of swap. The front and the tracer have none: they are not root.
+// belongs to another user, to write it. Both keep what they have in memory out of swap. The front and the tracer have none: they are not root; but see bindLow.
 var capabilities = map[role][]int{
 	reader: {unix.CAP_SETUID, unix.CAP_SETGID}, // until it is somebody
 	collector: {unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH, unix.CAP_NET_ADMIN, unix.CAP_SYS_ADMIN, unix.CAP_BPF, unix.CAP_PERFMON,
@@ -75,7 +75,12 @@ func startRestricted(cmd *exec.Cmd, r role, cfg Config) error {
 	go onOwnThread(func() {
 		done <- func() error {
 			unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-			if keep, ok := capabilities[r]; ok {
+			keep, ok := capabilities[r]
+			if r == tracer && cfg.NAT.Answer && bindsLow() && unprivileged() >= 0 {
+				keep, ok = bindLow, true
+				cmd.SysProcAttr = withCapabilities(unprivileged(), bindLow)
+			}
+			if ok {
 				dropBounding(keep)
 			}
 			if !free {
@@ -85,6 +90,25 @@ func startRestricted(cmd *exec.Cmd, r role, cfg Config) error {
 		}()
 	})
 	return <-done
+}
+
+// bindLow is what a tracer keeps that asks on behalf of others: hosts hear that from a port below 1024 alone. With the other it
+// changes its root directory; no call that it has needs that afterwards.
+var bindLow = []int{unix.CAP_NET_BIND_SERVICE, unix.CAP_SYS_CHROOT}
+
+// bindsLow reports whether a tracer that this process starts can bind such ports, by what is left to it or is given to it.
+func bindsLow() bool {
+	header, data := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, [2]unix.CapUserData{}
+	return unix.Capget(&header, &data[0]) == nil && data[0].Permitted&(1<<unix.CAP_NET_BIND_SERVICE) != 0
+}
+
+// withCapabilities starts a process as a user who has capabilities, and whose group has nothing.
+func withCapabilities(uid int, keep []int) *syscall.SysProcAttr {
+	ambient := make([]uintptr, len(keep))
+	for i, c := range keep {
+		ambient[i] = uintptr(c)
+	}
+	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: fallbackUID}, AmbientCaps: ambient}
 }
 
 // onOwnThread runs f on a thread that ends with it, and is not the first: the kernel shows that one as the process.
@@ -128,7 +152,9 @@ func confine(r role, s started, empty *os.File) (left []string) {
 			if s.Root {
 				failed("change root directory", changeRoot(empty))
 			}
-			failed("become user "+strconv.Itoa(s.UID), become(s.UID))
+			if os.Geteuid() != s.UID { // else it was started as that
+				failed("become user "+strconv.Itoa(s.UID), become(s.UID))
+			}
 		}
 		empty.Close()
 		if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {

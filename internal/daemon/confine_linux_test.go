@@ -64,6 +64,38 @@ func TestConfined(t *testing.T) {
 	}
 }
 
+// A tracer that asks on behalf of others may bind ports below 1024, and nothing else that others may not.
+func TestConfinedGateway(t *testing.T) {
+	if landlockVersion() < 1 || os.Geteuid() != 0 {
+		t.Skip("needs root, and Landlock")
+	}
+	s := newSite(t)
+	s.cfg.NAT.Answer = true
+	s.write(t)
+	d := s.start(t)
+	for r, want := range can[true] {
+		if r == tracer {
+			want = append(want[:len(want):len(want)], "use CAP_NET_BIND_SERVICE, CAP_SYS_CHROOT")
+		}
+		got, err := ask[[]string](t.Context(), d.running.processes[r].control, callProve, d.trial())
+		if d := cmp.Diff(want, got); err != nil || d != "" {
+			t.Errorf("the %s (-want +got): %v\n%s", r, err, d)
+		}
+	}
+	pid := d.running.processes[tracer].process.Pid
+	if _, err := os.Stat(fmt.Sprintf("/proc/%d/root/etc", pid)); !os.IsNotExist(err) {
+		t.Errorf("its root directory is not empty: %v", err)
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	uid := fmt.Sprintf("Uid:\t%[1]d\t%[1]d\t%[1]d\t%[1]d\n", unprivileged())
+	if err != nil || !bytes.Contains(status, []byte(uid)) || !bytes.Contains(status, []byte("\nGroups:\t \n")) {
+		t.Errorf("%v, %s", err, status)
+	}
+	if log := s.log.String(); strings.Contains(log, "by TLS alone") || strings.Contains(log, "keeps more than it needs") || strings.Contains(log, "not once they have ended") {
+		t.Errorf("the log has %q", log)
+	}
+}
+
 // steady leaves of what can be seen of this machine what other programs that come and go do not change.
 func steady(sees []string) []string {
 	return slices.DeleteFunc(slices.Clone(sees), func(s string) bool {

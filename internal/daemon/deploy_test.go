@@ -113,7 +113,7 @@ func TestOperations(t *testing.T) {
 		t.Errorf("alerts (-) and docs/operations.md (+):\n%s", d)
 	}
 	events := map[string]bool{}
-	for _, dir := range []string{".", "../../server", "../../evidence", "../../evidence/translog"} {
+	for _, dir := range []string{".", "../prom", "../../server", "../../evidence", "../../evidence/translog"} {
 		files, err := filepath.Glob(dir + "/*.go")
 		if err != nil {
 			t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/stopd/stopd"
+	"github.com/stopd/stopd/internal/prom"
 	"github.com/stopd/stopd/server"
 )
 
@@ -61,7 +62,7 @@ func (f *frontPart) start(s started) error {
 	f.server = server.New(answerer{f.process.joints[collector]}, tracing{f.process.joints[tracer]}, f.config(s))
 	f.endMetrics = func() {}
 	if page != nil {
-		f.endMetrics = serveMetrics(page, metrics{f.server.AllCounted, time.Now(), answerer{f.process.joints[collector]}.recorded}, f.process.log)
+		f.endMetrics = prom.Serve(page, metrics{f.counted, time.Now(), answerer{f.process.joints[collector]}.recorded}, f.process.log)
 	}
 	for _, l := range ls {
 		go func() {
@@ -72,6 +73,16 @@ func (f *frontPart) start(s started) error {
 		}()
 	}
 	return nil
+}
+
+// counted gives what all processes counted that have something to do with strangers.
+func (f *frontPart) counted(ctx context.Context) (server.Counted, error) {
+	c, err := f.server.AllCounted(ctx)
+	if err != nil {
+		return c, err
+	}
+	of, err := answerer{f.process.joints[collector]}.Counted(ctx)
+	return c.And(of), err
 }
 
 func (f *frontPart) reload(s started) error {

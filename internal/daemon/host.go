@@ -11,6 +11,7 @@ import (
 	"github.com/stopd/stopd/host"
 	"github.com/stopd/stopd/internal/posix"
 	"github.com/stopd/stopd/internal/recorder"
+	"github.com/stopd/stopd/server"
 )
 
 // A system is the machine the daemon runs on.
@@ -36,7 +37,10 @@ type system struct {
 	recorded func() *recorded
 	// scope says for how long what is remembered holds.
 	scope func() (string, error)
-	close func() error
+	// track keeps connections that the host translates for a time after they have ended, at most so many of all; tracked is how many there are.
+	track   func(keep time.Duration, limit int) error
+	tracked func() server.Bound
+	close   func() error
 	// connections lists the TCP connections with these ports, and this local address where it is valid.
 	connections func(ctx context.Context, local netip.AddrPort, remotePort uint16) ([]host.Flow, error)
 	pids        func() ([]int, error)
@@ -53,7 +57,7 @@ type machine interface {
 	Close() error
 }
 
-// systemOf is a machine, of which nothing is remembered and no process is watched.
+// systemOf is a machine, of which nothing is remembered and no process is watched, and that translates nothing that is seen.
 func systemOf(m machine, accelerate func() error) system {
 	account := func(ctx context.Context, uid uint32) account {
 		a := m.Account(ctx, uid)
@@ -68,14 +72,20 @@ func systemOf(m machine, accelerate func() error) system {
 		keep:         func(func(*recorder.History, uint64) error) error { return errUnrecorded },
 		recorded:     func() *recorded { return nil },
 		scope:        func() (string, error) { return "", errUnrecorded },
+		track:        func(time.Duration, int) error { return errUntracked },
+		tracked:      func() server.Bound { return server.Bound{Name: translatedBound} },
 	}
 }
 
 // What this version does on Linux alone.
 var (
 	errUnwatched  = fmt.Errorf("this version does not watch processes on %s: %w", runtime.GOOS, errors.ErrUnsupported)
+	errUntracked  = fmt.Errorf("this version does not see what is translated on %s: %w", runtime.GOOS, errors.ErrUnsupported)
 	errUnrecorded = fmt.Errorf("this version does not record what ends on %s: %w", runtime.GOOS, errors.ErrUnsupported)
 )
+
+// translatedBound names the bound on connections that the host translates.
+const translatedBound = "translated_connections"
 
 // Record records this machine, for replaying.
 func Record(ctx context.Context) (host.Recording, error) {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/stopd/stopd/internal/linux"
 	"github.com/stopd/stopd/internal/recorder"
+	"github.com/stopd/stopd/server"
 )
 
 func openSystem() (system, error) {
@@ -25,6 +26,11 @@ func openSystem() (system, error) {
 		return &recorded{r.Running, r.Since, r.Lost, r.Connections, r.Processes, r.Room}
 	}
 	s.unremembered, s.keep, s.scope = h.Unremembered, h.Keep, h.Scope
+	s.track = h.Track
+	s.tracked = func() server.Bound {
+		t := h.Tracked()
+		return server.Bound{Name: translatedBound, Used: t.N, Limit: t.Limit, Reached: t.Forgotten + t.Lost}
+	}
 	return s, nil
 }
 

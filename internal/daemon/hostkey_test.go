@@ -13,7 +13,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/stopd/stopd"
+	stop "github.com/stopd/stopd"
 )
 
 // newTLSKey writes a key and returns its path.

@@ -143,6 +143,9 @@ func emptyDirectory() (*os.File, error) {
 		return nil, err
 	}
 	f, err := os.Open(dir)
+	if err == nil {
+		err = f.Chmod(0o555) // for who is not its owner any more as he goes there
+	}
 	return f, errors.Join(err, os.Remove(dir))
 }
 

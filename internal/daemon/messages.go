@@ -48,6 +48,11 @@ func (a answerer) recorded(ctx context.Context) (*recorded, error) {
 	return ask[*recorded](ctx, a.link, callRecorded, none{})
 }
 
+// Counted gives what the collector counted.
+func (a answerer) Counted(ctx context.Context) (server.Counted, error) {
+	return ask[server.Counted](ctx, a.link, callCounted, none{})
+}
+
 // serveAnswerer serves what the front calls. What it is told are tokens, names that may be sent, a connection's numbers, and words.
 func serveAnswerer(ctx context.Context, x *examine.Examiner, log *slog.Logger, c call, b []byte) ([]byte, error) {
 	switch c {

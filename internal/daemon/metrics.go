@@ -2,64 +2,13 @@ package daemon
 
 import (
 	"context"
-	"errors"
-	"log/slog"
-	"net"
-	"net/http"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/stopd/stopd/internal/prom"
 	"github.com/stopd/stopd/server"
 )
-
-// Bounds of the metrics' own server: any user of the host can connect to it.
-const (
-	metricsConnections = 16
-	metricsTimeout     = 5 * time.Second
-)
-
-// serveMetrics answers Prometheus on a listener until end is called.
-func serveMetrics(l net.Listener, of metrics, log *slog.Logger) (end func()) {
-	var open atomic.Int64
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", metricsHandler(of))
-	s := &http.Server{
-		Handler: mux, ReadTimeout: metricsTimeout, WriteTimeout: metricsTimeout, IdleTimeout: metricsTimeout, MaxHeaderBytes: 4096,
-		ConnState: func(c net.Conn, state http.ConnState) {
-			switch state {
-			case http.StateNew:
-				if open.Add(1) > metricsConnections {
-					c.Close()
-				}
-			case http.StateClosed:
-				open.Add(-1)
-			}
-		},
-	}
-	go func() {
-		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			log.Error("serve metrics", "error", err)
-		}
-	}()
-	return func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		if s.Shutdown(ctx) != nil {
-			s.Close()
-		}
-	}
-}
-
-// metricsHandler has no collector of the process: that reads /proc, which the front cannot.
-func metricsHandler(m metrics) http.Handler {
-	r := prometheus.NewRegistry()
-	r.MustRegister(m, collectors.NewGoCollector())
-	return promhttp.HandlerFor(r, promhttp.HandlerOpts{MaxRequestsInFlight: 2, Timeout: metricsTimeout})
-}
 
 // metrics are the counters and bounds of the front and the tracer, and how the recorder goes. None tells of a user, a connection or a host, nor of
 // anything in a report.
@@ -123,7 +72,7 @@ func (m metrics) Describe(ch chan<- *prometheus.Desc) {
 func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(buildDesc, prometheus.GaugeValue, 1, Version)
 	ch <- prometheus.MustNewConstMetric(startDesc, prometheus.GaugeValue, float64(m.started.UnixNano())/1e9)
-	ctx, cancel := context.WithTimeout(context.Background(), metricsTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), prom.Timeout)
 	defer cancel()
 	defer m.collectRecorder(ch)
 	all, err := m.counted(ctx)
@@ -147,7 +96,7 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 
 // collectRecorder leaves its metrics out where the collector does not answer: who hangs is ended, which the log says.
 func (m metrics) collectRecorder(ch chan<- prometheus.Metric) {
-	ctx, cancel := context.WithTimeout(context.Background(), metricsTimeout/5)
+	ctx, cancel := context.WithTimeout(context.Background(), prom.Timeout/5)
 	defer cancel()
 	r, err := m.recorded(ctx)
 	if err != nil || r == nil {

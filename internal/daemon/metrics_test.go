@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/stopd/stopd/internal/prom"
 	"github.com/stopd/stopd/server"
 )
 
@@ -80,6 +81,7 @@ func TestManualHasEveryBound(t *testing.T) {
 	for _, b := range all.Bounds {
 		bounds = append(bounds, b.Name)
 	}
+	bounds = append(bounds, "translated_connections") // the collector's
 	if d := cmp.Diff(bounds, manual); d != "" {
 		t.Errorf("bounds of the server (-) and of the manual (+):\n%s", d)
 	}
@@ -91,7 +93,7 @@ func TestServeMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	addr := l.Addr().String()
-	defer serveMetrics(l, testMetrics(newServer()), slog.New(slog.DiscardHandler))()
+	defer prom.Serve(l, testMetrics(newServer()), slog.New(slog.DiscardHandler))()
 	r, err := http.Get("http://" + addr + "/metrics")
 	if err != nil {
 		t.Fatal(err)
@@ -110,7 +112,7 @@ func TestServeMetrics(t *testing.T) {
 	// No user of the host can take the daemon's descriptors by them.
 	var open []net.Conn
 	closed := 0
-	for range 2 * metricsConnections {
+	for range 2 * prom.Connections {
 		c, err := net.Dial("tcp", addr)
 		if err != nil {
 			t.Fatal(err)
@@ -125,12 +127,12 @@ func TestServeMetrics(t *testing.T) {
 			done <- err != nil
 		}()
 	}
-	for range metricsConnections - 1 { // the connection of before may not have gone yet
+	for range prom.Connections - 1 { // the connection of before may not have gone yet
 		if <-done {
 			closed++
 		}
 	}
-	if closed < metricsConnections-1 {
+	if closed < prom.Connections-1 {
 		t.Errorf("%d of %d were closed", closed, len(open))
 	}
 }

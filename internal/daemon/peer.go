@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/stopd/stopd"
+	"github.com/stopd/stopd/internal/settings"
 	"github.com/stopd/stopd/server"
 )
 
@@ -21,17 +22,9 @@ type Peer struct {
 type Network struct{ netip.Prefix }
 
 // UnmarshalText parses an address or a prefix.
-func (n *Network) UnmarshalText(b []byte) error {
-	if a, err := netip.ParseAddr(string(b)); err == nil && a.Zone() == "" {
-		n.Prefix = netip.PrefixFrom(a, a.BitLen())
-		return nil
-	}
-	p, err := netip.ParsePrefix(string(b))
-	if err != nil {
-		return fmt.Errorf("%q is not an address or prefix such as \"192.0.2.9\" or \"2001:db8::/32\"", b)
-	}
-	n.Prefix = p
-	return nil
+func (n *Network) UnmarshalText(b []byte) (err error) {
+	n.Prefix, err = settings.ParseNetwork(b)
+	return err
 }
 
 // checkPeers returns what is wrong with the peers. Of two that have the same prefix, nobody could tell which decides.

@@ -21,6 +21,7 @@ func (s *supervisor) reload() {
 		s.log.Warn("a key was changed that takes effect with a restart only", "key", key)
 	}
 	cfg.Reply.OptIn = cfg.Reply.OptIn && s.cfg.Reply.OptIn // the tracer cannot look names up otherwise
+	cfg.NAT = s.cfg.NAT                                    // the processes have to agree, and privileges are given at the start
 	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
 	defer cancel()
 	for r, what := range map[role]started{front: {Server: fronted(cfg)}, tracer: {Server: traced(cfg)},

@@ -49,7 +49,7 @@ type join struct {
 
 // joins are all there is between roles. Where each calls the other, both go by one link.
 var joins = []join{
-	{front, collector, []call{callFind, callExamine, callDecline, callRecorded}},
+	{front, collector, []call{callFind, callExamine, callDecline, callRecorded, callCounted}},
 	{front, tracer, []call{callBegin, callCounted}},
 	{collector, tracer, []call{callFound, callResolve}},
 	{tracer, collector, []call{callFlow}},

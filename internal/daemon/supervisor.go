@@ -115,6 +115,9 @@ func (s *supervisor) beginAll(g *group) error {
 	if err := s.begin(g, tracer, started{Config: tracedAtStart(s.cfg), Server: traced(s.now)}); err != nil {
 		return err
 	}
+	if s.cfg.NAT.Answer && !bindsLow() && !s.warned {
+		s.log.Warn("machines behind this host are asked by TLS alone, where their keys are pinned", "error", errLowPorts)
+	}
 	begun := make(chan error)
 	go func() {
 		begun <- s.begin(g, collector, started{Config: collected(s.now), PIDs: g.pids(), PastKey: s.key})
@@ -168,6 +171,9 @@ func (s *supervisor) keeping(g *group) error {
 	_, err := g.processes[collector].control.call(ctx, callKeeping, nil)
 	return err
 }
+
+// errLowPorts is why a gateway cannot ask the machines behind it in plain.
+var errLowPorts = errors.New("to bind ports below 1024 takes CAP_NET_BIND_SERVICE")
 
 // listen opens what is listened on, the first time.
 func (s *supervisor) listen() (err error) {

@@ -20,7 +20,7 @@ import (
 func TestOnlyWhatIsJoined(t *testing.T) {
 	type ask struct{ from, to role }
 	want := map[ask][]call{
-		{front, collector}: {callFind, callExamine, callDecline, callRecorded}, {front, tracer}: {callCounted, callBegin},
+		{front, collector}: {callCounted, callFind, callExamine, callDecline, callRecorded}, {front, tracer}: {callCounted, callBegin},
 		{front, keeper}:     {callCertificate, callSignServer},
 		{collector, tracer}: {callFound, callResolve}, {tracer, collector}: {callFlow}, {collector, keeper}: {callKeep, callCheckpoint, callKeepPast, callPast},
 		{tracer, keeper}: {callKeepTraceback, callCertificate, callSignClient}, {keeper, tracer}: {callPost, callForward},

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/conntrack"
 )
 
 // within does something in a network namespace, and comes back.
@@ -51,7 +52,7 @@ func behind(b *testing.B, containers int) host.Flow {
 		here.ip(b, fmt.Sprintf("link add %s type veth peer name eth0 netns %d", name, n.pid), "link set "+name+" master "+bridge+" up")
 		b.Cleanup(func() { here.ip(b, "link delete "+name) })
 		n.ip(b, "link set lo up", "link set eth0 up", "address add "+inner.Addr().String()+"/24 dev eth0", "route add default via 10.0.0.1")
-		track(b, here, packet{inner, far}, ctaNATSrc, outside(i), nil, false)
+		track(b, here, conntrack.Tuple{Src: inner, Dst: far}, ctaNATSrc, outside(i), nil, false)
 		var f *os.File
 		within(b, here.nsfd, n.nsfd, func() (err error) { f, err = repaired(inner, far); return err })
 		start(b, "hold", []*os.File{f}, nil)

@@ -12,29 +12,31 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/stopd/stopd/internal/conntrack"
 )
 
-// A conntrack asks the connection tracking of one network namespace (nfnetlink, which takes CAP_NET_ADMIN
+// A conntracker asks the connection tracking of one network namespace (nfnetlink, which takes CAP_NET_ADMIN
 // there).
-type conntrack struct{ netlinks }
+type conntracker struct{ netlinks }
 
-func newConntrack(nsfd int) *conntrack {
-	return &conntrack{netlinks{protocol: unix.NETLINK_NETFILTER, nsfd: nsfd}}
+func newConntracker(nsfd int) *conntracker {
+	return &conntracker{netlinks{protocol: unix.NETLINK_NETFILTER, nsfd: nsfd}}
 }
 
 // errNoConntrack says that the kernel tracks no connections, so that it translates none either.
 var errNoConntrack = errors.New("the kernel has no connection tracking")
 
 // entries returns how many connections are tracked.
-func (c *conntrack) entries(ctx context.Context) (uint32, error) {
-	b, err := c.one(ctx, ctGetStats, make([]byte, nfGenMsgLen))
+func (c *conntracker) entries(ctx context.Context) (uint32, error) {
+	b, err := c.one(ctx, conntrack.MessageStats, conntrack.StatsRequest())
 	switch {
 	case err != nil && untracked():
 		return 0, errNoConntrack
 	case err != nil:
 		return 0, fmt.Errorf("ask connection tracking: %w", err)
 	}
-	return parseEntries(b)
+	return conntrack.ParseStats(b)
 }
 
 // untracked reports whether the kernel, or its module, is not there at all. What it has is seen by anybody.
@@ -44,15 +46,15 @@ func untracked() bool {
 }
 
 // find returns the entry of a zone that a packet belongs to.
-func (c *conntrack) find(ctx context.Context, p packet, zone uint16) (tracked, bool, error) {
-	b, err := c.one(ctx, ctGet, trackedRequest(p, zone))
+func (c *conntracker) find(ctx context.Context, p conntrack.Tuple, zone uint16) (conntrack.Entry, bool, error) {
+	b, err := c.one(ctx, conntrack.MessageGet, conntrack.GetRequest(p, zone))
 	if errors.Is(err, unix.ENOENT) {
-		return tracked{}, false, nil
+		return conntrack.Entry{}, false, nil
 	}
 	if err != nil {
-		return tracked{}, false, fmt.Errorf("ask connection tracking: %w", err)
+		return conntrack.Entry{}, false, fmt.Errorf("ask connection tracking: %w", err)
 	}
-	t, err := parseTracked(b)
+	t, err := conntrack.ParseEntry(b)
 	return t, err == nil, err
 }
 
@@ -64,23 +66,23 @@ const (
 
 // zonesInUse returns the zones, beside the default one, of the TCP connections that are tracked. The kernel
 // lists them all for it.
-func (c *conntrack) zonesInUse(ctx context.Context) ([]uint16, error) {
+func (c *conntracker) zonesInUse(ctx context.Context) ([]uint16, error) {
 	zones := map[uint16]bool{}
-	for _, family := range []uint8{afInet, afInet6} {
-		if err := c.zonesOf(ctx, family, zones); err != nil {
+	for _, request := range conntrack.DumpRequests() {
+		if err := c.zonesOf(ctx, request, zones); err != nil {
 			return nil, fmt.Errorf("list tracked connections: %w", err)
 		}
 	}
 	return slices.Sorted(maps.Keys(zones)), nil
 }
 
-func (c *conntrack) zonesOf(ctx context.Context, family uint8, zones map[uint16]bool) (err error) {
+func (c *conntracker) zonesOf(ctx context.Context, request []byte, zones map[uint16]bool) (err error) {
 	conn, err := c.begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { c.give(conn, err == nil) }()
-	_, err = conn.Send(netlink.Message{Header: netlink.Header{Type: ctGet, Flags: netlink.Request | netlink.Dump}, Data: tcpRequest(family)})
+	_, err = conn.Send(netlink.Message{Header: netlink.Header{Type: conntrack.MessageGet, Flags: netlink.Request | netlink.Dump}, Data: request})
 	if err != nil {
 		return err
 	}
@@ -89,7 +91,7 @@ func (c *conntrack) zonesOf(ctx context.Context, family uint8, zones map[uint16]
 		if merr != nil {
 			return merr
 		}
-		for _, z := range parseZones(m.Data) {
+		for _, z := range conntrack.ParseZones(m.Data) {
 			zones[z] = true
 		}
 		if n++; n > maxTracked || len(zones) > maxZones {

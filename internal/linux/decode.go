@@ -7,10 +7,11 @@ import (
 	"math"
 	"strconv"
 
+	"github.com/stopd/stopd/internal/nlattr"
 	"github.com/stopd/stopd/internal/posix"
 )
 
-var errSyntax = errors.New("syntax error")
+var errSyntax = nlattr.ErrSyntax
 
 // text is [posix.Text].
 func text(b []byte) string { return posix.Text(b) }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/nlattr"
 )
 
 // Numbers of linux/inet_diag.h, linux/unix_diag.h and linux/sock_diag.h.
@@ -126,7 +127,7 @@ func parseInet(kind host.Kind, b []byte) (inetSocket, error) {
 	s.wqueue = binary.NativeEndian.Uint32(b[60:])
 	s.uid = binary.NativeEndian.Uint32(b[64:])
 	s.inode = uint64(binary.NativeEndian.Uint32(b[68:]))
-	err = attributes(b[inetDiagMsgLen:], func(typ uint16, v []byte) {
+	err = nlattr.Each(b[inetDiagMsgLen:], func(typ uint16, v []byte) {
 		if typ == inetDiagInfo && kind == host.TCP {
 			s.info, s.hasInfo = parseTCPInfo(v)
 		}
@@ -137,19 +138,6 @@ func parseInet(kind host.Kind, b []byte) (inetSocket, error) {
 	return s, nil
 }
 
-// attributes calls yield for each netlink attribute (struct nlattr, linux/netlink.h).
-func attributes(b []byte, yield func(typ uint16, value []byte)) error {
-	for len(b) >= 4 {
-		n := int(binary.NativeEndian.Uint16(b))
-		if n < 4 || n > len(b) {
-			return fmt.Errorf("attribute of %d octets: %w", n, errSyntax)
-		}
-		yield(binary.NativeEndian.Uint16(b[2:])&0x3fff, b[4:n])
-		b = b[min((n+3)&^3, len(b)):]
-	}
-	return nil
-}
-
 // parseAddress parses a struct ifaddrmsg and its attributes (rtnetlink(7)): a local address, and the index of
 // the link that has it.
 func parseAddress(b []byte) (netip.Addr, uint32, bool) {
@@ -158,7 +146,7 @@ func parseAddress(b []byte) (netip.Addr, uint32, bool) {
 		return netip.Addr{}, 0, false
 	}
 	var a netip.Addr
-	err := attributes(b[header:], func(typ uint16, v []byte) {
+	err := nlattr.Each(b[header:], func(typ uint16, v []byte) {
 		// On a link to one other host the address is that host's, and only the local one ours.
 		if typ == local || typ == address && !a.IsValid() {
 			if x, ok := netip.AddrFromSlice(v); ok {
@@ -259,7 +247,7 @@ func parseUnix(b []byte) (unixSocket, error) {
 		return unixSocket{}, fmt.Errorf("parse unix_diag_msg: %w", errSyntax)
 	}
 	s := unixSocket{typ: b[1], state: b[2], inode: uint64(binary.NativeEndian.Uint32(b[4:]))}
-	err := attributes(b[unixDiagMsgLen:], func(typ uint16, v []byte) {
+	err := nlattr.Each(b[unixDiagMsgLen:], func(typ uint16, v []byte) {
 		switch {
 		case typ == unixDiagName && len(v) > 0:
 			s.path = unixPath(v)

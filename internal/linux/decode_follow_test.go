@@ -2,26 +2,11 @@ package linux
 
 import (
 	"net/netip"
-	"slices"
 	"testing"
 )
 
-// What TestRecordTracked and TestRecordRoutes recorded of Linux 6.18 on amd64.
+// What TestRecordRoutes recorded of Linux 6.18 on amd64.
 var (
-	recordedEntries = []struct {
-		name string
-		zone uint16 // of both directions; of the original one alone where its name says so
-		want tracked
-	}{
-		{"plain4", 0, tracked{flowOf("10.0.0.2:40000", "192.0.2.3:80"), flowOf("192.0.2.3:80", "10.0.0.2:40000")}},
-		{"snat4", 0, tracked{flowOf("10.0.0.2:5555", "192.0.2.3:80"), flowOf("192.0.2.3:80", "192.0.2.2:61000")}},
-		{"dnat4", 0, tracked{flowOf("192.0.2.1:616", "192.0.2.2:2222"), flowOf("10.0.0.2:22", "192.0.2.1:616")}},
-		{"snat6", 0, tracked{flowOf("[fd00::2]:5555", "[2001:db8::3]:80"), flowOf("[2001:db8::3]:80", "[2001:db8::2]:61000")}},
-		{"dnat6", 0, tracked{flowOf("[2001:db8::1]:616", "[2001:db8::2]:2222"), flowOf("[fd00::2]:22", "[2001:db8::1]:616")}},
-		{"zone4", 7, tracked{flowOf("10.0.0.2:6666", "192.0.2.3:80"), flowOf("192.0.2.3:80", "192.0.2.2:61001")}},
-		{"zone4-original", 8, tracked{flowOf("10.0.0.2:7777", "192.0.2.3:80"), flowOf("192.0.2.3:80", "192.0.2.2:61002")}},
-		{"zone6", 256, tracked{flowOf("[2001:db8::1]:617", "[2001:db8::2]:2222"), flowOf("[fd00::2]:22", "[2001:db8::1]:617")}},
-	}
 	recordedRoutes = []struct {
 		name, to string
 		want     route
@@ -56,25 +41,6 @@ var (
 		{"link-macvlan-upon-another", true, link{index: 3, kind: "macvlan", other: 10, nsid: 0}},
 	}
 )
-
-func TestParseTrackedRecorded(t *testing.T) {
-	for _, c := range recordedEntries {
-		b := recordedBy(t, "ctnetlink", c.name)
-		if got, err := parseTracked(b); got != c.want || err != nil {
-			t.Errorf("%s: %+v, %v", c.name, got, err)
-		}
-		var zones []uint16
-		if c.zone != 0 {
-			zones = []uint16{c.zone}
-		}
-		if got := parseZones(b); !slices.Equal(got, zones) {
-			t.Errorf("%s: zones %v, want %v", c.name, got, zones)
-		}
-	}
-	if got, err := parseEntries(recordedBy(t, "ctnetlink", "stats")); got != uint32(len(recordedEntries)) || err != nil {
-		t.Errorf("%d entries, %v", got, err)
-	}
-}
 
 func TestParseRoutesRecorded(t *testing.T) {
 	for _, c := range recordedRoutes {

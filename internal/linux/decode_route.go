@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+
+	"github.com/stopd/stopd/internal/nlattr"
 )
 
 // Numbers of linux/rtnetlink.h, linux/if_link.h and linux/net_namespace.h.
@@ -49,7 +51,7 @@ func routeRequest(to netip.Addr) []byte {
 	if to.Is4() {
 		b[0], b[1] = afInet, 32
 	}
-	return appendAttribute(b, rtaDst, to.AsSlice())
+	return nlattr.Append(b, rtaDst, to.AsSlice())
 }
 
 // parseRoute parses the answer: a route to the given address.
@@ -58,7 +60,7 @@ func parseRoute(to netip.Addr, b []byte) (route, error) {
 		return route{}, fmt.Errorf("parse rtmsg: %w", errSyntax)
 	}
 	r := route{local: b[7] == rtnLocal, next: to}
-	err := attributes(b[rtMsgLen:], func(typ uint16, v []byte) {
+	err := nlattr.Each(b[rtMsgLen:], func(typ uint16, v []byte) {
 		switch {
 		case typ == rtaOIF && len(v) >= 4:
 			r.link = binary.NativeEndian.Uint32(v)
@@ -93,7 +95,7 @@ type link struct {
 func linkRequest(index uint32) []byte {
 	b := make([]byte, ifInfoMsgLen)
 	binary.NativeEndian.PutUint32(b[4:], index)
-	return appendAttribute(b, iflaExtMask, binary.NativeEndian.AppendUint32(nil, rtextSkipStats))
+	return nlattr.Append(b, iflaExtMask, binary.NativeEndian.AppendUint32(nil, rtextSkipStats))
 }
 
 func parseLink(b []byte) (link, error) {
@@ -102,10 +104,10 @@ func parseLink(b []byte) (link, error) {
 	}
 	l := link{index: binary.NativeEndian.Uint32(b[4:]), nsid: noNSID}
 	var inner error
-	err := attributes(b[ifInfoMsgLen:], func(typ uint16, v []byte) {
+	err := nlattr.Each(b[ifInfoMsgLen:], func(typ uint16, v []byte) {
 		switch {
 		case typ == iflaLinkInfo:
-			inner = attributes(v, func(typ uint16, v []byte) {
+			inner = nlattr.Each(v, func(typ uint16, v []byte) {
 				if typ == iflaInfoKind {
 					l.kind = cString(v)
 				}
@@ -141,7 +143,7 @@ func cString(b []byte) string {
 
 // nsidRequest asks which number a namespace gives to another, of which the daemon has a descriptor.
 func nsidRequest(fd int) []byte {
-	return appendAttribute(make([]byte, rtGenMsgLen), netnsaFD, binary.NativeEndian.AppendUint32(nil, uint32(fd)))
+	return nlattr.Append(make([]byte, rtGenMsgLen), netnsaFD, binary.NativeEndian.AppendUint32(nil, uint32(fd)))
 }
 
 // parseNSID parses the answer; nsidNotAssigned is none.
@@ -149,7 +151,7 @@ func parseNSID(b []byte) (int32, error) {
 	id, found := int32(nsidNotAssigned), false
 	err := fmt.Errorf("parse rtgenmsg: %w", errSyntax)
 	if len(b) >= rtGenMsgLen {
-		err = attributes(b[rtGenMsgLen:], func(typ uint16, v []byte) {
+		err = nlattr.Each(b[rtGenMsgLen:], func(typ uint16, v []byte) {
 			if typ == netnsaNSID && len(v) >= 4 {
 				id, found = int32(binary.NativeEndian.Uint32(v)), true
 			}

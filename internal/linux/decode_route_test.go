@@ -6,9 +6,13 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/stopd/stopd/internal/nlattr"
 )
 
 func number32(n uint32) []byte { return binary.NativeEndian.AppendUint32(nil, n) }
+
+var equateRoutes = cmp.Options{cmp.AllowUnexported(route{}, link{}), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })}
 
 func TestParseRoute(t *testing.T) {
 	to := netip.MustParseAddr("10.0.0.2")
@@ -20,20 +24,20 @@ func TestParseRoute(t *testing.T) {
 		}
 		return b
 	}
-	oif := appendAttribute(nil, rtaOIF, number32(5))
+	oif := nlattr.Append(nil, rtaOIF, number32(5))
 	for name, c := range map[string]struct {
 		b    []byte
 		want route
 	}{
 		"on the link": {message(rtnUnicast, oif), route{next: to, link: 5}},
-		"gateway":     {message(rtnUnicast, oif, appendAttribute(nil, rtaGateway, []byte{192, 0, 2, 1})), route{next: netip.MustParseAddr("192.0.2.1"), link: 5}},
-		"gateway of the other family": {message(rtnUnicast, oif, appendAttribute(nil, rtaVia, append([]byte{afInet6, 0}, netip.MustParseAddr("fd00::1").AsSlice()...))),
+		"gateway":     {message(rtnUnicast, oif, nlattr.Append(nil, rtaGateway, []byte{192, 0, 2, 1})), route{next: netip.MustParseAddr("192.0.2.1"), link: 5}},
+		"gateway of the other family": {message(rtnUnicast, oif, nlattr.Append(nil, rtaVia, append([]byte{afInet6, 0}, netip.MustParseAddr("fd00::1").AsSlice()...))),
 			route{next: netip.MustParseAddr("fd00::1"), link: 5}},
-		"local":     {message(rtnLocal, appendAttribute(nil, rtaOIF, number32(1))), route{local: true, next: to, link: 1}},
+		"local":     {message(rtnLocal, nlattr.Append(nil, rtaOIF, number32(1))), route{local: true, next: to, link: 1}},
 		"blackhole": {message(6), route{}},
 	} {
 		got, err := parseRoute(to, c.b)
-		if d := cmp.Diff(c.want, got, equatePackets); d != "" || err != nil {
+		if d := cmp.Diff(c.want, got, equateRoutes); d != "" || err != nil {
 			t.Errorf("%s: %v %s", name, err, d)
 		}
 	}
@@ -45,11 +49,11 @@ func TestParseRoute(t *testing.T) {
 func TestParseLink(t *testing.T) {
 	head := make([]byte, ifInfoMsgLen)
 	binary.NativeEndian.PutUint32(head[4:], 7)
-	kind := appendAttribute(nil, iflaLinkInfo|nested, appendAttribute(nil, iflaInfoKind, []byte("veth\x00")))
+	kind := nlattr.Append(nil, iflaLinkInfo|nlattr.Nested, nlattr.Append(nil, iflaInfoKind, []byte("veth\x00")))
 	veth := append(append([]byte{}, head...), kind...)
-	veth = appendAttribute(veth, iflaLink, number32(2))
-	far := appendAttribute(append([]byte{}, veth...), iflaLinkNetNSID, number32(3))
-	far = appendAttribute(far, iflaMaster, number32(9))
+	veth = nlattr.Append(veth, iflaLink, number32(2))
+	far := nlattr.Append(append([]byte{}, veth...), iflaLinkNetNSID, number32(3))
+	far = nlattr.Append(far, iflaMaster, number32(9))
 	for name, c := range map[string]struct {
 		b    []byte
 		want link
@@ -57,10 +61,10 @@ func TestParseLink(t *testing.T) {
 		"device":                         {head, link{index: 7, nsid: noNSID}},
 		"veth within one namespace":      {veth, link{index: 7, kind: "veth", other: 2, nsid: noNSID}},
 		"veth to another, in a bridge":   {far, link{index: 7, kind: "veth", other: 2, nsid: 3, master: 9}},
-		"veth to one that is not called": {appendAttribute(append([]byte{}, veth...), iflaLinkNetNSID, number32(1<<32-1)), link{index: 7, kind: "veth", other: 2, nsid: -1}},
+		"veth to one that is not called": {nlattr.Append(append([]byte{}, veth...), iflaLinkNetNSID, number32(1<<32-1)), link{index: 7, kind: "veth", other: 2, nsid: -1}},
 	} {
 		got, err := parseLink(c.b)
-		if d := cmp.Diff(c.want, got, equatePackets); d != "" || err != nil {
+		if d := cmp.Diff(c.want, got, equateRoutes); d != "" || err != nil {
 			t.Errorf("%s: %v %s", name, err, d)
 		}
 	}

@@ -5,12 +5,12 @@ import (
 	"context"
 	"errors"
 	"net/netip"
-	"os"
 	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/conntrack"
 )
 
 // find returns the socket that packets of a flow come to. Its NAT says how they are translated on the way.
@@ -19,11 +19,11 @@ func (s *spaceSet) find(ctx context.Context, f host.Flow) (host.Socket, error) {
 	if !f.Local.IsValid() || !f.Remote.IsValid() || f.Local.Addr().Is4() != f.Remote.Addr().Is4() {
 		return host.Socket{}, host.ErrNotFound
 	}
-	e, err := s.follow(ctx, s.home, packet{src: f.Remote, dst: f.Local})
-	if err == nil && e.forwarded(f.Local) && s.renewed.IsZero() {
+	e, err := s.follow(ctx, s.home, packetOf(f))
+	if err == nil && e.forwarded(f) && s.renewed.IsZero() {
 		// It may be a container that is newer than the lists.
 		if err = s.renew(ctx); err == nil {
-			e, err = s.follow(ctx, s.home, packet{src: f.Remote, dst: f.Local})
+			e, err = s.follow(ctx, s.home, packetOf(f))
 		}
 	}
 	if err != nil {
@@ -32,22 +32,12 @@ func (s *spaceSet) find(ctx context.Context, f host.Flow) (host.Socket, error) {
 	switch {
 	case !e.found && e.blind != nil && !errors.Is(e.blind, unix.EPERM):
 		return host.Socket{}, e.blind
-	case e.forwarded(f.Local):
-		return host.Socket{}, &host.ForwardedError{Ends: host.Ends{Local: e.src, Remote: e.dst}, NetNS: e.ns.inode}
+	case e.forwarded(f):
+		return host.Socket{}, &host.ForwardedError{Seen: s.h.seenPassing(f, e)}
 	case !e.found:
-		return host.Socket{}, host.ErrNotFound
+		return host.Socket{}, s.passedBefore(ctx, f)
 	}
-	return s.settled(ctx, e.ns, host.Flow{Protocol: host.TCP, Local: e.dst, Remote: e.src}, f)
-}
-
-// forwarded reports whether what comes to an end of a connection goes on, translated, to another machine that opened
-// the connection. Where the daemon may not see the namespaces of others' processes, that could be a container of this host.
-func (e end) forwarded(local netip.AddrPort) bool {
-	if e.found || e.inside || !e.replies || !e.tracked || e.blind != nil || e.dst == local {
-		return false
-	}
-	_, err := os.Readlink("/proc/1/ns/net")
-	return err == nil
+	return s.settled(ctx, e.ns, host.Flow{Protocol: host.TCP, Local: e.Dst, Remote: e.Src}, f)
 }
 
 // settled returns a socket of a namespace, which others know by the ends of another flow.
@@ -94,16 +84,16 @@ func (h *Host) findHidden(ctx context.Context, set *spaceSet, f host.Flow) (host
 		if n == nil {
 			continue // it is no more
 		}
-		e, err := set.follow(ctx, n, packet{src: c.Local, dst: c.Remote})
-		translated := err == nil && (e.src != c.Local || e.dst != c.Remote)
+		e, err := set.follow(ctx, n, conntrack.Tuple{Src: c.Local, Dst: c.Remote})
+		translated := err == nil && (e.Src != c.Local || e.Dst != c.Remote)
 		switch {
 		case err == nil && (e.found || e.inside):
 			continue // it does not leave the host
-		case err == nil && e.blind == nil && translated && slices.Contains(addrs, e.src.Addr()) && e.src.Port() != f.Local.Port():
+		case err == nil && e.blind == nil && translated && slices.Contains(addrs, e.Src.Addr()) && e.Src.Port() != f.Local.Port():
 			continue // it is another connection, and known
-		case err == nil && e.blind == nil && e.tracked && e.src.Port() == f.Local.Port() && e.dst == f.Remote &&
-			(!translated || slices.Contains(addrs, e.src.Addr())):
-			s, err := set.settled(ctx, n, c.Flow(), host.Flow{Protocol: host.TCP, Local: e.src, Remote: e.dst})
+		case err == nil && e.blind == nil && e.tracked && e.Src.Port() == f.Local.Port() && e.Dst == f.Remote &&
+			(!translated || slices.Contains(addrs, e.Src.Addr())):
+			s, err := set.settled(ctx, n, c.Flow(), host.Flow{Protocol: host.TCP, Local: e.Src, Remote: e.Dst})
 			if err == nil {
 				found = append(found, s)
 				continue

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/conntrack"
 )
 
 // maxSteps bounds the network namespaces that one packet passes through.
@@ -17,7 +18,7 @@ const maxSteps = 8
 type end struct {
 	// ns is the namespace that they end in, or by whose link they leave the host.
 	ns *namespace
-	packet
+	conntrack.Tuple
 	// found is true where socket is at the end; else inside says that they end in the host without one, as
 	// for a connection that was just closed.
 	found  bool
@@ -25,9 +26,8 @@ type end struct {
 	inside bool
 	// tracked is true where every namespace that they were routed through knew of the connection.
 	tracked bool
-	// replies is true where the namespace that they came to knows them as the answers to a connection that was opened
-	// from where they go on to.
-	replies bool
+	// first is what the namespace that they came to tracks of their connection; nil where it tracks none.
+	first *conntrack.Entry
 	// blind says why connection tracking could not be asked everywhere; what leaves the host may then be
 	// translated otherwise.
 	blind error
@@ -39,31 +39,33 @@ var errAmbiguous = errors.New("several network namespaces of this host have the 
 // follow goes with a packet of a TCP connection that comes to a namespace, or is sent there: it is translated
 // as connection tracking says, and goes where the routes say, over veth links and bridges, until a socket is
 // there or it leaves the host. Addresses alone tell nothing: two namespaces may have the same.
-func (s *spaceSet) follow(ctx context.Context, n *namespace, p packet) (end, error) {
-	e := end{ns: n, packet: p, tracked: true}
+func (s *spaceSet) follow(ctx context.Context, n *namespace, p conntrack.Tuple) (end, error) {
+	e := end{ns: n, Tuple: p, tracked: true}
 	for step := range maxSteps {
-		entry, ok, err := s.entry(ctx, e.ns, e.packet)
+		entry, ok, err := s.entry(ctx, e.ns, e.Tuple)
 		if err != nil {
 			e.blind = err
 		}
 		if ok {
-			e.replies = e.replies || step == 0 && e.packet == entry.reply
-			e.packet, _ = entry.translate(e.packet)
+			if step == 0 {
+				e.first = &entry
+			}
+			e.Tuple, _ = entry.Translate(e.Tuple)
 		}
-		if e.socket, err = e.ns.diag.findNear(ctx, host.Flow{Protocol: host.TCP, Local: e.dst, Remote: e.src}); err == nil {
+		if e.socket, err = e.ns.diag.findNear(ctx, host.Flow{Protocol: host.TCP, Local: e.Dst, Remote: e.Src}); err == nil {
 			e.found = true
 			return e, nil
 		} else if !errors.Is(err, host.ErrNotFound) {
 			return end{}, err
 		}
-		if e.dst.Addr().IsLoopback() {
+		if e.Dst.Addr().IsLoopback() {
 			e.inside = true
 			return e, nil
 		}
-		if e.dst.Addr().IsLinkLocalUnicast() {
+		if e.Dst.Addr().IsLinkLocalUnicast() {
 			return e, nil // on which link is not known
 		}
-		r, err := e.ns.routeTo(ctx, e.dst.Addr())
+		r, err := e.ns.routeTo(ctx, e.Dst.Addr())
 		if err != nil {
 			return end{}, err
 		}
@@ -81,12 +83,12 @@ func (s *spaceSet) follow(ctx context.Context, n *namespace, p packet) (end, err
 			if b == e.ns || b == next {
 				continue
 			}
-			entry, ok, err := s.entry(ctx, b, e.packet)
+			entry, ok, err := s.entry(ctx, b, e.Tuple)
 			if err != nil {
 				e.blind = err
 			}
-			if p, _ := entry.translate(e.packet); ok && p != e.packet {
-				e.packet, next = p, b
+			if p, _ := entry.Translate(e.Tuple); ok && p != e.Tuple {
+				e.Tuple, next = p, b
 				break
 			}
 		}
@@ -100,7 +102,7 @@ func (s *spaceSet) follow(ctx context.Context, n *namespace, p packet) (end, err
 }
 
 // entry asks connection tracking about a packet. Where nothing is tracked it is not asked.
-func (s *spaceSet) entry(ctx context.Context, n *namespace, p packet) (tracked, bool, error) {
+func (s *spaceSet) entry(ctx context.Context, n *namespace, p conntrack.Tuple) (conntrack.Entry, bool, error) {
 	if !n.counted {
 		n.counted = true
 		n.entries, n.entriesErr = n.conntrack.entries(ctx)
@@ -109,7 +111,7 @@ func (s *spaceSet) entry(ctx context.Context, n *namespace, p packet) (tracked, 
 		}
 	}
 	if n.entriesErr != nil || n.entries == 0 {
-		return tracked{}, false, n.entriesErr
+		return conntrack.Entry{}, false, n.entriesErr
 	}
 	t, ok, err := n.conntrack.find(ctx, p, 0)
 	if err != nil || ok {
@@ -117,21 +119,21 @@ func (s *spaceSet) entry(ctx context.Context, n *namespace, p packet) (tracked, 
 	}
 	zones, err := s.h.zones.of(ctx, n)
 	if err != nil {
-		return tracked{}, false, err
+		return conntrack.Entry{}, false, err
 	}
 	// One packet may pass through several zones. What translates it counts, and two that do so differently are
 	// one too many.
-	var found []tracked
+	var found []conntrack.Entry
 	for _, z := range zones {
 		t, ok, err := n.conntrack.find(ctx, p, z)
 		if err != nil {
-			return tracked{}, false, err
+			return conntrack.Entry{}, false, err
 		}
 		if ok {
 			found = append(found, t)
 		}
 	}
-	return merged(found, p)
+	return conntrack.Merged(found, p)
 }
 
 // nextHop returns where a route leads to.

@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/conntrack"
 	"github.com/stopd/stopd/internal/linux/bpf"
 	"github.com/stopd/stopd/internal/posix"
 )
@@ -24,7 +26,7 @@ import (
 // A Host is this machine.
 type Host struct {
 	diag      *diag
-	conntrack *conntrack
+	conntrack *conntracker
 	rtnetlink *rtnetlink
 	netns     uint64
 	cookie    uint64       // of the network namespace; 0 where the kernel has none
@@ -49,6 +51,10 @@ type Host struct {
 	elsewhere sparing[elsewhere]
 	stacked   sparing[[]stackedLink]
 	zones     zones
+
+	passed    *passed // nil where nothing is remembered; see Track
+	listener  *conntrack.Listener
+	listening sync.WaitGroup
 }
 
 // addressesAge is how old the list of the host's own addresses may be.
@@ -60,7 +66,7 @@ func Open() (*Host, error) {
 	if err := unix.Stat("/proc/self/ns/net", &st); err != nil {
 		return nil, fmt.Errorf("read /proc: %w", err)
 	}
-	h := &Host{diag: newDiag(0), conntrack: newConntrack(0), rtnetlink: newRTNetlink(0), netns: st.Ino, names: posix.NewAccounts(), exes: newExecutables()}
+	h := &Host{diag: newDiag(0), conntrack: newConntracker(0), rtnetlink: newRTNetlink(0), netns: st.Ino, names: posix.NewAccounts(), exes: newExecutables()}
 	if err := h.diag.check(context.Background()); err != nil {
 		return nil, err
 	}
@@ -82,6 +88,10 @@ func (h *Host) Close() error {
 	}
 	h.conntrack.close()
 	h.rtnetlink.close()
+	if h.listener != nil {
+		h.listener.Close()
+		h.listening.Wait()
+	}
 	return nil
 }
 
@@ -222,7 +232,15 @@ func (h *Host) addresses() ([]netip.Addr, map[netip.Addr][]uint32, error) {
 func (h *Host) Find(ctx context.Context, f host.Flow) (host.Socket, error) {
 	h.readClock()
 	s, err := h.findOpen(ctx, f)
-	if errors.Is(err, host.ErrNotFound) || err == nil && s.Inode == 0 && s.Object == "" {
+	ended := err == nil && s.Inode == 0 && s.Object == ""
+	passed := (*host.ForwardedError)(nil)
+	switch {
+	case errors.As(err, &passed):
+		passed.Own = h.ownBefore(f)
+	case ended && errors.As(h.passedBefore(ctx, s.Outside()), &passed):
+		passed.Own = cmp.Or(h.ownBefore(f), &s)
+		return host.Socket{}, passed
+	case ended || errors.Is(err, host.ErrNotFound):
 		if past, e := h.recall(f); e == nil {
 			return past, nil
 		}

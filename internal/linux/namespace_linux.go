@@ -15,7 +15,7 @@ import (
 type namespace struct {
 	inode     uint64
 	diag      *diag
-	conntrack *conntrack
+	conntrack *conntracker
 	rtnetlink *rtnetlink
 
 	byNSID     map[int32]*namespace // whom it calls by which number

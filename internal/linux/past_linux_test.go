@@ -260,3 +260,31 @@ func TestPathNotRemembered(t *testing.T) {
 		}
 	}
 }
+
+// TestOwnBefore: a closed connection of the host's own counts beside those with its ends that were passed on, for as long as these are kept.
+func TestOwnBefore(t *testing.T) {
+	h := remembering(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	flow := host.Flow{Protocol: host.TCP, Local: c.LocalAddr().(*net.TCPAddr).AddrPort(), Remote: c.RemoteAddr().(*net.TCPAddr).AddrPort()}
+	c.(*net.TCPConn).SetLinger(0) // nothing of it is left
+	c.Close()
+	if own := h.ownBefore(flow); own != nil {
+		t.Errorf("where nothing is passed on it is %+v", own)
+	}
+	h.passed = newPassed(time.Hour, 10)
+	if own := h.ownBefore(flow); own == nil || !own.Recalled || own.Direction != host.Outbound || own.Closed.IsZero() || own.Local != flow.Local || own.Remote != flow.Remote {
+		t.Errorf("it is %+v", own)
+	}
+	h.passed = newPassed(time.Nanosecond, 10)
+	if own := h.ownBefore(flow); own != nil {
+		t.Errorf("longer ago than others are kept it is %+v", own)
+	}
+}

@@ -14,6 +14,9 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/stopd/stopd/internal/conntrack"
+	"github.com/stopd/stopd/internal/nlattr"
 )
 
 // A netspace is a network namespace of a test's own, which ends with it.
@@ -56,7 +59,8 @@ func recordAnswer(t *testing.T, name string, b []byte) {
 
 // Numbers of linux/netfilter/nfnetlink_conntrack.h that only these tests need.
 const (
-	ctNew           = 1 << 8
+	ctaTupleZone    = 3
+	ctaZone         = 18
 	ctaProtoInfo    = 4
 	ctaNATSrc       = 6
 	ctaTimeout      = 7
@@ -68,26 +72,26 @@ const (
 )
 
 // track has the kernel make an entry, as its rules would: it translates the source or the destination itself.
-func track(t testing.TB, n netspace, p packet, translate uint16, to netip.AddrPort, zone []byte, original bool) {
+func track(t testing.TB, n netspace, p conntrack.Tuple, translate uint16, to netip.AddrPort, zone []byte, original bool) {
 	t.Helper()
-	b := nfGenMsg(p.src.Addr())
-	tuple := tupleAttribute(ctaTupleOrig, p)
+	b := conntrack.GetRequest(p, 0)[:4] // struct nfgenmsg
+	tuple := conntrack.AppendTuple(nil, conntrack.OriginalTuple, p)
 	if original {
-		tuple = appendAttribute(nil, ctaTupleOrig|nested, append(tuple[4:], appendAttribute(nil, ctaTupleZone, zone)...))
+		tuple = nlattr.Append(nil, conntrack.OriginalTuple|nlattr.Nested, append(tuple[4:], nlattr.Append(nil, ctaTupleZone, zone)...))
 	}
-	b = append(append(b, tuple...), tupleAttribute(ctaTupleReply, p.back())...)
+	b = conntrack.AppendTuple(append(b, tuple...), conntrack.ReplyTuple, p.Back())
 	if !original && zone != nil {
-		b = appendAttribute(b, ctaZone, zone)
+		b = nlattr.Append(b, ctaZone, zone)
 	}
-	b = appendAttribute(b, ctaTimeout, binary.BigEndian.AppendUint32(nil, 3600))
-	b = appendAttribute(b, ctaProtoInfo|nested, appendAttribute(nil, 1|nested, appendAttribute(nil, 1, []byte{3}))) // TCP, established
+	b = nlattr.Append(b, ctaTimeout, binary.BigEndian.AppendUint32(nil, 3600))
+	b = nlattr.Append(b, ctaProtoInfo|nlattr.Nested, nlattr.Append(nil, 1|nlattr.Nested, nlattr.Append(nil, 1, []byte{3}))) // TCP, established
 	if to.IsValid() {
 		min := uint16(ctaNATMinIPv4)
 		if to.Addr().Is6() {
 			min = ctaNATMinIPv6
 		}
-		port := appendAttribute(nil, ctaProtoNATPort, binary.BigEndian.AppendUint16(nil, to.Port()))
-		b = appendAttribute(b, translate|nested, append(appendAttribute(nil, min, to.Addr().AsSlice()), appendAttribute(nil, ctaNATProto|nested, port)...))
+		port := nlattr.Append(nil, ctaProtoNATPort, binary.BigEndian.AppendUint16(nil, to.Port()))
+		b = nlattr.Append(b, translate|nlattr.Nested, append(nlattr.Append(nil, min, to.Addr().AsSlice()), nlattr.Append(nil, ctaNATProto|nlattr.Nested, port)...))
 	}
 	c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: n.nsfd})
 	if err != nil {
@@ -95,62 +99,124 @@ func track(t testing.TB, n netspace, p packet, translate uint16, to netip.AddrPo
 	}
 	defer c.Close()
 	flags := netlink.Request | netlink.Acknowledge | netlink.Create | netlink.Excl
-	if _, err := c.Execute(netlink.Message{Header: netlink.Header{Type: ctNew, Flags: flags}, Data: b}); err != nil {
+	if _, err := c.Execute(netlink.Message{Header: netlink.Header{Type: conntrack.MessageNew, Flags: flags}, Data: b}); err != nil {
 		t.Fatalf("track %v: %v", p, err)
 	}
 }
 
-// TestRecordTracked records what connection tracking answers. Without -update it only checks that this kernel's answers
-// say what was put into it.
+// tracks are the entries that TestRecordTracked has the kernel make: what is sent first, and how one end of it is translated. A
+// zone is of both directions, of the original one alone where the name says so.
+var tracks = []struct {
+	name      string
+	zone      uint16
+	packet    conntrack.Tuple
+	translate uint16
+	to        string
+}{
+	{name: "plain4", packet: tupleOf("10.0.0.2:40000", "192.0.2.3:80")},
+	{"snat4", 0, tupleOf("10.0.0.2:5555", "192.0.2.3:80"), ctaNATSrc, "192.0.2.2:61000"},
+	{"dnat4", 0, tupleOf("192.0.2.1:616", "192.0.2.2:2222"), ctaNATDst, "10.0.0.2:22"},
+	{"snat6", 0, tupleOf("[fd00::2]:5555", "[2001:db8::3]:80"), ctaNATSrc, "[2001:db8::2]:61000"},
+	{"dnat6", 0, tupleOf("[2001:db8::1]:616", "[2001:db8::2]:2222"), ctaNATDst, "[fd00::2]:22"},
+	{"zone4", 7, tupleOf("10.0.0.2:6666", "192.0.2.3:80"), ctaNATSrc, "192.0.2.2:61001"},
+	{"zone4-original", 8, tupleOf("10.0.0.2:7777", "192.0.2.3:80"), ctaNATSrc, "192.0.2.2:61002"},
+	{"zone6", 256, tupleOf("[2001:db8::1]:617", "[2001:db8::2]:2222"), ctaNATDst, "[fd00::2]:22"},
+}
+
+func tupleOf(src, dst string) conntrack.Tuple {
+	return conntrack.Tuple{Src: netip.MustParseAddrPort(src), Dst: netip.MustParseAddrPort(dst)}
+}
+
+// TestRecordTracked records what connection tracking answers, for the tests of internal/conntrack. Without -update it only checks that
+// this kernel's answers say what was put into it.
 func TestRecordTracked(t *testing.T) {
 	if untracked() {
 		t.Skip(errNoConntrack)
 	}
 	n := newNetspace(t)
-	ct := newConntrack(n.nsfd)
+	ct := newConntracker(n.nsfd)
 	defer ct.close()
-	for _, e := range recordedEntries {
-		p := e.want.original
-		var translate uint16
+	for _, c := range tracks {
+		want := conntrack.Entry{Original: c.packet, Reply: c.packet.Back(), State: "ESTABLISHED"}
 		var to netip.AddrPort
-		switch {
-		case e.want.reply.dst != p.src:
-			translate, to = ctaNATSrc, e.want.reply.dst
-		case e.want.reply.src != p.dst:
-			translate, to = ctaNATDst, e.want.reply.src
+		switch c.translate {
+		case ctaNATSrc:
+			to = netip.MustParseAddrPort(c.to)
+			want.Reply.Dst = to
+		case ctaNATDst:
+			to = netip.MustParseAddrPort(c.to)
+			want.Reply.Src = to
 		}
 		var zone []byte
-		if e.zone != 0 {
-			zone = binary.BigEndian.AppendUint16(nil, e.zone)
+		if c.zone != 0 {
+			zone = binary.BigEndian.AppendUint16(nil, c.zone)
 		}
-		original, back := strings.HasSuffix(e.name, "-original"), e.zone
+		original, back := strings.HasSuffix(c.name, "-original"), c.zone
 		if original {
 			back = 0
+		} else {
+			want.Zone = c.zone
 		}
-		track(t, n, p, translate, to, zone, original)
-		b, err := ct.one(t.Context(), ctGet, trackedRequest(p, e.zone))
+		track(t, n, c.packet, c.translate, to, zone, original)
+		b, err := ct.one(t.Context(), conntrack.MessageGet, conntrack.GetRequest(c.packet, c.zone))
 		if err != nil {
-			t.Fatalf("%s: %v", e.name, err)
+			t.Fatalf("%s: %v", c.name, err)
 		}
-		recordAnswer(t, "ctnetlink/"+e.name, b)
-		if got, err := parseTracked(b); got != e.want || err != nil {
-			t.Errorf("%s: %+v, %v", e.name, got, err)
+		recordAnswer(t, "../../conntrack/testdata/"+c.name, b)
+		if got, err := conntrack.ParseEntry(b); got != want || err != nil {
+			t.Errorf("%s: %+v, %v", c.name, got, err)
 		}
 		// From its other direction it is the same.
-		if got, ok, err := ct.find(t.Context(), e.want.reply, back); got != e.want || !ok || err != nil {
-			t.Errorf("%s, back: %+v, %t, %v", e.name, got, ok, err)
+		if got, ok, err := ct.find(t.Context(), want.Reply, back); got != want || !ok || err != nil {
+			t.Errorf("%s, back: %+v, %t, %v", c.name, got, ok, err)
 		}
-		if _, ok, err := ct.find(t.Context(), p, e.zone+1); ok || err != nil {
-			t.Errorf("%s in another zone: %t, %v", e.name, ok, err)
+		if _, ok, err := ct.find(t.Context(), c.packet, c.zone+1); ok || err != nil {
+			t.Errorf("%s in another zone: %t, %v", c.name, ok, err)
 		}
 	}
-	b, err := ct.one(t.Context(), ctGetStats, make([]byte, nfGenMsgLen))
+	b, err := ct.one(t.Context(), conntrack.MessageStats, conntrack.StatsRequest())
 	if err != nil {
 		t.Fatal(err)
 	}
-	recordAnswer(t, "ctnetlink/stats", b)
-	if got, err := parseEntries(b); got != uint32(len(recordedEntries)) || err != nil {
+	recordAnswer(t, "../../conntrack/testdata/stats", b)
+	if got, err := conntrack.ParseStats(b); got != uint32(len(tracks)) || err != nil {
 		t.Errorf("%d entries, %v", got, err)
+	}
+}
+
+// The kernel tells of each entry as it is made and as it is destroyed.
+func TestListen(t *testing.T) {
+	if untracked() {
+		t.Skip(errNoConntrack)
+	}
+	n := newNetspace(t)
+	l, err := conntrack.Listen(n.nsfd, conntrack.New, conntrack.Destroyed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := tupleOf("10.0.0.2:5555", "192.0.2.3:80")
+	want := conntrack.Entry{Original: p, Reply: tupleOf("192.0.2.3:80", "192.0.2.2:61000")}
+	track(t, n, p, ctaNATSrc, want.Reply.Dst, nil, false)
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: n.nsfd})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	m := netlink.Message{Header: netlink.Header{Type: conntrack.MessageDelete, Flags: netlink.Request | netlink.Acknowledge}, Data: conntrack.GetRequest(p, 0)}
+	if _, err := c.Execute(m); err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range []conntrack.Kind{conntrack.New, conntrack.Destroyed} {
+		got, err := l.Receive()
+		if err != nil || len(got) != 1 || got[0].Kind != kind || got[0].Entry.Original != want.Original || got[0].Entry.Reply != want.Reply {
+			t.Fatalf("%+v, %v, want kind %d of %+v", got, err, kind, want)
+		}
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := l.Receive(); err == nil {
+		t.Errorf("closed, and told of %+v", got)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/conntrack"
 )
 
 // liteName is what UDP-Lite is called, which is UDP with ports of its own.
@@ -180,7 +181,7 @@ func (s *snapshot) near(ctx context.Context, d *host.Descriptor, ns *namespace, 
 
 // leads finds where a connection leads: to a socket of this host, or out of it.
 func (s *snapshot) leads(ctx context.Context, d *host.Descriptor, ns *namespace, r *reading) {
-	e, err := s.follow(ctx, ns, packet{src: unzoned(d.Local), dst: unzoned(d.Remote)})
+	e, err := s.follow(ctx, ns, conntrack.Tuple{Src: unzoned(d.Local), Dst: unzoned(d.Remote)})
 	if err != nil {
 		r.gap("other end of "+label(d), err.Error())
 		return
@@ -194,8 +195,8 @@ func (s *snapshot) leads(ctx context.Context, d *host.Descriptor, ns *namespace,
 		if ns != s.home {
 			r.gap("other end of "+label(d), e.blind.Error())
 		}
-	case e.ns != s.home || e.src != unzoned(d.Local) || e.dst != unzoned(d.Remote) || ns != s.home:
-		d.Outer = &host.Outer{Local: e.src, Remote: e.dst, NetNS: e.ns.inode}
+	case e.ns != s.home || e.Src != unzoned(d.Local) || e.Dst != unzoned(d.Remote) || ns != s.home:
+		d.Outer = &host.Outer{Local: e.Src, Remote: e.Dst, NetNS: e.ns.inode}
 	}
 }
 

@@ -103,7 +103,7 @@ func (s *spaceSet) add(inode uint64, fd int) *namespace {
 		unix.Close(fd)
 		return n
 	}
-	n = &namespace{inode: inode, diag: newDiag(fd), conntrack: newConntrack(fd), rtnetlink: newRTNetlink(fd)}
+	n = &namespace{inode: inode, diag: newDiag(fd), conntrack: newConntracker(fd), rtnetlink: newRTNetlink(fd)}
 	s.others[inode] = n
 	return n
 }

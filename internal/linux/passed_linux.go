@@ -1,0 +1,151 @@
+package linux
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"github.com/stopd/stopd/host"
+	"github.com/stopd/stopd/internal/conntrack"
+)
+
+// Track has the host listen to what connection tracking says of translated connections, and keep those that have ended for a
+// time, at most so many of all. It ends with the host.
+func (h *Host) Track(keep time.Duration, limit int) error {
+	if b, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_events"); err == nil && text(bytes.TrimSpace(b)) == "0" {
+		return errors.New("the kernel is not to tell of translated connections: the sysctl net.netfilter.nf_conntrack_events is 0")
+	}
+	l, err := conntrack.Listen(0, conntrack.New, conntrack.Destroyed)
+	if err != nil {
+		return err
+	}
+	p := newPassed(keep, limit)
+	h.listening.Go(func() {
+		for {
+			events, err := l.Receive()
+			for _, e := range events {
+				p.take(e, time.Now())
+			}
+			if err != nil {
+				p.lose()
+			}
+			// Too many came, or one that cannot be read: others follow.
+			if err != nil && !errors.Is(err, conntrack.ErrLost) && !errors.Is(err, errSyntax) {
+				return
+			}
+		}
+	})
+	h.passed, h.listener = p, l
+	return nil
+}
+
+// A Tracked says how many translated connections are remembered, of how many, how often one was forgotten for that, and how
+// often the kernel's events were lost.
+type Tracked struct {
+	N, Limit        int
+	Forgotten, Lost uint64
+}
+
+// Tracked is zero where nothing is remembered.
+func (h *Host) Tracked() (t Tracked) {
+	if h.passed != nil {
+		t.N, t.Limit, t.Forgotten, t.Lost = h.passed.level()
+	}
+	return t
+}
+
+// forwarded reports whether what comes as packets of a flow goes on, translated, to another machine.
+func (e end) forwarded(f host.Flow) bool {
+	return !e.found && !e.inside && e.first != nil && e.tracked && e.blind == nil && e.Tuple != packetOf(f) && seesOthers()
+}
+
+// packetOf is what the other end of a flow sends.
+func packetOf(f host.Flow) conntrack.Tuple { return conntrack.Tuple{Src: f.Remote, Dst: f.Local} }
+
+// seesOthers reports whether the daemon may see the namespaces of others' processes. Where it may not, what seems to be another
+// machine could be a container of this host.
+func seesOthers() bool {
+	_, err := os.Readlink("/proc/1/ns/net")
+	return err == nil
+}
+
+// seenPassing are the connections that had the ends of a flow, the latest first: the one that is tracked, of which packets of the flow come to
+// an end, and those remembered.
+func (h *Host) seenPassing(f host.Flow, e end) []host.Forwarded {
+	now := passing{Entry: *e.first, opened: e.first.Begun}
+	var earlier []host.Forwarded
+	for _, x := range h.passed.of(packetOf(f), time.Now()) {
+		switch {
+		case !x.removed.IsZero():
+			earlier = append(earlier, forwardedOf(f, x, 0))
+		case x.Original == now.Original && x.Reply == now.Reply:
+			now.opened = either(now.opened, x.opened)
+		}
+	}
+	live := forwardedOf(f, now, e.ns.inode)
+	// Behind another namespace of this host its own translation counts as well.
+	live.Original = host.Ends{Local: e.Dst, Remote: e.Src}
+	return append([]host.Forwarded{live}, earlier...)
+}
+
+// forwardedOf is a connection that is or was passed on, as whoever asked about a flow is told of it.
+func forwardedOf(f host.Flow, x passing, netns uint64) host.Forwarded {
+	packet := packetOf(f)
+	out := host.Forwarded{Translated: host.Ends{Local: f.Local, Remote: f.Remote}, Direction: host.Inbound, State: x.State,
+		Opened: x.opened, Removed: x.removed, NetNS: netns}
+	if packet == x.Reply {
+		out.Direction = host.Outbound
+	}
+	on, _ := x.Translate(packet)
+	out.Original = host.Ends{Local: on.Dst, Remote: on.Src}
+	return out
+}
+
+// passedBefore returns who had the ends of a flow that is not tracked any more; ErrNotFound where that was nobody, or, as far as the routes
+// tell, a container of this host.
+func (s *spaceSet) passedBefore(ctx context.Context, f host.Flow) error {
+	var seen []host.Forwarded
+	now := time.Now()
+	for _, x := range s.h.passed.of(packetOf(f), now) {
+		x.removed = either(x.removed, now.UTC()) // it is, though its event is still to come
+		fw := forwardedOf(f, x, 0)
+		on, err := s.follow(ctx, s.home, conntrack.Tuple{Src: fw.Original.Remote, Dst: fw.Original.Local})
+		if err != nil {
+			return err
+		}
+		if on.found || on.inside {
+			continue
+		}
+		fw.NetNS = on.ns.inode
+		seen = append(seen, fw)
+	}
+	if len(seen) == 0 || !seesOthers() {
+		return host.ErrNotFound
+	}
+	return &host.ForwardedError{Seen: seen}
+}
+
+// ownBefore returns the host's own connection that had the ends of a flow which it passes on, where that is remembered, and ended within the time for
+// which those of others are kept; else nil.
+func (h *Host) ownBefore(f host.Flow) *host.Socket {
+	if h.passed == nil {
+		return nil
+	}
+	s, err := h.recall(f)
+	if err != nil || !s.Closed.IsZero() && time.Since(s.Closed) >= h.passed.keep {
+		return nil
+	}
+	return &s
+}
+
+// passedBefore returns who else had the ends of a connection of the host's own that has ended; nil where that was nobody.
+func (h *Host) passedBefore(ctx context.Context, e host.Ends) error {
+	if h.passed == nil {
+		return nil
+	}
+	set := h.newSpaces()
+	defer set.close()
+	return set.passedBefore(ctx, host.Flow{Protocol: host.TCP, Local: unzoned(e.Local), Remote: unzoned(e.Remote)})
+}

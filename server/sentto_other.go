@@ -1,0 +1,10 @@
+//go:build !linux
+
+package server
+
+import (
+	"net"
+	"net/netip"
+)
+
+func sentTo(net.Conn) netip.Addr { return netip.Addr{} }

@@ -191,12 +191,19 @@ func TestLossTold(t *testing.T) {
 	if lossOf(was.ID()) == "" {
 		t.Error("a process that was there has no gap")
 	}
-	after := start(t, "hold", nil, nil)
-	is, err := lookAt(t, h).Process(t.Context(), after.pid)
-	if err != nil {
-		t.Fatal(err)
+	why := "none"
+	for range 20 { // what others do on this machine may lose events again
+		after := start(t, "hold", nil, nil)
+		is, err := lookAt(t, h).Process(t.Context(), after.pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if why = lossOf(is.ID()); why == "" {
+			break
+		}
+		after.end()
 	}
-	if why := lossOf(is.ID()); why != "" {
+	if why != "" {
 		t.Errorf("a process that came later has the gap %q", why)
 	}
 }

@@ -46,6 +46,18 @@ func gapsAbout(t *testing.T, h *Host, f host.Flow) string {
 	return all.String()
 }
 
+// provoked are those of gapsAbout that have to do with what a test does: events may be lost by what others do on this machine.
+func provoked(t *testing.T, h *Host, f host.Flow) string {
+	t.Helper()
+	var all strings.Builder
+	for line := range strings.Lines(gapsAbout(t, h, f)) {
+		if !strings.Contains(line, "events were lost between ") {
+			all.WriteString(line)
+		}
+	}
+	return all.String()
+}
+
 // open opens this machine, with a recorder that tells of failures.
 func open(t *testing.T, r Recorder) *Host {
 	t.Helper()
@@ -76,7 +88,7 @@ func TestFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := conversation(t)
-	if gaps := gapsAbout(t, h, before); gaps != "" {
+	if gaps := provoked(t, h, before); gaps != "" {
 		t.Errorf("gaps are %s", gaps)
 	}
 	p := h.past.Load()
@@ -113,10 +125,10 @@ func TestFails(t *testing.T) {
 	if s := h.Sources(); !strings.Contains(strings.Join(s, " "), "recorder") {
 		t.Errorf("sources are %q", s)
 	}
-	if gaps := gapsAbout(t, h, before); strings.Count(gaps, "\n") != 1 || !strings.Contains(gaps, "a later one of the same ends may be missing") {
+	if gaps := provoked(t, h, before); strings.Count(gaps, "\n") != 1 || !strings.Contains(gaps, "a later one of the same ends may be missing") {
 		t.Errorf("gaps are %s", gaps)
 	}
-	if gaps := gapsAbout(t, h, after); gaps != "" {
+	if gaps := provoked(t, h, after); gaps != "" {
 		t.Errorf("gaps are %s", gaps)
 	}
 	if s, err := h.Find(t.Context(), lost); err == nil && s.Recalled {
@@ -175,10 +187,10 @@ func TestRestored(t *testing.T) {
 	if err := <-h.past.Load().first; err != nil {
 		t.Fatal(err)
 	}
-	if gaps := gapsAbout(t, h, over); strings.Count(gaps, "\n") != 1 || !strings.Contains(gaps, "a later one of the same ends may be missing") {
+	if gaps := provoked(t, h, over); strings.Count(gaps, "\n") != 1 || !strings.Contains(gaps, "a later one of the same ends may be missing") {
 		t.Errorf("gaps are %s", gaps)
 	}
-	if gaps := gapsAbout(t, h, meanwhile); gaps != "" {
+	if gaps := provoked(t, h, meanwhile); gaps != "" {
 		t.Errorf("gaps are %s", gaps)
 	}
 	s := lookAt(t, h)
@@ -201,10 +213,7 @@ func TestRestored(t *testing.T) {
 // TestLaterLost: where events were lost after a connection was closed, a later one of the same ends may be missing.
 func TestLaterLost(t *testing.T) {
 	h := open(t, Recorder{Memory: 64 << 20, Keep: time.Hour})
-	f := conversation(t)
-	if gaps := gapsAbout(t, h, f); strings.Contains(gaps, "later") {
-		t.Fatalf("there are gaps already:\n%s", gaps)
-	}
+	var f host.Flow
 	unsure := func() bool {
 		t.Helper()
 		s, err := h.Find(t.Context(), f)
@@ -213,9 +222,17 @@ func TestLaterLost(t *testing.T) {
 		}
 		return s.Unsure
 	}
-	if unsure() {
-		t.Error("it is unsure, and nothing was lost")
+	// sure makes a connection after which nothing was lost, as may be by what others do on this machine.
+	sure := func(why string) {
+		t.Helper()
+		for range 20 {
+			if f = conversation(t); !unsure() && !strings.Contains(gapsAbout(t, h, f), "later") {
+				return
+			}
+		}
+		t.Fatal(why)
 	}
+	sure("it is unsure, and nothing was lost")
 	time.Sleep(1100 * time.Millisecond) // losses that are nearer to each other are one
 	p := h.past.Load()
 	p.history.Lost(sinceBoot(), sinceBoot())
@@ -225,9 +242,7 @@ func TestLaterLost(t *testing.T) {
 	if !unsure() {
 		t.Error("it is sure")
 	}
-	if f = conversation(t); unsure() {
-		t.Error("one that came after the loss is unsure")
-	}
+	sure("one that came after the loss is unsure")
 }
 
 // TestLaterMissing: a later connection of the same ends may be missing where the loss is no older than the end of the one that is known.

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -42,6 +43,7 @@ type Watcher struct {
 	retrying int
 	logs     map[string]*progress
 	saved    positions
+	lock     *os.File // of the positions; nil while no log is followed
 }
 
 type answer struct {
@@ -62,15 +64,11 @@ const (
 )
 
 // New makes a watcher that keeps answers in a store. Whatever is kept is handed to kept, by one goroutine.
-func New(cfg Config, store *tokens.Store, log *slog.Logger, kept func(tokens.Record)) (*Watcher, error) {
-	saved, err := readPositions(cfg.Position)
-	if err != nil {
-		return nil, err
-	}
+func New(cfg Config, store *tokens.Store, log *slog.Logger, kept func(tokens.Record)) *Watcher {
 	l := cfg.Limits
 	return &Watcher{cfg: cfg, store: store, log: log, kept: kept, queue: make(chan question, l.Queue), answers: make(chan answer, maxKept),
 		hosts: newBudget[netip.Addr](l.HostPerSecond, l.Burst), networks: newBudget[netip.Prefix](l.NetworkPerSecond, l.Burst),
-		repeats: repeats{within: l.Repeat.Duration}, logs: map[string]*progress{}, saved: saved}, nil
+		repeats: repeats{within: l.Repeat.Duration}, logs: map[string]*progress{}}
 }
 
 // An Input reports connections until it or the context ends.
@@ -117,7 +115,7 @@ func (w *Watcher) Run(ctx context.Context, inputs ...Input) error {
 	close(w.answers)
 	close(over)
 	rest.Wait()
-	return errors.Join(append(errs, w.save())...)
+	return errors.Join(append(errs, w.save(), w.unlock())...)
 }
 
 // now does what is done now and then.
@@ -148,6 +146,39 @@ func (w *Watcher) expire() {
 	if n > 0 {
 		w.log.Info("tokens dropped after their time", "days", n)
 	}
+}
+
+// follows takes the file of positions for this watcher alone, when it begins to follow a log, and returns where that was left.
+// Two that share it would take each other's places back. It is replaced whenever it is written, so another file is locked.
+func (w *Watcher) follows(path string, p *progress) (from place, known bool, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.logs[path] != nil {
+		return place{}, false, errors.New("it is followed twice")
+	}
+	if w.lock == nil {
+		f, err := os.OpenFile(w.cfg.Position+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			return place{}, false, fmt.Errorf("lock position: %w", err)
+		}
+		if err := lock(f); err != nil {
+			return place{}, false, errors.Join(fmt.Errorf("lock position %s: %w", f.Name(), err), f.Close())
+		}
+		if w.saved, err = readPositions(w.cfg.Position); err != nil {
+			return place{}, false, errors.Join(err, f.Close())
+		}
+		w.lock = f
+	}
+	w.logs[path] = p
+	from, known = w.saved[path]
+	return from, known, nil
+}
+
+func (w *Watcher) unlock() error {
+	if w.lock == nil {
+		return nil
+	}
+	return w.lock.Close()
 }
 
 // save keeps how far the logs were read.

@@ -125,15 +125,11 @@ func newFixture(t *testing.T, port uint16, change func(*Config)) *fixture {
 // again makes the watcher of the next start.
 func (f *fixture) again() {
 	f.t.Helper()
-	var err error
-	f.w, err = New(f.cfg, f.store, slog.New(slog.DiscardHandler), func(r tokens.Record) {
+	f.w = New(f.cfg, f.store, slog.New(slog.DiscardHandler), func(r tokens.Record) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.kept = append(f.kept, r)
 	})
-	if err != nil {
-		f.t.Fatal(err)
-	}
 }
 
 // run runs it until the inputs end.
@@ -348,6 +344,43 @@ func TestRestarted(t *testing.T) {
 	}
 	if d := cmp.Diff([]string{"2", "3", "4", "5"}, ports); d != "" {
 		t.Errorf("asked (-want +got):\n%s", d)
+	}
+}
+
+// Two watchers that follow logs do not share a file of positions; one that follows none needs none.
+func TestTwoWatchers(t *testing.T) {
+	h := newFakeHost(t, "127.0.0.1:0")
+	f := newFixture(t, h.at.Port(), nil)
+	dir := t.TempDir()
+	add := func(name string) string {
+		name = filepath.Join(dir, name)
+		if err := os.WriteFile(name, []byte("{}\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	one, other := add("one.json"), add("other.json")
+	stop := f.background(EVE(one))
+	position := func() string { b, _ := os.ReadFile(f.cfg.Position); return string(b) }
+	f.waits("it has a position", func() bool { return position() != "" })
+	before := position()
+	f.again()
+	if err := f.w.Run(t.Context(), EVE(other)); err == nil || !strings.Contains(err.Error(), "another watcher") {
+		t.Errorf("the second ends with %v", err)
+	}
+	if d := cmp.Diff(before, position()); d != "" {
+		t.Errorf("the second left (-want +got):\n%s", d)
+	}
+	f.again()
+	f.run(Lines(strings.NewReader(line(40022))))
+	f.counts(map[string]int64{"lines": 1, "matched": 1, "asked": 1, "tokens": 1, "kept": 1})
+	stop()
+	f.again()
+	stop = f.background(EVE(other))
+	f.waits("the next has a position", func() bool { return strings.Contains(position(), "other.json") })
+	stop()
+	if !strings.Contains(position(), "one.json") {
+		t.Errorf("the first one's position is gone: %s", position())
 	}
 }
 

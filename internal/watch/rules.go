@@ -23,6 +23,7 @@ type question struct {
 	local, remote netip.AddrPort
 	typ           stop.Type
 	sid           uint64
+	until         time.Time // then it is too late to ask
 	tries         int
 	mark          *mark
 }
@@ -33,6 +34,14 @@ const (
 	kindNew         = "new"
 	kindEstablished = "established"
 )
+
+// lateAt is when it is too late to ask about a connection that was reported now.
+func (c *Config) lateAt(f flows.Flow, now time.Time) time.Time {
+	if seen := f.Time.Add(f.Lasted); !f.Time.IsZero() && seen.Before(now) { // clocks differ
+		now = seen
+	}
+	return now.Add(c.Limits.Age.Duration)
+}
 
 // choose returns what the first rule that fits has asked, and whether one fits.
 func (c *Config) choose(input string, f flows.Flow) ([]question, bool) {

@@ -219,8 +219,14 @@ func (w *Watcher) see(input string, f flows.Flow, p *progress, before place) {
 	if w.closed {
 		return
 	}
+	until := w.cfg.lateAt(f, now)
+	if !now.Before(until) {
+		w.Counts.Late.Add(int64(len(qs)))
+		return
+	}
 	var allowed []question
 	for _, q := range qs {
+		q.until = until
 		if w.allows(q, now) {
 			allowed = append(allowed, q)
 		}
@@ -286,6 +292,11 @@ func (w *Watcher) ask() {
 	for q := range w.queue {
 		if w.end.Err() != nil {
 			w.leave()
+			continue
+		}
+		if !time.Now().Before(q.until) {
+			w.Counts.Late.Add(1)
+			w.finish(q)
 			continue
 		}
 		r, from := q.request(w.ownAddresses())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
@@ -20,6 +21,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/stopd/stopd"
+	"github.com/stopd/stopd/internal/flows"
 	"github.com/stopd/stopd/internal/netlab"
 	"github.com/stopd/stopd/internal/settings"
 	"github.com/stopd/stopd/internal/tokens"
@@ -108,7 +110,7 @@ func newFixture(t *testing.T, port uint16, change func(*Config)) *fixture {
 	c.Hosts = []settings.Network{{Prefix: netip.MustParsePrefix("127.0.0.1/32")}}
 	c.Rules = []Rule{{Ask: AskSource, Type: "SV_REC"}}
 	c.Limits.HostPerSecond, c.Limits.NetworkPerSecond = 1e6, 1e6
-	c.Limits.RetryAfter.Duration = time.Millisecond
+	c.Limits.RetryAfter.Duration, c.Limits.Age.Duration = time.Millisecond, math.MaxInt64
 	if change != nil {
 		change(&c)
 	}
@@ -345,6 +347,41 @@ func TestRestarted(t *testing.T) {
 	if d := cmp.Diff([]string{"2", "3", "4", "5"}, ports); d != "" {
 		t.Errorf("asked (-want +got):\n%s", d)
 	}
+}
+
+// Who has the ports of a connection of long ago is somebody else by now: nobody is asked about it, whether it is told late or waited long.
+func TestLate(t *testing.T) {
+	c := Defaults()
+	c.Limits.Age.Duration = time.Minute
+	for i, tt := range []struct {
+		f    flows.Flow
+		want time.Time
+	}{
+		{flows.Flow{}, newTime(160)},
+		{flows.Flow{Time: newTime(90)}, newTime(150)},
+		{flows.Flow{Time: newTime(110)}, newTime(160)}, // by a clock that is fast
+		{flows.Flow{Time: newTime(-9000), Lasted: 9050 * time.Second}, newTime(110)},
+		{flows.Flow{Time: newTime(0), Lasted: 500 * time.Second}, newTime(160)},
+	} {
+		if got := c.lateAt(tt.f, newTime(100)); !got.Equal(tt.want) {
+			t.Errorf("%d: %v, not %v", i, got, tt.want)
+		}
+	}
+	h := newFakeHost(t, "127.0.0.1:0")
+	f := newFixture(t, h.at.Port(), func(c *Config) { c.Limits.Age.Duration = 24 * time.Hour })
+	record := func(at time.Time) string {
+		return fmt.Sprintf(`{"timestamp":%q,"src_ip":"127.0.0.1","src_port":7,"dest_ip":"127.0.0.1","dest_port":22,"proto":"TCP"}`+"\n", at.Format(time.RFC3339Nano))
+	}
+	f.run(Lines(strings.NewReader(record(time.Now().Add(-72*time.Hour)) + record(time.Now()))))
+	f.counts(map[string]int64{"lines": 2, "matched": 2, "late": 1, "asked": 1, "tokens": 1, "kept": 1})
+
+	f.again()
+	qs, _ := f.cfg.choose(InputStdin, flows.Flow{Source: netip.MustParseAddrPort("127.0.0.1:7"), Destination: netip.MustParseAddrPort("127.0.0.1:22")})
+	f.w.open.Add(1)
+	qs[0].until = time.Now()
+	f.w.queue <- qs[0]
+	f.run(Lines(strings.NewReader("")))
+	f.counts(map[string]int64{"late": 1})
 }
 
 // Two watchers that follow logs do not share a file of positions; one that follows none needs none.

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -214,23 +215,12 @@ func (w *Watcher) see(input string, f flows.Flow, p *progress, before place) {
 	}
 	w.Counts.Matched.Add(1)
 	now := time.Now()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.closed {
-		return
-	}
 	until := w.cfg.lateAt(f, now)
 	if !now.Before(until) {
 		w.Counts.Late.Add(int64(len(qs)))
 		return
 	}
-	var allowed []question
-	for _, q := range qs {
-		q.until = until
-		if w.allows(q, now) {
-			allowed = append(allowed, q)
-		}
-	}
+	allowed := w.admit(qs, now)
 	if len(allowed) == 0 {
 		return
 	}
@@ -239,15 +229,30 @@ func (w *Watcher) see(input string, f flows.Flow, p *progress, before place) {
 		m = p.begin(before, len(allowed))
 	}
 	for _, q := range allowed {
-		q.mark = m
-		w.open.Add(1)
+		q.until, q.mark = until, m
 		w.enqueue(q)
 	}
 }
 
+// admit returns the questions for which the budgets have room, and says that they are open.
+func (w *Watcher) admit(qs []question, now time.Time) (allowed []question) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return nil
+	}
+	for _, q := range qs {
+		if w.allows(q, now) {
+			allowed = append(allowed, q)
+		}
+	}
+	w.open.Add(len(allowed))
+	return allowed
+}
+
 // allows reports whether the budgets have room for a question, and takes it.
 func (w *Watcher) allows(q question, now time.Time) bool {
-	if w.repeats.again(q, now) {
+	if w.repeats.has(q, now) {
 		w.Counts.Repeated.Add(1)
 		return false
 	}
@@ -258,7 +263,17 @@ func (w *Watcher) allows(q question, now time.Time) bool {
 	}
 	w.hosts.spend(host, now)
 	w.networks.spend(network, now)
+	w.repeats.add(q, now)
 	return true
+}
+
+// drop gives a question up that was not asked, so that it is asked when its connection is reported again.
+func (w *Watcher) drop(q question, count *atomic.Int64) {
+	count.Add(1)
+	w.mu.Lock()
+	w.repeats.forget(q)
+	w.mu.Unlock()
+	w.finish(q)
 }
 
 // enqueue has a question asked, or drops it where too many wait.
@@ -270,8 +285,7 @@ func (w *Watcher) enqueue(q question) {
 			w.leave()
 			return
 		}
-		w.Counts.Dropped.Add(1)
-		w.finish(q)
+		w.drop(q, &w.Counts.Dropped)
 	}
 }
 
@@ -295,8 +309,7 @@ func (w *Watcher) ask() {
 			continue
 		}
 		if !time.Now().Before(q.until) {
-			w.Counts.Late.Add(1)
-			w.finish(q)
+			w.drop(q, &w.Counts.Late)
 			continue
 		}
 		r, from := q.request(w.ownAddresses())
@@ -338,8 +351,7 @@ func (w *Watcher) again(q question) {
 	}
 	w.mu.Unlock()
 	if full {
-		w.Counts.Dropped.Add(1)
-		w.finish(q)
+		w.drop(q, &w.Counts.Dropped)
 		return
 	}
 	w.Counts.Retried.Add(1)

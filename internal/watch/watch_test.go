@@ -259,7 +259,10 @@ func TestBursts(t *testing.T) {
 		t.Errorf("%d are dropped", n)
 	}
 	close(h.held)
+	// What was dropped is asked when it is reported again.
 	f.waits("those that waited are kept", func() bool { return f.w.Counts.Kept.Load() == 12 })
+	fmt.Fprintln(w, line(40000+lines-1))
+	f.waits("it is kept", func() bool { return f.w.Counts.Kept.Load() == 13 })
 	w.Close()
 
 	f = newFixture(t, h.at.Port(), func(c *Config) { c.Limits.HostPerSecond, c.Limits.Burst = 1e-6, 5e6 })
@@ -268,6 +271,25 @@ func TestBursts(t *testing.T) {
 	f = newFixture(t, h.at.Port(), func(c *Config) { c.Limits.NetworkPerSecond, c.Limits.Burst = 1e-6, 7e6 })
 	f.run(Lines(strings.NewReader(text.String())))
 	f.counts(map[string]int64{"lines": lines, "matched": lines, "over_budget": lines - 7, "asked": 7, "tokens": 7, "kept": 7})
+}
+
+// What a budget refused is asked when it is reported again and there is room.
+func TestRefused(t *testing.T) {
+	f := newFixture(t, 113, func(c *Config) { c.Limits.HostPerSecond, c.Limits.Burst = 1, 1 })
+	about := func(port uint16) []question {
+		qs, _ := f.cfg.choose(InputStdin, flows.Flow{Source: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port), Destination: netip.MustParseAddrPort("127.0.0.1:22")})
+		return qs
+	}
+	for i, step := range []struct {
+		port   uint16
+		second int64
+		want   int
+	}{{1, 0, 1}, {2, 0, 0}, {1, 1, 0}, {2, 1, 1}, {2, 2, 0}} {
+		if got := len(f.w.admit(about(step.port), newTime(step.second))); got != step.want {
+			t.Errorf("step %d: %d are asked", i, got)
+		}
+	}
+	f.counts(map[string]int64{"over_budget": 1, "repeated": 2})
 }
 
 // A host that cannot be reached is asked again, so often and no more.

@@ -215,7 +215,7 @@ func TestMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	free()
+	t.Cleanup(free)
 	h := newFakeHost(t, "127.0.0.1:0")
 	f := newFixture(t, h.at.Port(), func(c *Config) { c.Metrics = at.String() })
 	r, w := io.Pipe()
@@ -298,6 +298,7 @@ func TestRetries(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(free)
 	f := newFixture(t, at.Port(), func(c *Config) { c.Limits.Retries = 3 })
 	f.run(Lines(strings.NewReader(line(40022))))
 	f.counts(map[string]int64{"lines": 1, "matched": 1, "asked": 4, "retried": 3, "failed": 1, "kept": 1})
@@ -308,7 +309,6 @@ func TestRetries(t *testing.T) {
 	f = newFixture(t, at.Port(), func(c *Config) { c.Limits.Retries = 1 << 30 })
 	f.background(Lines(strings.NewReader(line(40022))))
 	f.waits("it is asked again", func() bool { return f.w.Counts.Retried.Load() > 0 })
-	free()
 	newFakeHost(t, at.String())
 	f.waits("its token is kept", func() bool { return f.w.Counts.Tokens.Load() == 1 })
 }

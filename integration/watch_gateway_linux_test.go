@@ -68,6 +68,7 @@ position = "/var/lib/watch.position"
 [limits]
 at_once = 32
 timeout = "60s"
+age = "1h"
 retries = 100
 host_per_second = 10000
 network_per_second = 10000

@@ -16,6 +16,9 @@ const watchRules = `hosts = ["192.0.2.1", "2001:db8::1"]
 tokens = "%s"
 position = "/var/lib/watch.position"
 
+[limits]
+age = "1h"
+
 [[rule]]
 alert = ["ET POLICY *"]
 ask = "none"
@@ -115,7 +118,7 @@ func TestWatchBorder(t *testing.T) {
 	})
 	b.appends(eve, `{"timestamp":"2026-11-03T14:05:00.000000+0000","event_type":"stats","stats":{}}`+"\n"+record("bob", "ET POLICY SSH session")+record("mallory", "ET SCAN one"))
 	b.appends(zeek, "#separator \\x09\n#path\tnotice\n#fields\tts\tuid\tid.orig_h\tid.orig_p\tid.resp_h\tid.resp_p\tproto\tnote\n"+
-		fmt.Sprintf("1591367999.430166\tC5b\t%s\t%d\t%s\t%d\ttcp\tSSH::Login_By_Password_Guesser\n", ends["mallory6"][0].Addr(), ends["mallory6"][0].Port(), ends["mallory6"][1].Addr(), ends["mallory6"][1].Port()))
+		fmt.Sprintf("%d.430166\tC5b\t%s\t%d\t%s\t%d\ttcp\tSSH::Login_By_Password_Guesser\n", time.Now().Unix(), ends["mallory6"][0].Addr(), ends["mallory6"][0].Port(), ends["mallory6"][1].Addr(), ends["mallory6"][1].Port()))
 	is := func(a answered, name, user string) {
 		t.Helper()
 		if a.Source != ends[name][0].String() || a.Destination != ends[name][1].String() || a.Token == "" {

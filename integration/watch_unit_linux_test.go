@@ -16,7 +16,7 @@ func TestWatchUnit(t *testing.T) {
 	i.run("systemd-analyze", "security", "--no-pager", "--offline=true", "--threshold=40", "/etc/systemd/system/stopctl-watch.service")
 	i.run("systemd-analyze", "verify", "--man=no", "/etc/systemd/system/stopctl-watch.service")
 	i.configures("on_behalf", `on_behalf = ["192.0.2.2"]`)
-	i.must(i.h.WriteFile("/etc/stopd/watch.toml", []byte("hosts = [\"192.0.2.2\"]\n[limits]\ntimeout = \"60s\"\nretries = 100\n[[rule]]\nask = \"source\"\ntype = \"SV\"\n"), 0o600, "root"))
+	i.must(i.h.WriteFile("/etc/stopd/watch.toml", []byte("hosts = [\"192.0.2.2\"]\n[limits]\ntimeout = \"60s\"\nage = \"1h\"\nretries = 100\n[[rule]]\nask = \"source\"\ntype = \"SV\"\n"), 0o600, "root"))
 	i.run("sh", "-c", "umask 077; mkdir /var/log/suricata && touch /var/log/suricata/eve.json && chown -R bob /var/log/suricata && systemctl daemon-reload")
 	i.run("systemctl", "enable", "--now", "stopd.socket")
 	i.run("systemctl", "start", "stopctl-watch")

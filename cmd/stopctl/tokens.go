@@ -116,6 +116,9 @@ type keptToken struct {
 
 const microTime = "2006-01-02T15:04:05.000000Z"
 
+// lateAsked is from when on it is told that the question came later than the connection.
+const lateAsked = 10 * time.Second
+
 // printRecord prints a line: when the connection was seen, its ends, who was asked, what came of it, and the alert.
 func printRecord(w io.Writer, r tokens.Record, seed uint16, asJSON bool) error {
 	seen := r.Seen.UTC().Format(microTime)
@@ -132,6 +135,9 @@ func printRecord(w io.Writer, r tokens.Record, seed uint16, asJSON bool) error {
 	answer := r.Token
 	if answer == "" {
 		answer = "- (" + stop.Printable(r.Error) + ")"
+	}
+	if r.Asked.Sub(r.Seen).Abs() > lateAsked {
+		seen += " (asked: " + r.Asked.UTC().Format(microTime) + ")"
 	}
 	line := fmt.Sprintf("%s %s -> %s%s %s %s %s", seen, r.Source, r.Destination, between, r.Host, r.Type, answer)
 	if r.Alert != "" {

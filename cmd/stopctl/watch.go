@@ -52,16 +52,13 @@ func setupWatch(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 		out := &progressLine{std: std, live: isTerminal(std.err)}
 		log := slog.New(slog.NewTextHandler(out, nil))
 		var failed error
-		w, err := watch.New(cfg, store, log, func(r tokens.Record) {
+		w := watch.New(cfg, store, log, func(r tokens.Record) {
 			out.hide()
 			if err := printRecord(std.out, r, cfg.CommunitySeed, *asJSON); err != nil && failed == nil {
 				failed = err
 				log.Error("answers are not printed any more", "error", err)
 			}
 		})
-		if err != nil {
-			return err
-		}
 		stop := out.every(time.Second, w.Counts.Summary)
 		err = w.Run(ctx, inputs...)
 		stop()

@@ -106,6 +106,7 @@ type zeekRecord struct {
 	Proto  string          `json:"proto"`
 	Note   string          `json:"note"`
 	States string          `json:"conn_state"`
+	Lasted float64         `json:"duration"` // seconds
 }
 
 func decodeZeekJSON(line []byte) (Flow, error) {
@@ -144,6 +145,10 @@ func (r zeekRecord) flow(ts string) (Flow, error) {
 	if f.Time, err = zeekTime(ts); err != nil {
 		return Flow{}, err
 	}
+	if math.IsNaN(r.Lasted) || r.Lasted < 0 || r.Lasted > 1<<32 {
+		return Flow{}, fmt.Errorf("duration %g", r.Lasted)
+	}
+	f.Lasted = time.Duration(math.Round(r.Lasted*1e6)) * time.Microsecond
 	return f, nil
 }
 

@@ -105,6 +105,8 @@ func (z *Zeek) columns(text string) (Flow, error) {
 			r.RespP, err = number(v)
 		case "proto":
 			r.Proto = v
+		case "duration":
+			r.Lasted, err = strconv.ParseFloat(v, 64)
 		case "note":
 			r.Note = v
 		}

@@ -23,6 +23,8 @@ type Flow struct {
 	FarSource, FarDestination netip.AddrPort
 	// Time is that of the record, zero where it has none.
 	Time time.Time
+	// Lasted is how long after Time the connection was last seen, zero where the record does not tell: Zeek gives the time at which one began.
+	Lasted time.Duration
 	// Kind is the event type of Suricata ("alert", "flow"), or the log of Zeek ("conn", "notice"); empty of other lines.
 	Kind  string
 	Alert Alert

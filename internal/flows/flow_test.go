@@ -43,9 +43,9 @@ func TestParse(t *testing.T) {
 	fast := plain("tcp", ends, false)
 	fast.Kind, fast.Alert = "alert", Alert{Name: "ET HUNTING GENERIC", ID: 2018358}
 	conn := Flow{Protocol: "tcp", Source: netip.MustParseAddrPort("192.168.4.76:46378"), Destination: netip.MustParseAddrPort("31.3.245.133:80"), Directed: true,
-		Time: time.Date(2020, 6, 5, 14, 39, 59, 430166000, time.UTC), Kind: "conn"}
+		Time: time.Date(2020, 6, 5, 14, 39, 59, 430166000, time.UTC), Kind: "conn", Lasted: 254115 * time.Microsecond}
 	columns := conn
-	columns.Kind = ""
+	columns.Kind, columns.Lasted = "", 0 // which column that is the header says
 	named := conn
 	named.Kind, named.Alert.Name = "notice", "SSL::Invalid_Server_Cert"
 	for _, tt := range []struct {
@@ -116,8 +116,9 @@ func TestParseRefuses(t *testing.T) {
 		eveStats:                             "no connection",
 		zeekFilter:                           "no connection",
 		`{"src_ip":"192.0.2.7","dest_ip":7}`: "cannot unmarshal",
-		strings.Replace(eveAlert, "2017-", "20x-", 1): "timestamp",
-		strings.Repeat("x", MaxLine+1):                "longer",
+		strings.Replace(eveAlert, "2017-", "20x-", 1):               "timestamp",
+		strings.Replace(zeekConn, `"duration":`, `"duration":-`, 1): "duration -0.25",
+		strings.Repeat("x", MaxLine+1):                              "longer",
 	} {
 		f, err := Parse(line)
 		if err == nil || !strings.Contains(err.Error(), why) || f != (Flow{}) {
@@ -152,8 +153,8 @@ func TestZeekHeader(t *testing.T) {
 	// A file without a name for its separator, and another order.
 	z = Zeek{}
 	z.Line([]byte(`#separator ,`))
-	z.Line([]byte(`#fields,id.resp_p,id.resp_h,id.orig_p,id.orig_h`))
-	if got, err := z.Line([]byte("22,198.51.100.1,40022,192.0.2.7")); err != nil || got.Source != ends[0] || got.Destination != ends[1] {
+	z.Line([]byte(`#fields,id.resp_p,id.resp_h,id.orig_p,id.orig_h,duration`))
+	if got, err := z.Line([]byte("22,198.51.100.1,40022,192.0.2.7,90.5")); err != nil || got.Lasted != 90500*time.Millisecond || got.Source != ends[0] || got.Destination != ends[1] {
 		t.Errorf("%v, %v", got, err)
 	}
 }

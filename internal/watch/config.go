@@ -45,6 +45,7 @@ type Limits struct {
 	Timeout          settings.Duration `toml:"timeout"`            // of one question
 	Retries          int               `toml:"retries"`            // of a host that could not be reached
 	RetryAfter       settings.Duration `toml:"retry_after"`
+	Age              settings.Duration `toml:"age"` // of what is asked about: later its ports may be another connection's
 }
 
 // A Rule says what to do with some of the reported connections. The first that fits decides. What it does not name fits.
@@ -81,7 +82,8 @@ const (
 func Defaults() Config {
 	return Config{Tokens: "/var/lib/stopd/tokens.db", Retention: settings.Duration{Duration: 90 * 24 * time.Hour}, Position: "/var/lib/stopd/watch.position", Port: 113,
 		Limits: Limits{AtOnce: 256, Queue: 10000, HostPerSecond: 20, NetworkPerSecond: 500, Burst: 5, Repeat: settings.Duration{Duration: 2 * time.Minute},
-			Timeout: settings.Duration{Duration: 10 * time.Second}, Retries: 2, RetryAfter: settings.Duration{Duration: 5 * time.Second}}}
+			Timeout: settings.Duration{Duration: 10 * time.Second}, Retries: 2, RetryAfter: settings.Duration{Duration: 5 * time.Second},
+			Age: settings.Duration{Duration: time.Minute}}}
 }
 
 // Load reads a configuration file.
@@ -114,7 +116,7 @@ func (c *Config) check() error {
 	for key, n := range map[string]float64{"port": float64(c.Port), "retention": float64(c.Retention.Duration), "limits.at_once": float64(c.Limits.AtOnce),
 		"limits.queue": float64(c.Limits.Queue), "limits.host_per_second": c.Limits.HostPerSecond, "limits.network_per_second": c.Limits.NetworkPerSecond,
 		"limits.burst": c.Limits.Burst, "limits.repeat": float64(c.Limits.Repeat.Duration), "limits.timeout": float64(c.Limits.Timeout.Duration),
-		"limits.retry_after": float64(c.Limits.RetryAfter.Duration)} {
+		"limits.age": float64(c.Limits.Age.Duration), "limits.retry_after": float64(c.Limits.RetryAfter.Duration)} {
 		if !(n > 0) {
 			errs = append(errs, fmt.Errorf("%s must be more than 0", key))
 		}

@@ -16,6 +16,7 @@ type Counts struct {
 	Lost       atomic.Int64 // files of which the end is not read
 	Missed     atomic.Int64 // times the kernel dropped events of connections
 	Matched    atomic.Int64 // connections that a rule fits
+	Late       atomic.Int64 // questions not asked: the connection may be over, and its ports another's
 	Repeated   atomic.Int64 // questions that were asked before
 	OverBudget atomic.Int64 // questions not asked: over a budget
 	Dropped    atomic.Int64 // questions not asked: too many wait
@@ -44,6 +45,7 @@ func (c *Counts) List() []Count {
 		{"lost", "files whose end was not read", c.Lost.Load()},
 		{"missed", "times that the kernel dropped events", c.Missed.Load()},
 		{"matched", "connections that a rule fits", c.Matched.Load()},
+		{"late", "questions about what was too long ago", c.Late.Load()},
 		{"repeated", "questions asked lately", c.Repeated.Load()},
 		{"over_budget", "questions over a budget", c.OverBudget.Load()},
 		{"dropped", "questions dropped: too many waited", c.Dropped.Load()},

@@ -20,7 +20,8 @@ import (
 const (
 	// maxLine bounds a line of a log. Records of Suricata that hold packets are long.
 	maxLine = 1 << 20
-	// tailLen is how much of what stands before a place tells one file from another.
+	// headLen and tailLen are how much of the beginning of a file, and of what stands before a place, tell one file from another.
+	headLen = 256
 	tailLen = 64
 	// pollTime is how often a log is looked at.
 	pollTime = 200 * time.Millisecond
@@ -28,15 +29,18 @@ const (
 	maxSiblings = 64
 )
 
-// A place is one between two lines of a log. Which file it is in shows in what stands before it: a file that is renamed stays
-// itself, one that is cut and written anew does not.
+// A place is one between two lines of a log. Which file it is in shows in how that begins, with the time of its first record, and in
+// what stands before the place: a file that is renamed stays itself, one that is cut and written anew does not.
 type place struct {
 	Offset int64  `json:"offset"`
 	Tail   string `json:"tail"` // SHA-256 of the up to 64 octets before it, cut
+	// Begins is how many octets of the file's beginning Head is of: up to 256, and less where the file had no more when it was read.
+	Begins int    `json:"begins"`
+	Head   string `json:"head"`
 }
 
-func tailOf(before []byte) string {
-	sum := sha256.Sum256(before)
+func hashOf(b []byte) string {
+	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:12])
 }
 
@@ -52,6 +56,7 @@ type follower struct {
 	count *Counts
 
 	file    *os.File
+	head    []byte // how it begins
 	at      int64  // of what is pending
 	recent  []byte // before it
 	pending []byte // a line that has no end yet
@@ -106,11 +111,14 @@ func (f *follower) start(from place, known bool) error {
 		}
 		return f.goOn(file, end)
 	}
+	if from.Offset == 0 && from.Begins == 0 {
+		return nil // it was empty: no file can be told by that
+	}
 	names, err := f.siblings()
 	if err != nil {
 		return err
 	}
-	for i, name := range names {
+	for i, name := range slices.Backward(names) { // a copy that somebody made of it is older
 		file, err := os.Open(name)
 		if err != nil {
 			continue
@@ -161,9 +169,13 @@ func (f *follower) siblings() ([]string, error) {
 
 // has reports whether a place is in a file.
 func has(file *os.File, p place) bool {
-	before := make([]byte, min(p.Offset, tailLen))
-	_, err := file.ReadAt(before, p.Offset-int64(len(before)))
-	return err == nil && tailOf(before) == p.Tail
+	reads := func(n int, at int64, hash string) bool {
+		b := make([]byte, n)
+		_, err := file.ReadAt(b, at)
+		return err == nil && hashOf(b) == hash
+	}
+	tail := min(p.Offset, tailLen)
+	return reads(p.Begins, 0, p.Head) && reads(int(tail), p.Offset-tail, p.Tail)
 }
 
 // lastLine is where the line begins that has no end yet.
@@ -196,6 +208,12 @@ func (f *follower) goOn(file *os.File, at int64) error {
 		file.Close()
 		return err
 	}
+	head := make([]byte, headLen)
+	n, err := file.ReadAt(head, 0)
+	if err != nil && err != io.EOF {
+		file.Close()
+		return err
+	}
 	if at > 0 && f.begin != nil {
 		header := make([]byte, min(at, maxLine))
 		if _, err := file.ReadAt(header, 0); err != nil {
@@ -209,12 +227,12 @@ func (f *follower) goOn(file *os.File, at int64) error {
 			f.begin(line)
 		}
 	}
-	f.file, f.at, f.recent, f.pending, f.skip = file, at, before, nil, false
+	f.file, f.head, f.at, f.recent, f.pending, f.skip = file, head[:n], at, before, nil, false
 	f.progress.reached(f.place())
 	return nil
 }
 
-func (f *follower) place() place { return place{f.at, tailOf(f.recent)} }
+func (f *follower) place() place { return place{f.at, hashOf(f.recent), len(f.head), hashOf(f.head)} }
 
 // poll reads what there is, at most a buffer full, and reports whether there may be more at once.
 func (f *follower) poll(ctx context.Context) (more bool, err error) {
@@ -229,7 +247,7 @@ func (f *follower) poll(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	read := f.at + int64(len(f.pending))
-	if info.Size() != read && (info.Size() < read || !has(f.file, f.place())) {
+	if info.Size() < read || !has(f.file, f.place()) {
 		f.say("the file was cut: what was written since it was last looked at is not read")
 		f.count.Lost.Add(1)
 		return true, f.goOn(f.file2(), 0)
@@ -254,6 +272,9 @@ func (f *follower) file2() *os.File {
 
 // take cuts what was read into lines.
 func (f *follower) take(b []byte) {
+	if from := f.at + int64(len(f.pending)); from < headLen {
+		f.head = append(f.head[:min(int64(len(f.head)), from)], b[:min(int64(len(b)), headLen-from)]...)
+	}
 	for len(b) > 0 {
 		i := bytes.IndexByte(b, '\n')
 		if i < 0 {

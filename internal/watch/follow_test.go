@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -149,7 +150,7 @@ func TestRestart(t *testing.T) {
 	at := x.f.progress.settled()
 	x.write(path, "4\n")
 	newTail(t, path).start(at, true).reads("4")
-	newTail(t, path).start(place{0, tailOf(nil)}, true).reads("#fields\ta", "#types\tb", "1", "2", "half a line", "3", "4")
+	newTail(t, path).start(place{0, hashOf(nil), 4, hashOf([]byte("#fie"))}, true).reads("#fields\ta", "#types\tb", "1", "2", "half a line", "3", "4")
 
 	// Rotated twice meanwhile, once by a date, beside what is older, compressed or another's.
 	for name, text := range map[string]string{".0": "0\n", ".9.gz": "x", "x": "x\n", ".d/": ""} {
@@ -194,6 +195,98 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// Alerts of one kind are as long as each other and end alike: a file is known by how it begins.
+func TestAlike(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "eve.json")
+	record := func(n int) string { return fmt.Sprintf("%03d%s", n, long) }
+	records := func(from, to int) (text string, lines []string) {
+		for n := from; n <= to; n++ {
+			text, lines = text+record(n)+"\n", append(lines, record(n))
+		}
+		return text, lines
+	}
+	x := newTail(t, path).start(place{}, false)
+	text, lines := records(1, 3)
+	x.write(path, text)
+	x.reads(lines...)
+	at := x.f.progress.settled()
+
+	// Cut, and written anew as far as it was read, and further.
+	x.cut()
+	text, lines = records(4, 6)
+	x.write(path, text)
+	x.reads(lines...)
+	x.cut()
+	text, lines = records(7, 11)
+	x.write(path, text)
+	x.reads(lines...)
+	if len(x.said) != 2 || x.counts.Lost.Load() != 2 {
+		t.Errorf("of what was cut it is said %q", x.said)
+	}
+	x.write(path, record(12)+"\n")
+	x.reads(record(12))
+
+	// Neither is what was written meanwhile the file in which reading stopped, nor an older one that was read already.
+	y := newTail(t, path).start(at, true)
+	_, lines = records(7, 12)
+	y.reads(lines...)
+	if len(y.said) != 1 || y.counts.Lost.Load() != 1 {
+		t.Errorf("of what is gone it is said %q", y.said)
+	}
+	at = x.f.progress.settled()
+	text, _ = records(1, 9)
+	x.write(path+".2", text)
+	old := newTime(100)
+	if err := os.Chtimes(path+".2", old, old); err != nil {
+		t.Fatal(err)
+	}
+	x.rename(path + ".1")
+	text, lines = records(13, 20)
+	x.write(path, text)
+	y = newTail(t, path).start(at, true)
+	y.reads(lines...)
+	if len(y.said) != 0 {
+		t.Errorf("it is said %q", y.said)
+	}
+}
+
+// Where nothing of a file is done yet, it is that file that is read after a restart, and none from before.
+func TestRestartAtBeginning(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "eve.json")
+	x := newTail(t, path).start(place{}, false)
+	x.write(path, "old\n")
+	x.reads("old")
+	x.rename(path + ".1")
+	x.write(path, "1\n2\n")
+	var first place
+	x.f.line = func(line []byte, before place) {
+		if string(line) == "1" {
+			first = before
+		}
+	}
+	x.reads()
+	if first.Offset != 0 {
+		t.Fatalf("the first line begins at %d", first.Offset)
+	}
+	newTail(t, path).start(first, true).reads("1", "2")
+	x.rename(path + ".0")
+	x.write(path, "3\n")
+	newTail(t, path).start(first, true).reads("1", "2", "3")
+
+	// One that was cut is empty.
+	x = newTail(t, path).start(first, true)
+	x.reads("1", "2", "3")
+	x.cut()
+	x.reads()
+	empty := x.f.progress.settled()
+	x.write(path, "4\n")
+	y := newTail(t, path).start(empty, true)
+	y.reads("4")
+	if len(y.said) != 0 {
+		t.Errorf("it is said %q", y.said)
+	}
+}
+
 // What is not done is read again after a crash, and only that.
 func TestSettled(t *testing.T) {
 	p := &progress{}
@@ -211,7 +304,7 @@ func TestSettled(t *testing.T) {
 		}
 	}
 	name := filepath.Join(t.TempDir(), "position")
-	want := positions{"/var/log/eve.json": {7, "abc"}}
+	want := positions{"/var/log/eve.json": {7, "abc", 8, "def"}}
 	if got, err := readPositions(name); err != nil || len(got) != 0 {
 		t.Errorf("no file yet: %v, %v", got, err)
 	}
@@ -222,7 +315,7 @@ func TestSettled(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" || err != nil {
 		t.Errorf("%v (-want +got):\n%s", err, d)
 	}
-	for _, bad := range []string{"{", `{"/a":{"offset":-1}}`} {
+	for _, bad := range []string{"{", `{"/a":{"offset":-1}}`, `{"/a":{"begins":-1}}`, `{"/a":{"begins":257}}`} {
 		if err := os.WriteFile(name, []byte(bad), 0o600); err != nil {
 			t.Fatal(err)
 		}

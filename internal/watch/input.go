@@ -80,13 +80,9 @@ func logFile(path string, read func() reader) Input {
 			return err
 		}
 		p := &progress{}
-		w.mu.Lock()
-		_, twice := w.logs[path]
-		w.logs[path] = p
-		from, known := w.saved[path]
-		w.mu.Unlock()
-		if twice {
-			return fmt.Errorf("follow %s: it is followed twice", path)
+		from, known, err := w.follows(path, p)
+		if err != nil {
+			return fmt.Errorf("follow %s: %w", path, err)
 		}
 		r := read()
 		f := &follower{path: path, progress: p, count: &w.Counts, begin: r.header,

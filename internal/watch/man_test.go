@@ -52,7 +52,7 @@ func TestManual(t *testing.T) {
 		t.Errorf("keys (-) and what the manual has (+):\n%s", d)
 	}
 	d := Defaults()
-	for key, v := range map[string]time.Duration{"2160h": d.Retention.Duration, "; 2m.": d.Limits.Repeat.Duration, "; 10s.": d.Limits.Timeout.Duration, "\n5s.": d.Limits.RetryAfter.Duration} {
+	for key, v := range map[string]time.Duration{"2160h": d.Retention.Duration, "; 2m.": d.Limits.Repeat.Duration, "; 1m.": d.Limits.Age.Duration, "; 10s.": d.Limits.Timeout.Duration, "\n5s.": d.Limits.RetryAfter.Duration} {
 		if said, err := time.ParseDuration(strings.Trim(key, ";.\n ")); err != nil || said != v || !strings.Contains(text, key) {
 			t.Errorf("the manual has not %s for %s", key, v)
 		}

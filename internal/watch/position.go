@@ -78,8 +78,8 @@ func readPositions(name string) (positions, error) {
 		return nil, fmt.Errorf("read position: %w", err)
 	}
 	for path, at := range p {
-		if at.Offset < 0 {
-			return nil, fmt.Errorf("read position: %s is at %d", path, at.Offset)
+		if at.Offset < 0 || at.Begins < 0 || at.Begins > headLen {
+			return nil, fmt.Errorf("read position: %s is at %d, begins with %d octets", path, at.Offset, at.Begins)
 		}
 	}
 	return p, nil

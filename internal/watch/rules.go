@@ -23,6 +23,7 @@ type question struct {
 	local, remote netip.AddrPort
 	typ           stop.Type
 	sid           uint64
+	until         time.Time // then it is too late to ask
 	tries         int
 	mark          *mark
 }
@@ -33,6 +34,14 @@ const (
 	kindNew         = "new"
 	kindEstablished = "established"
 )
+
+// lateAt is when it is too late to ask about a connection that was reported now.
+func (c *Config) lateAt(f flows.Flow, now time.Time) time.Time {
+	if seen := f.Time.Add(f.Lasted); !f.Time.IsZero() && seen.Before(now) { // clocks differ
+		now = seen
+	}
+	return now.Add(c.Limits.Age.Duration)
+}
 
 // choose returns what the first rule that fits has asked, and whether one fits.
 func (c *Config) choose(input string, f flows.Flow) ([]question, bool) {
@@ -177,18 +186,34 @@ type asked struct {
 	typ           stop.Type
 }
 
-// again reports whether a question was asked lately, and remembers it. Of more than [maxTable] the oldest are forgotten.
-func (r *repeats) again(q question, at time.Time) bool {
+// has reports whether a question was asked lately.
+func (r *repeats) has(q question, at time.Time) bool {
+	r.turn(at)
+	k := keyOf(q)
+	return r.now[k] || r.old[k]
+}
+
+// add remembers one. Of more than [maxTable] the oldest are forgotten.
+func (r *repeats) add(q question, at time.Time) {
+	r.turn(at)
+	r.now[keyOf(q)] = true
+}
+
+// forget has one that was not asked after all asked when it comes again.
+func (r *repeats) forget(q question) {
+	k := keyOf(q)
+	delete(r.now, k)
+	delete(r.old, k)
+}
+
+// turn begins a generation where it is time for one.
+func (r *repeats) turn(at time.Time) {
 	if at.Sub(r.began) >= 2*r.within {
 		r.now = map[asked]bool{}
 	}
 	if at.Sub(r.began) >= r.within || len(r.now) >= maxTable {
 		r.old, r.now, r.began = r.now, map[asked]bool{}, at
 	}
-	k := asked{q.host.Addr(), q.local, q.remote, q.typ}
-	if r.now[k] || r.old[k] {
-		return true
-	}
-	r.now[k] = true
-	return false
 }
+
+func keyOf(q question) asked { return asked{q.host.Addr(), q.local, q.remote, q.typ} }

@@ -194,13 +194,19 @@ func TestRepeats(t *testing.T) {
 		second int64
 		want   bool
 	}{{q, 0, false}, {q, 59, true}, {other, 59, false}, {other, 61, true}, {q, 200, false}, {other, 200, false}} {
-		if got := r.again(step.q, newTime(step.second)); got != step.want {
+		if got := r.has(step.q, newTime(step.second)); got != step.want {
 			t.Errorf("step %d: %v", i, got)
 		}
+		if !step.want {
+			r.add(step.q, newTime(step.second))
+		}
+	}
+	if r.forget(q); r.has(q, newTime(200)) || !r.has(other, newTime(200)) {
+		t.Error("another is forgotten")
 	}
 	for i := range 3 * maxTable {
 		q.local = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 1)
-		r.again(q, newTime(200))
+		r.add(q, newTime(200))
 	}
 	if n := len(r.now) + len(r.old); n > 2*maxTable {
 		t.Errorf("%d are remembered", n)

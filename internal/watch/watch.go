@@ -8,7 +8,9 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -42,6 +44,7 @@ type Watcher struct {
 	retrying int
 	logs     map[string]*progress
 	saved    positions
+	lock     *os.File // of the positions; nil while no log is followed
 }
 
 type answer struct {
@@ -62,15 +65,11 @@ const (
 )
 
 // New makes a watcher that keeps answers in a store. Whatever is kept is handed to kept, by one goroutine.
-func New(cfg Config, store *tokens.Store, log *slog.Logger, kept func(tokens.Record)) (*Watcher, error) {
-	saved, err := readPositions(cfg.Position)
-	if err != nil {
-		return nil, err
-	}
+func New(cfg Config, store *tokens.Store, log *slog.Logger, kept func(tokens.Record)) *Watcher {
 	l := cfg.Limits
 	return &Watcher{cfg: cfg, store: store, log: log, kept: kept, queue: make(chan question, l.Queue), answers: make(chan answer, maxKept),
 		hosts: newBudget[netip.Addr](l.HostPerSecond, l.Burst), networks: newBudget[netip.Prefix](l.NetworkPerSecond, l.Burst),
-		repeats: repeats{within: l.Repeat.Duration}, logs: map[string]*progress{}, saved: saved}, nil
+		repeats: repeats{within: l.Repeat.Duration}, logs: map[string]*progress{}}
 }
 
 // An Input reports connections until it or the context ends.
@@ -117,7 +116,7 @@ func (w *Watcher) Run(ctx context.Context, inputs ...Input) error {
 	close(w.answers)
 	close(over)
 	rest.Wait()
-	return errors.Join(append(errs, w.save())...)
+	return errors.Join(append(errs, w.save(), w.unlock())...)
 }
 
 // now does what is done now and then.
@@ -148,6 +147,39 @@ func (w *Watcher) expire() {
 	if n > 0 {
 		w.log.Info("tokens dropped after their time", "days", n)
 	}
+}
+
+// follows takes the file of positions for this watcher alone, when it begins to follow a log, and returns where that was left.
+// Two that share it would take each other's places back. It is replaced whenever it is written, so another file is locked.
+func (w *Watcher) follows(path string, p *progress) (from place, known bool, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.logs[path] != nil {
+		return place{}, false, errors.New("it is followed twice")
+	}
+	if w.lock == nil {
+		f, err := os.OpenFile(w.cfg.Position+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			return place{}, false, fmt.Errorf("lock position: %w", err)
+		}
+		if err := lock(f); err != nil {
+			return place{}, false, errors.Join(fmt.Errorf("lock position %s: %w", f.Name(), err), f.Close())
+		}
+		if w.saved, err = readPositions(w.cfg.Position); err != nil {
+			return place{}, false, errors.Join(err, f.Close())
+		}
+		w.lock = f
+	}
+	w.logs[path] = p
+	from, known = w.saved[path]
+	return from, known, nil
+}
+
+func (w *Watcher) unlock() error {
+	if w.lock == nil {
+		return nil
+	}
+	return w.lock.Close()
 }
 
 // save keeps how far the logs were read.
@@ -183,17 +215,12 @@ func (w *Watcher) see(input string, f flows.Flow, p *progress, before place) {
 	}
 	w.Counts.Matched.Add(1)
 	now := time.Now()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.closed {
+	until := w.cfg.lateAt(f, now)
+	if !now.Before(until) {
+		w.Counts.Late.Add(int64(len(qs)))
 		return
 	}
-	var allowed []question
-	for _, q := range qs {
-		if w.allows(q, now) {
-			allowed = append(allowed, q)
-		}
-	}
+	allowed := w.admit(qs, now)
 	if len(allowed) == 0 {
 		return
 	}
@@ -202,15 +229,30 @@ func (w *Watcher) see(input string, f flows.Flow, p *progress, before place) {
 		m = p.begin(before, len(allowed))
 	}
 	for _, q := range allowed {
-		q.mark = m
-		w.open.Add(1)
+		q.until, q.mark = until, m
 		w.enqueue(q)
 	}
 }
 
+// admit returns the questions for which the budgets have room, and says that they are open.
+func (w *Watcher) admit(qs []question, now time.Time) (allowed []question) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return nil
+	}
+	for _, q := range qs {
+		if w.allows(q, now) {
+			allowed = append(allowed, q)
+		}
+	}
+	w.open.Add(len(allowed))
+	return allowed
+}
+
 // allows reports whether the budgets have room for a question, and takes it.
 func (w *Watcher) allows(q question, now time.Time) bool {
-	if w.repeats.again(q, now) {
+	if w.repeats.has(q, now) {
 		w.Counts.Repeated.Add(1)
 		return false
 	}
@@ -221,7 +263,17 @@ func (w *Watcher) allows(q question, now time.Time) bool {
 	}
 	w.hosts.spend(host, now)
 	w.networks.spend(network, now)
+	w.repeats.add(q, now)
 	return true
+}
+
+// drop gives a question up that was not asked, so that it is asked when its connection is reported again.
+func (w *Watcher) drop(q question, count *atomic.Int64) {
+	count.Add(1)
+	w.mu.Lock()
+	w.repeats.forget(q)
+	w.mu.Unlock()
+	w.finish(q)
 }
 
 // enqueue has a question asked, or drops it where too many wait.
@@ -233,8 +285,7 @@ func (w *Watcher) enqueue(q question) {
 			w.leave()
 			return
 		}
-		w.Counts.Dropped.Add(1)
-		w.finish(q)
+		w.drop(q, &w.Counts.Dropped)
 	}
 }
 
@@ -255,6 +306,10 @@ func (w *Watcher) ask() {
 	for q := range w.queue {
 		if w.end.Err() != nil {
 			w.leave()
+			continue
+		}
+		if !time.Now().Before(q.until) {
+			w.drop(q, &w.Counts.Late)
 			continue
 		}
 		r, from := q.request(w.ownAddresses())
@@ -296,8 +351,7 @@ func (w *Watcher) again(q question) {
 	}
 	w.mu.Unlock()
 	if full {
-		w.Counts.Dropped.Add(1)
-		w.finish(q)
+		w.drop(q, &w.Counts.Dropped)
 		return
 	}
 	w.Counts.Retried.Add(1)

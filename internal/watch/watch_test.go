@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
@@ -20,6 +21,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/stopd/stopd"
+	"github.com/stopd/stopd/internal/flows"
 	"github.com/stopd/stopd/internal/netlab"
 	"github.com/stopd/stopd/internal/settings"
 	"github.com/stopd/stopd/internal/tokens"
@@ -108,7 +110,7 @@ func newFixture(t *testing.T, port uint16, change func(*Config)) *fixture {
 	c.Hosts = []settings.Network{{Prefix: netip.MustParsePrefix("127.0.0.1/32")}}
 	c.Rules = []Rule{{Ask: AskSource, Type: "SV_REC"}}
 	c.Limits.HostPerSecond, c.Limits.NetworkPerSecond = 1e6, 1e6
-	c.Limits.RetryAfter.Duration = time.Millisecond
+	c.Limits.RetryAfter.Duration, c.Limits.Age.Duration = time.Millisecond, math.MaxInt64
 	if change != nil {
 		change(&c)
 	}
@@ -125,15 +127,11 @@ func newFixture(t *testing.T, port uint16, change func(*Config)) *fixture {
 // again makes the watcher of the next start.
 func (f *fixture) again() {
 	f.t.Helper()
-	var err error
-	f.w, err = New(f.cfg, f.store, slog.New(slog.DiscardHandler), func(r tokens.Record) {
+	f.w = New(f.cfg, f.store, slog.New(slog.DiscardHandler), func(r tokens.Record) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.kept = append(f.kept, r)
 	})
-	if err != nil {
-		f.t.Fatal(err)
-	}
 }
 
 // run runs it until the inputs end.
@@ -217,7 +215,7 @@ func TestMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	free()
+	t.Cleanup(free)
 	h := newFakeHost(t, "127.0.0.1:0")
 	f := newFixture(t, h.at.Port(), func(c *Config) { c.Metrics = at.String() })
 	r, w := io.Pipe()
@@ -261,7 +259,10 @@ func TestBursts(t *testing.T) {
 		t.Errorf("%d are dropped", n)
 	}
 	close(h.held)
+	// What was dropped is asked when it is reported again.
 	f.waits("those that waited are kept", func() bool { return f.w.Counts.Kept.Load() == 12 })
+	fmt.Fprintln(w, line(40000+lines-1))
+	f.waits("it is kept", func() bool { return f.w.Counts.Kept.Load() == 13 })
 	w.Close()
 
 	f = newFixture(t, h.at.Port(), func(c *Config) { c.Limits.HostPerSecond, c.Limits.Burst = 1e-6, 5e6 })
@@ -272,12 +273,32 @@ func TestBursts(t *testing.T) {
 	f.counts(map[string]int64{"lines": lines, "matched": lines, "over_budget": lines - 7, "asked": 7, "tokens": 7, "kept": 7})
 }
 
+// What a budget refused is asked when it is reported again and there is room.
+func TestRefused(t *testing.T) {
+	f := newFixture(t, 113, func(c *Config) { c.Limits.HostPerSecond, c.Limits.Burst = 1, 1 })
+	about := func(port uint16) []question {
+		qs, _ := f.cfg.choose(InputStdin, flows.Flow{Source: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port), Destination: netip.MustParseAddrPort("127.0.0.1:22")})
+		return qs
+	}
+	for i, step := range []struct {
+		port   uint16
+		second int64
+		want   int
+	}{{1, 0, 1}, {2, 0, 0}, {1, 1, 0}, {2, 1, 1}, {2, 2, 0}} {
+		if got := len(f.w.admit(about(step.port), newTime(step.second))); got != step.want {
+			t.Errorf("step %d: %d are asked", i, got)
+		}
+	}
+	f.counts(map[string]int64{"over_budget": 1, "repeated": 2})
+}
+
 // A host that cannot be reached is asked again, so often and no more.
 func TestRetries(t *testing.T) {
 	at, free, err := netlab.FreePort(netip.MustParseAddr("127.0.0.1"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(free)
 	f := newFixture(t, at.Port(), func(c *Config) { c.Limits.Retries = 3 })
 	f.run(Lines(strings.NewReader(line(40022))))
 	f.counts(map[string]int64{"lines": 1, "matched": 1, "asked": 4, "retried": 3, "failed": 1, "kept": 1})
@@ -288,7 +309,6 @@ func TestRetries(t *testing.T) {
 	f = newFixture(t, at.Port(), func(c *Config) { c.Limits.Retries = 1 << 30 })
 	f.background(Lines(strings.NewReader(line(40022))))
 	f.waits("it is asked again", func() bool { return f.w.Counts.Retried.Load() > 0 })
-	free()
 	newFakeHost(t, at.String())
 	f.waits("its token is kept", func() bool { return f.w.Counts.Tokens.Load() == 1 })
 }
@@ -348,6 +368,78 @@ func TestRestarted(t *testing.T) {
 	}
 	if d := cmp.Diff([]string{"2", "3", "4", "5"}, ports); d != "" {
 		t.Errorf("asked (-want +got):\n%s", d)
+	}
+}
+
+// Who has the ports of a connection of long ago is somebody else by now: nobody is asked about it, whether it is told late or waited long.
+func TestLate(t *testing.T) {
+	c := Defaults()
+	c.Limits.Age.Duration = time.Minute
+	for i, tt := range []struct {
+		f    flows.Flow
+		want time.Time
+	}{
+		{flows.Flow{}, newTime(160)},
+		{flows.Flow{Time: newTime(90)}, newTime(150)},
+		{flows.Flow{Time: newTime(110)}, newTime(160)}, // by a clock that is fast
+		{flows.Flow{Time: newTime(-9000), Lasted: 9050 * time.Second}, newTime(110)},
+		{flows.Flow{Time: newTime(0), Lasted: 500 * time.Second}, newTime(160)},
+	} {
+		if got := c.lateAt(tt.f, newTime(100)); !got.Equal(tt.want) {
+			t.Errorf("%d: %v, not %v", i, got, tt.want)
+		}
+	}
+	h := newFakeHost(t, "127.0.0.1:0")
+	f := newFixture(t, h.at.Port(), func(c *Config) { c.Limits.Age.Duration = 24 * time.Hour })
+	record := func(at time.Time) string {
+		return fmt.Sprintf(`{"timestamp":%q,"src_ip":"127.0.0.1","src_port":7,"dest_ip":"127.0.0.1","dest_port":22,"proto":"TCP"}`+"\n", at.Format(time.RFC3339Nano))
+	}
+	f.run(Lines(strings.NewReader(record(time.Now().Add(-72*time.Hour)) + record(time.Now()))))
+	f.counts(map[string]int64{"lines": 2, "matched": 2, "late": 1, "asked": 1, "tokens": 1, "kept": 1})
+
+	f.again()
+	qs, _ := f.cfg.choose(InputStdin, flows.Flow{Source: netip.MustParseAddrPort("127.0.0.1:7"), Destination: netip.MustParseAddrPort("127.0.0.1:22")})
+	f.w.open.Add(1)
+	qs[0].until = time.Now()
+	f.w.queue <- qs[0]
+	f.run(Lines(strings.NewReader("")))
+	f.counts(map[string]int64{"late": 1})
+}
+
+// Two watchers that follow logs do not share a file of positions; one that follows none needs none.
+func TestTwoWatchers(t *testing.T) {
+	h := newFakeHost(t, "127.0.0.1:0")
+	f := newFixture(t, h.at.Port(), nil)
+	dir := t.TempDir()
+	add := func(name string) string {
+		name = filepath.Join(dir, name)
+		if err := os.WriteFile(name, []byte("{}\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	one, other := add("one.json"), add("other.json")
+	stop := f.background(EVE(one))
+	position := func() string { b, _ := os.ReadFile(f.cfg.Position); return string(b) }
+	f.waits("it has a position", func() bool { return position() != "" })
+	before := position()
+	f.again()
+	if err := f.w.Run(t.Context(), EVE(other)); err == nil || !strings.Contains(err.Error(), "another watcher") {
+		t.Errorf("the second ends with %v", err)
+	}
+	if d := cmp.Diff(before, position()); d != "" {
+		t.Errorf("the second left (-want +got):\n%s", d)
+	}
+	f.again()
+	f.run(Lines(strings.NewReader(line(40022))))
+	f.counts(map[string]int64{"lines": 1, "matched": 1, "asked": 1, "tokens": 1, "kept": 1})
+	stop()
+	f.again()
+	stop = f.background(EVE(other))
+	f.waits("the next has a position", func() bool { return strings.Contains(position(), "other.json") })
+	stop()
+	if !strings.Contains(position(), "one.json") {
+		t.Errorf("the first one's position is gone: %s", position())
 	}
 }
 

@@ -18,6 +18,7 @@ type disk struct {
 	rename   func(from, to string) error
 	remove   func(path string) error
 	syncDir  func(dir string) error
+	makeDir  func(dir string) error
 	left     func(dir string) (int64, error) // bytes that may still be written
 }
 
@@ -31,6 +32,7 @@ var systemDisk = disk{
 	rename:   os.Rename,
 	remove:   os.Remove,
 	syncDir:  syncDir,
+	makeDir:  makeDir,
 	left: func(dir string) (int64, error) {
 		fs, err := fileSystemOf(dir)
 		return fs.left, err
@@ -98,6 +100,15 @@ func (d disk) append(f *os.File, b []byte, off int64) error {
 
 // noRoom tells whether a write failed for want of room on the disk.
 func noRoom(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+
+// makeParent makes what a store's directory lies in. Where the store is there nothing is tried: who is confined to it (unveil(2)) is told that its parent is
+// not there, up to the root.
+func (d disk) makeParent(dir string) error {
+	if st, err := os.Stat(dir); err == nil && st.IsDir() {
+		return nil
+	}
+	return d.makeDir(filepath.Dir(dir))
+}
 
 // makeDir makes dir and the parents it lacks, each for its owner alone, durably.
 func makeDir(dir string) error {

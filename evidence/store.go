@@ -196,8 +196,12 @@ func openStore(ctx context.Context, dir string, c Config, create bool) (_ *Store
 	if dir, err = check(dir, c); err != nil {
 		return nil, err
 	}
+	writes := systemDisk
+	if c.disk != nil {
+		writes = *c.disk
+	}
 	if create {
-		if err := makeDir(filepath.Dir(dir)); err != nil {
+		if err := writes.makeParent(dir); err != nil {
 			return nil, err
 		}
 	} else if _, err := existingSegments(dir); err != nil {
@@ -216,16 +220,13 @@ func openStore(ctx context.Context, dir string, c Config, create bool) (_ *Store
 		now:        c.Now,
 		dir:        dir,
 		lock:       lock,
-		disk:       systemDisk,
+		disk:       writes,
 		queue:      make(chan *entering, queueLength),
 		drained:    make(chan struct{}),
 		house:      make(chan func()),
 		room:       newRoom(c.MaxBytes, c.Retention),
 		expiry:     time.NewTimer(time.Hour),
 		sweeping:   time.NewTimer(time.Hour),
-	}
-	if c.disk != nil {
-		s.disk = *c.disk
 	}
 	if s.full == 0 {
 		s.full = defaultSegment

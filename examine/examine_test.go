@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -212,6 +213,21 @@ func TestWhoIsAnswered(t *testing.T) {
 		})
 	}
 	x, k := examiner(t)
+	// Who is answered on a hint alone is not named for it.
+	rec := recording(t)
+	hinted := rec.Sockets[len(rec.Sockets)-1]
+	for i, p := range rec.Processes {
+		if p.Name == "telnet" {
+			rec.Processes[i].Descriptors = append(p.Descriptors, host.Descriptor{FDs: []int{10}, Kind: host.TCP, Object: hinted.Object, Local: hinted.Local, Remote: hinted.Remote,
+				State: hinted.State, Direction: hinted.Direction, DirectionSource: hinted.DirectionSource})
+		}
+	}
+	x.Host = &host.Replay{Recording: rec}
+	if r, err := x.Look(t.Context(), question(t, "4002,24:SV")); err != nil || len(r.Connection.Owners) == 0 || len(r.Previous) == 0 ||
+		slices.ContainsFunc(r.Previous, func(p trace.Previous) bool { return p.Remote == hinted.Remote }) {
+		t.Errorf("by a hint: %v, %+v, previous hosts %+v", err, r.Connection, r.Previous)
+	}
+	x, k = examiner(t)
 	q := question(t, "22,616:SV")
 	q.Requester = netip.MustParseAddr("1.1.1.1")
 	q.Remote = netip.AddrPortFrom(q.Requester, 616)

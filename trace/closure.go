@@ -293,7 +293,7 @@ func (t *tracer) accepted(n *node) bool {
 		}
 		for child := t.nodes[*n.Via.From-1]; ; child = t.nodes[*child.Via.From-1] {
 			if slices.ContainsFunc(child.Descriptors, func(d host.Descriptor) bool {
-				return t.remote(d) && d.Direction == host.Inbound && d.Local.Port() == l.Local.Port()
+				return t.remote(d) && !t.openedHere(d) && d.Direction == host.Inbound && d.Local.Port() == l.Local.Port()
 			}) || t.heldBy(child, l.Local.Port()) {
 				return true
 			}

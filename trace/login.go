@@ -106,7 +106,7 @@ func (s *session) has(p host.Process) bool {
 // outside of the session, or it is of the process that began the session. What the user's own servers accepted later
 // has nothing to do with it.
 func (t *tracer) letIn(s *session, p host.Process, d host.Descriptor) bool {
-	if !t.remote(d) || d.Direction == host.Outbound {
+	if !t.remote(d) || t.openedHere(d) || d.Direction == host.Outbound {
 		return false
 	}
 	if s.login != nil {

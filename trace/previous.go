@@ -38,7 +38,7 @@ func (t *tracer) connections(w ways, weak bool) (firm bool) {
 		}
 		busy := t.hosts(n) > t.opt.Hub
 		for _, d := range n.Descriptors {
-			if !t.remote(d) || t.cameLater(n, d) || t.asked(d) && t.q.Socket.Direction != host.Inbound || weak && d.Direction == host.Outbound {
+			if !t.remote(d) || t.cameLater(n, d) || t.openedHere(d) || weak && d.Direction == host.Outbound {
 				continue
 			}
 			accepted := d.Direction != host.Outbound && n.accepts(d)
@@ -90,6 +90,14 @@ func (t *tracer) asked(d host.Descriptor) bool {
 	s := t.q.Socket
 	return d.Local == s.Local && d.Remote == s.Remote && (d.NetNS == s.NetNS || d.NetNS == 0 || s.NetNS == 0) ||
 		s.Object != "" && d.Object == s.Object
+}
+
+// openedHere reports whether a descriptor is the asked socket, and this host is taken to have opened its connection: unless the other
+// direction is known, or told by a hint and asked about by another than the host at the other end. Anybody can listen on the port that
+// he connects from, and who asks would be named for it.
+func (t *tracer) openedHere(d host.Descriptor) bool {
+	s := t.q.Socket
+	return t.asked(d) && (s.Direction != host.Inbound || s.DirectionSource == host.FromListener && !t.q.OnBehalf)
 }
 
 // askedFrom is the network namespace in which the asked connection has the ends that were asked about: where

@@ -25,7 +25,7 @@ func (t *tracer) records(left []*session) []host.Login {
 			continue
 		}
 		if slices.ContainsFunc(p.Descriptors, func(d host.Descriptor) bool {
-			return t.remote(d) && d.Direction != host.Outbound && !p.accepts(d)
+			return t.remote(d) && !t.openedHere(d) && d.Direction != host.Outbound && !p.accepts(d)
 		}) {
 			add(p.ID())
 		}
@@ -117,7 +117,7 @@ func (t *tracer) fill(sessions []*session, records, logins []host.Login) {
 // recordedAt returns the record of a connection that a process of the closure holds.
 func (t *tracer) recordedAt(n *node, records []host.Login) *host.Login {
 	for _, d := range n.Descriptors {
-		if t.remote(d) && d.Direction != host.Outbound {
+		if t.remote(d) && !t.openedHere(d) && d.Direction != host.Outbound {
 			if r := t.recordOf(records, n.Process.Process, d); r != nil {
 				return r
 			}

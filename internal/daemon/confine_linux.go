@@ -223,6 +223,9 @@ func rulesOf(r role, cfg Config) ([]rule, error) {
 		if err := makeStore(dir); err != nil {
 			return nil, err
 		}
+		if err := makePast(dir); err != nil {
+			return nil, err
+		}
 		key, err := evidence.LogKeyPath(cfg.Store)
 		if err != nil {
 			return nil, fmt.Errorf("find log key: %w", err)
@@ -246,24 +249,14 @@ func rulesOf(r role, cfg Config) ([]rule, error) {
 	return rules, nil
 }
 
-// makeStore makes the store's directory, as long as its parent is there, its lock, and the directory of what is remembered.
-func makeStore(dir string) error {
-	if _, err := os.Stat(filepath.Dir(dir)); err != nil {
-		return nil // the keeper says why there can be no store
-	}
-	if resolved, err := filepath.EvalSymlinks(dir); err == nil {
-		dir = resolved
-	} else if err := os.Mkdir(dir, 0o700); err != nil {
+// makePast makes the directory of what is remembered beside a store that there is.
+func makePast(dir string) error {
+	if resolved, err := filepath.EvalSymlinks(dir); err != nil {
+		return nil // the keeper says why there is none
+	} else if err := os.Mkdir(resolved+".past", 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("open store %q: %w", dir, err)
 	}
-	lock, err := os.OpenFile(dir+".lock", os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return fmt.Errorf("open store %q: %w", dir, err)
-	}
-	if err := os.Mkdir(dir+".past", 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return errors.Join(fmt.Errorf("open store %q: %w", dir, err), lock.Close())
-	}
-	return lock.Close()
+	return nil
 }
 
 // dynamic tells whether this program needs libraries to start.

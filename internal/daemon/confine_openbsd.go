@@ -19,7 +19,7 @@ var promises = map[role]string{
 	reader: "error stdio rpath",
 }
 
-// viewsOf says which files a role may use. The store's lock is made where it is not there yet.
+// viewsOf says which files a role may use. The store and its lock are made where they are not there yet.
 func viewsOf(r role, cfg Config) ([]view, error) {
 	switch r {
 	case collector:
@@ -28,6 +28,9 @@ func viewsOf(r role, cfg Config) ([]view, error) {
 		return []view{{"/etc/resolv.conf", "r"}, {"/etc/hosts", "r"}, {"/etc/services", "r"}, {"/etc/ssl", "r"}}, nil
 	case keeper:
 		dir := filepath.Clean(cfg.Store)
+		if err := makeStore(dir); err != nil { // unveil(2) looks directories up when it is called
+			return nil, err
+		}
 		key, err := evidence.LogKeyPath(cfg.Store)
 		if err != nil {
 			return nil, fmt.Errorf("find log key: %w", err)

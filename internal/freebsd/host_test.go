@@ -140,6 +140,30 @@ func TestTrace(t *testing.T) {
 	}
 }
 
+// Who listens on the port that he connects from makes his connection look accepted: whoever asks about it is not named for that.
+func TestListenerOnOwnPort(t *testing.T) {
+	files := map[int][]byte{}
+	for _, pid := range []int{8000, 8337, 8338, 8339} {
+		files[pid] = record(t, fmt.Sprintf("%d-files", pid))
+	}
+	bound := host.Descriptor{Kind: host.TCP, Local: netip.MustParseAddrPort("0.0.0.0:968"), Object: "bound"}
+	files[8339] = slices.Concat(files[8339], fileOf(9, bound, func(host.Object) uint64 { return 0xfffff80000000080 }))
+	h := hostOf(record(t, "procs"), files)
+	s, err := h.Find(t.Context(), flow("192.0.2.2:968", "203.0.113.3:23"))
+	if err != nil || s.Direction != host.Inbound || s.DirectionSource != host.FromListener {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	snap, err := h.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	facts, _ := h.Facts(t.Context())
+	r := trace.Run(t.Context(), snap, trace.Question{Socket: s, Host: facts}, trace.Defaults)
+	if len(r.Previous) != 1 || r.Previous[0].Remote != netip.MustParseAddrPort("198.51.100.1:616") {
+		t.Errorf("previous hosts: %+v", r.Previous)
+	}
+}
+
 // Whose descriptors may not be read may hold the socket: it is not said that nobody does.
 func TestUnread(t *testing.T) {
 	s, err := made(t, 8339).Find(t.Context(), flow("192.0.2.2:968", "203.0.113.3:23"))

@@ -173,6 +173,48 @@ func TestTrace(t *testing.T) {
 	}
 }
 
+// The number of a socket is a hash: whoever has another of the same number does not hold the asked one, and two of one process are two.
+func TestSameInode(t *testing.T) {
+	inet := func(fd int, local, remote string) info {
+		return info{fd: fd, mode: modeSocket, inode: 102, major: 559, flags: 2, peerPID: -1, kind: socketStream,
+			name: name{family: familyInet, inet: netip.MustParseAddrPort(local)}, peer: name{family: familyInet, inet: netip.MustParseAddrPort(remote)}}
+	}
+	local := func(peer int, path string) info {
+		return info{fd: 9, mode: modeSocket, inode: 102, major: 559, flags: 2, peerPID: peer, kind: socketStream, name: name{family: familyUnix}, peer: name{family: familyUnix, path: path}}
+	}
+	tab := &tables{procs: []proc{
+		{psinfo{pid: 5, ppid: 1, sid: 5}, []info{inet(3, "192.0.2.2:968", "203.0.113.3:23"), inet(4, "192.0.2.2:969", "203.0.113.3:23"), local(8, "/bus")}},
+		{psinfo{pid: 6, ppid: 5, sid: 6}, []info{inet(3, "192.0.2.2:968", "203.0.113.3:23"), local(8, "/bus")}},
+		{psinfo{pid: 7, ppid: 1, sid: 7}, []info{inet(3, "192.0.2.2:970", "203.0.113.3:23"), local(8, "/bus")}},
+		{psinfo{pid: 9, ppid: 1, sid: 9}, []info{local(8, "/other")}},
+	}}
+	ps, gaps := tab.processes()
+	held := map[host.Object][]int{}
+	for _, p := range ps {
+		for _, d := range p.Descriptors {
+			held[d.Object] = append(held[d.Object], p.PID)
+		}
+	}
+	var got []string
+	for _, pids := range held {
+		got = append(got, fmt.Sprint(pids))
+	}
+	slices.Sort(got)
+	// The asked one, that of the bus and their child's; process 5's other one; those of 7; that of 9.
+	if d := cmp.Diff([]string{"[5 6]", "[5 6]", "[5]", "[7]", "[7]", "[9]"}, got); d != "" {
+		t.Errorf("holders (-want +got):\n%s", d)
+	}
+	var unsure []int
+	for _, g := range gaps {
+		if strings.HasPrefix(g.What, "holders of") {
+			unsure = append(unsure, g.PID)
+		}
+	}
+	if !slices.Equal(unsure, []int{5, 6, 7}) {
+		t.Errorf("gaps: %+v", gaps)
+	}
+}
+
 // Whose peer has several sockets with it is joined to none of them.
 func TestSeveralPairs(t *testing.T) {
 	pair := func(fd int, ino uint64, peer int) info {

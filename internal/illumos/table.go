@@ -18,6 +18,9 @@ type tables struct {
 	// listening are the ends of listeners, listeners the ports of each process.
 	listening map[netip.AddrPort]bool
 	listeners map[listener]bool
+	// apart are the processes that stand for those that share a socket, of sockets that unrelated processes have: see shared.
+	apart map[host.Object][]int
+	byPID map[int]psinfo
 	// slaves and masters are the major numbers of pseudo terminals, from /etc/name_to_major; 0 is not known.
 	slaves, masters uint32
 }
@@ -57,11 +60,12 @@ func (t *tables) direction(c connection) (host.Direction, host.Source) {
 
 // processes makes the processes with their descriptors, and the gaps in them.
 func (t *tables) processes() ([]host.Process, []host.Gap) {
+	t.separate()
 	sockets := map[ends]host.Object{}
 	unix := map[[2]int][]host.Object{} // by who has it, and whose its peer is said to be
 	for _, p := range t.procs {
 		for _, i := range p.infos {
-			o := i.object()
+			o := t.object(p, i)
 			if k := i.protocol(); k != "" && o != "" {
 				sockets[ends{k, i.name.inet, i.peer.inet}] = o
 			}
@@ -77,6 +81,11 @@ func (t *tables) processes() ([]host.Process, []host.Gap) {
 		var ds posix.List
 		for _, i := range p.infos {
 			d := t.descriptor(i)
+			if o := t.object(p, i); o != i.object() {
+				d.Object = o
+				gaps = append(gaps, host.Gap{PID: p.pid, What: fmt.Sprintf("holders of descriptor %d", i.fd),
+					Why: "unrelated processes have a socket of which all is the same that the system tells: they are taken to have one each"})
+			}
 			switch {
 			case i.protocol() != "":
 				d.Peer = sockets[ends{d.Kind, d.Remote, d.Local}]
@@ -94,6 +103,59 @@ func (t *tables) processes() ([]host.Process, []host.Gap) {
 		ps = append(ps, hp)
 	}
 	return ps, gaps
+}
+
+// separate finds the sockets without ends that processes have which do not descend from each other.
+func (t *tables) separate() {
+	t.apart, t.byPID = map[host.Object][]int{}, map[int]psinfo{}
+	for _, p := range t.procs {
+		t.byPID[p.pid] = p.psinfo
+	}
+	for _, p := range t.procs {
+		for _, i := range p.infos {
+			if o := i.object(); i.nameless() && o != "" && t.first(p.pid, o) == 0 {
+				t.apart[o] = append(t.apart[o], p.pid)
+			}
+		}
+	}
+}
+
+// nameless reports whether a descriptor is of a socket that has no ends of its own to be told by.
+func (i info) nameless() bool { return i.mode&modeMask == modeSocket && i.protocol() == "" }
+
+// first is the first process that has a socket and may have handed it to another by fork(2); 0 for none.
+func (t *tables) first(pid int, o host.Object) int {
+	for _, f := range t.apart[o] {
+		if t.byPID[f].sid == t.byPID[pid].sid || t.descends(pid, f) || t.descends(f, pid) {
+			return f
+		}
+	}
+	return 0
+}
+
+// descends reports whether a process is another, or has it among its ancestors.
+func (t *tables) descends(pid, from int) bool {
+	for range len(t.byPID) {
+		if pid == from {
+			return true
+		}
+		p, ok := t.byPID[pid]
+		if !ok || pid <= 1 {
+			return false
+		}
+		pid = p.ppid
+	}
+	return false
+}
+
+// object names what a descriptor of a process is of. The number of a socket is a hash of 16 bits: where unrelated processes have one of
+// which nothing else differs either, each has one of its own.
+func (t *tables) object(p proc, i info) host.Object {
+	o := i.object()
+	if i.nameless() && len(t.apart[o]) > 1 {
+		return host.Object(fmt.Sprintf("%s of %d", o, t.first(p.pid, o)))
+	}
+	return o
 }
 
 type ends struct {
@@ -133,13 +195,24 @@ func (i info) protocol() host.Kind {
 	return map[uint32]host.Kind{socketStream: host.TCP, socketDatagram: host.UDP, socketRaw: host.Raw}[i.kind]
 }
 
-// object names what a descriptor is of: both ends of a pipe are one.
+// object names what a descriptor is of: both ends of a pipe are one. The inode of a socket is 16 bits of its address (sockfs): its ends are
+// what tells it from others.
 func (i info) object() host.Object {
 	class := map[uint32]string{modeFIFO: "fifo", modeSocket: "socket", modeRegular: "file"}[i.mode&modeMask]
 	if class == "" || i.inode == 0 {
 		return ""
 	}
-	return host.Object(fmt.Sprintf("%s:[%d,%d:%d]", class, i.major, i.minor, i.inode))
+	of := fmt.Sprintf("%d,%d:%d", i.major, i.minor, i.inode)
+	switch k := i.protocol(); {
+	case k != "":
+		of += fmt.Sprintf(" %s %s", k, i.name.inet)
+		if i.peer.inet.IsValid() {
+			of += " " + i.peer.inet.String()
+		}
+	case class == "socket":
+		of += fmt.Sprintf(" %d/%d %q %q %d", i.name.family, i.kind, i.name.path, i.peer.path, i.peerPID)
+	}
+	return host.Object(class + ":[" + of + "]")
 }
 
 func (i info) access() host.Mode {

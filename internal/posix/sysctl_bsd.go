@@ -3,7 +3,6 @@
 package posix
 
 import (
-	"errors"
 	"fmt"
 	"unsafe"
 
@@ -12,33 +11,13 @@ import (
 	"github.com/stopd/stopd/host"
 )
 
-// What one question may take at most, and what it is given at least: of structures of one size OpenBSD does not say which that is
-// (sysctl_rdstruct in kern/kern_sysctl.c).
-const (
-	maxValue = 512 << 20
-	minValue = 4 << 10
-)
-
-// Sysctl asks for a value, whatever its size. The error is [host.ErrNotFound] where a process is named that has ended. It may grow between the question how large it is and the one what it is.
+// Sysctl asks for a value, whatever its size. The error is [host.ErrNotFound] where a process is named that has ended.
 func Sysctl(mib []int32) ([]byte, error) {
-	for try := 1; ; try++ {
-		var n uintptr
-		if err := sysctlInto(mib, nil, &n); err != nil {
-			return nil, err
-		}
-		if n += n / 8; n > maxValue {
-			return nil, fmt.Errorf("bound: %d octets", maxValue)
-		}
-		b := make([]byte, max(n, minValue))
-		n = uintptr(len(b))
+	return whole(func(b []byte) (int, error) {
+		n := uintptr(len(b))
 		err := sysctlInto(mib, b, &n)
-		if err == nil {
-			return b[:min(n, uintptr(len(b)))], nil
-		}
-		if !errors.Is(err, unix.ENOMEM) || try == 5 {
-			return nil, err
-		}
-	}
+		return int(n), err
+	})
 }
 
 func sysctlInto(mib []int32, b []byte, n *uintptr) error {

@@ -36,7 +36,7 @@ func (e *HiddenError) Error() string {
 // again. None is empty.
 type ForwardedError struct {
 	Seen []Forwarded
-	// Own is a connection of the host's own that had these ends as well, and is closed; nil where there was none.
+	// Own is a connection of the host's own, or of a container's, that had these ends as well, and is closed; nil where there was none.
 	Own *Socket
 }
 

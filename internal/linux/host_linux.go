@@ -229,7 +229,7 @@ func (h *Host) Find(ctx context.Context, f host.Flow) (host.Socket, error) {
 	passed := (*host.ForwardedError)(nil)
 	switch {
 	case errors.As(err, &passed):
-		passed.Own = h.ownBefore(f)
+		passed.Own = cmp.Or(h.ownBefore(f), passed.Own)
 	case ended && errors.As(h.passedBefore(ctx, s.Outside()), &passed):
 		passed.Own = cmp.Or(h.ownBefore(f), &s)
 		return host.Socket{}, passed

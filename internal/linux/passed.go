@@ -9,7 +9,8 @@ import (
 	"github.com/stopd/stopd/internal/conntrack"
 )
 
-// A passed remembers the connections that the host translates: since when each is tracked, and for a while which were. It is fed by
+// A passed remembers the connections that the host translates, and its own, which may have had the same ends: since when each is tracked, and for a
+// while which were. It is fed by
 // the kernel's events, and bounded: over the bound the one forgotten is that removed longest ago, where none is removed the
 // oldest.
 type passed struct {
@@ -41,9 +42,9 @@ func newPassed(keep time.Duration, limit int) *passed {
 	return &passed{keep: keep, limit: limit, byPacket: map[conntrack.Tuple][]*passing{}, open: list.New(), removed: list.New()}
 }
 
-// take takes an event that came at a time. Connections that are not translated are of no interest: who asks about one asks its own ends.
+// take takes an event that came at a time.
 func (p *passed) take(e conntrack.Event, now time.Time) {
-	if !e.Entry.Translated() || e.Kind == conntrack.Updated {
+	if e.Kind == conntrack.Updated {
 		return
 	}
 	p.mu.Lock()

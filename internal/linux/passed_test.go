@@ -36,8 +36,6 @@ func TestPassed(t *testing.T) {
 	at := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
 	first, second, noted := masqueraded("10.0.0.7:40000", 40000), masqueraded("10.0.0.8:40000", 40000), masqueraded("10.0.0.9:40000", 40000)
 	noted.Begun, noted.Ended = at(2), at(3)
-	plain := first
-	plain.Reply = plain.Original.Back()
 	type event struct {
 		at    int
 		kind  conntrack.Kind
@@ -57,7 +55,6 @@ func TestPassed(t *testing.T) {
 		"by the same machine":          {[]event{{1, conntrack.New, first}, {5, conntrack.Destroyed, first}, {6, conntrack.New, first}}, 7, []string{"10.0.0.7:40000 6-?"}},
 		"after the earlier was long":   {[]event{{1, conntrack.New, first}, {5, conntrack.Destroyed, first}, {6, conntrack.New, second}}, 70, []string{"10.0.0.8:40000 6-?"}},
 		"the kernel noted it":          {[]event{{5, conntrack.New, noted}, {9, conntrack.Destroyed, noted}}, 10, []string{"10.0.0.9:40000 2-3"}},
-		"not translated":               {[]event{{1, conntrack.New, plain}, {5, conntrack.Destroyed, plain}}, 6, nil},
 		"changes are not looked at":    {[]event{{1, conntrack.Updated, first}}, 2, nil},
 		"of a zone and of the default": {[]event{{1, conntrack.New, first}, {2, conntrack.New, inZone(first, 7)}}, 3, []string{"10.0.0.7:40000 2-?", "10.0.0.7:40000 1-?"}},
 	} {

@@ -18,7 +18,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/stopd/stopd/host"
-	"github.com/stopd/stopd/internal/conntrack"
 	"github.com/stopd/stopd/internal/linux/bpf"
 )
 
@@ -52,7 +51,7 @@ type Host struct {
 	zones     zones
 
 	passed    *passed // nil where nothing is remembered; see Track
-	listener  *conntrack.Listener
+	untrack   context.CancelFunc
 	listening sync.WaitGroup
 }
 
@@ -87,8 +86,8 @@ func (h *Host) Close() error {
 	}
 	h.conntrack.close()
 	h.rtnetlink.close()
-	if h.listener != nil {
-		h.listener.Close()
+	if h.untrack != nil {
+		h.untrack()
 		h.listening.Wait()
 	}
 	return nil

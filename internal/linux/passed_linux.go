@@ -23,26 +23,52 @@ func (h *Host) Track(keep time.Duration, limit int) error {
 	if err != nil {
 		return err
 	}
-	p := newPassed(keep, limit)
+	var ctx context.Context
+	ctx, h.untrack = context.WithCancel(context.Background())
+	h.passed = newPassed(keep, limit)
 	h.listening.Go(func() {
-		for {
-			events, err := l.Receive()
-			for _, e := range events {
-				if h.remembers(e.Entry) {
-					p.take(e, time.Now())
-				}
-			}
-			if err != nil {
-				p.lose()
-			}
-			// Too many came, or one that cannot be read: others follow.
-			if err != nil && !errors.Is(err, conntrack.ErrLost) && !errors.Is(err, errSyntax) {
-				return
-			}
+		for l != nil {
+			h.listen(ctx, l)
+			l = listenAgain(ctx)
+			h.passed.lose(time.Now()) // what came meanwhile
 		}
 	})
-	h.passed, h.listener = p, l
 	return nil
+}
+
+// listen takes events until the listener fails or the context ends.
+func (h *Host) listen(ctx context.Context, l *conntrack.Listener) {
+	defer l.Close()
+	defer context.AfterFunc(ctx, func() { l.Close() })()
+	for {
+		events, err := l.Receive()
+		for _, e := range events {
+			if h.remembers(e.Entry) {
+				h.passed.take(e, time.Now())
+			}
+		}
+		// Too many came, or one that cannot be read: others follow.
+		if err != nil && !errors.Is(err, conntrack.ErrLost) && !errors.Is(err, errSyntax) {
+			return
+		}
+		if err != nil {
+			h.passed.lose(time.Now())
+		}
+	}
+}
+
+// listenAgain listens after a listener has failed, as soon as that can be; nil where the context ends before.
+func listenAgain(ctx context.Context) *conntrack.Listener {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Second):
+		}
+		if l, err := conntrack.Listen(0, conntrack.New, conntrack.Destroyed); err == nil {
+			return l
+		}
+	}
 }
 
 // remembers reports whether a connection is one to remember: translated, or the host's own. Who asks about one that is only routed asks its own ends.
@@ -88,16 +114,20 @@ func seesOthers() bool {
 // an end, and those remembered.
 func (h *Host) seenPassing(f host.Flow, e end) *host.ForwardedError {
 	now := passing{Entry: *e.first, opened: e.first.Begun}
-	out := &host.ForwardedError{}
+	out := &host.ForwardedError{Live: e.first.Replied}
+	if !out.Live {
+		out.Doubt = "nothing has come back on it: anybody can have sent that in another's name"
+	}
 	var earlier []host.Forwarded
 	for _, x := range h.passed.of(packetOf(f), time.Now()) {
+		same := x.Original == now.Original && x.Reply == now.Reply && x.Zone == now.Zone
 		switch {
+		case same && x.ended.IsZero():
+			now.opened = either(now.opened, x.opened)
 		case !x.Translated():
 			out.Own = cmp.Or(out.Own, ownOf(f, x))
-		case !x.removed.IsZero():
+		default: // it has ended, though its event may be still to come
 			earlier = append(earlier, forwardedOf(f, x, 0))
-		case x.Original == now.Original && x.Reply == now.Reply:
-			now.opened = either(now.opened, x.opened)
 		}
 	}
 	live := forwardedOf(f, now, e.ns.inode)
@@ -129,13 +159,13 @@ func forwardedOf(f host.Flow, x passing, netns uint64) host.Forwarded {
 // passedBefore returns who had the ends of a flow that no other machine has now, of which packets come to an end; ErrNotFound where that was nobody, or, as far as
 // the routes tell, the host itself or a container of it alone.
 func (s *spaceSet) passedBefore(ctx context.Context, f host.Flow, e end) error {
-	out := &host.ForwardedError{}
+	now := time.Now()
+	out := &host.ForwardedError{Doubt: s.h.passed.doubt(now)}
 	if e.first != nil { // it is one of the host's own that has closed, or of a container's
 		out.Own = ownOf(f, passing{Entry: *e.first, opened: e.first.Begun})
 	}
-	now := time.Now()
 	for _, x := range s.h.passed.of(packetOf(f), now) {
-		x.removed = either(x.removed, now.UTC()) // it is, though its event is still to come
+		s.h.passed.gone(x.Entry, now) // though its event may be still to come
 		fw := forwardedOf(f, x, 0)
 		on, err := s.follow(ctx, s.home, conntrack.Tuple{Src: fw.Original.Remote, Dst: fw.Original.Local})
 		if err != nil {
@@ -146,6 +176,9 @@ func (s *spaceSet) passedBefore(ctx context.Context, f host.Flow, e end) error {
 			continue
 		}
 		fw.NetNS = on.ns.inode
+		if !x.Replied {
+			out.Doubt = "its end was not told, nor whether anything came back on it"
+		}
 		out.Seen = append(out.Seen, fw)
 	}
 	if len(out.Seen) == 0 {

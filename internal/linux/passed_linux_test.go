@@ -73,7 +73,7 @@ func (g gateway) seen(t *testing.T, f host.Flow) *host.ForwardedError {
 // The ends of a machine's connection that has ended were the host's own as well: whatever is left of that, it is one of two.
 func TestOwnAmongPassed(t *testing.T) {
 	theirs := masqueraded("10.0.0.8:40000", 40000)
-	own := conntrack.Entry{Original: theirs.Reply.Back(), Reply: theirs.Reply}
+	own := conntrack.Entry{Replied: true, Original: theirs.Reply.Back(), Reply: theirs.Reply}
 	container := masqueraded("192.0.2.2:41000", 40000) // as far as the routes tell it ends at the host
 	for name, arrange := range map[string]func(g gateway){
 		"it is tracked":             func(g gateway) { track(t, g.space, own.Original, 0, netip.AddrPort{}, nil, false) },
@@ -116,5 +116,25 @@ func TestRemembers(t *testing.T) {
 		if got := h.remembers(c.entry); got != c.want {
 			t.Errorf("%s: %t", name, got)
 		}
+	}
+}
+
+// Another machine's connection that was open when last something was told has ended, where the kernel tracks none or another of its packets: it is
+// among those seen, and forgotten in time. That on which nothing came back is not told from one that was made up.
+func TestPassedUntold(t *testing.T) {
+	first, second := masqueraded("10.0.0.7:40000", 40000), masqueraded("10.0.0.8:40000", 40000)
+	g := newGateway(t)
+	g.passed.take(conntrack.Event{Kind: conntrack.New, Entry: unanswered(first)}, time.Now())
+	if got := g.seen(t, flowAs(first)); len(got.Seen) != 1 || !got.Seen[0].Removed.IsZero() || got.Live || got.Doubt == "" {
+		t.Errorf("%+v", got)
+	}
+	if got := g.passed.of(first.Reply, time.Now().Add(2*time.Hour)); len(got) > 0 {
+		t.Errorf("it is remembered for ever: %+v", got)
+	}
+	g.passed.take(conntrack.Event{Kind: conntrack.New, Entry: first}, time.Now())
+	track(t, g.space, second.Original, ctaNATSrc, second.Reply.Dst, nil, false)
+	got := g.seen(t, flowAs(first))
+	if len(got.Seen) != 2 || got.Seen[0].Original.Local != second.Original.Src || got.Seen[1].Original.Local != first.Original.Src || got.Live || got.Doubt == "" {
+		t.Errorf("%+v", got)
 	}
 }

@@ -238,3 +238,15 @@ func TestMeantDoubtful(t *testing.T) {
 		}
 	}
 }
+
+// A machine's later connection with the same ends is another one: what was asked about the earlier is no answer.
+func TestForwardedAgain(t *testing.T) {
+	x, _ := examiner(t)
+	q := question(t, "968,23:SV_REC:7")
+	of := func(opened int) stop.Connection {
+		return x.connectionOf(q, host.Socket{}, &host.ForwardedError{Seen: []host.Forwarded{behind("10.0.0.7:40000", "3.3.3.3:23", host.Outbound, opened, 0)}})
+	}
+	if a, b, again := of(1), of(2), of(1); a.ID == b.ID || a != again || a.Owner != b.Owner {
+		t.Errorf("%+v, %+v, again %+v", a, b, again)
+	}
+}

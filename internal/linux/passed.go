@@ -141,6 +141,9 @@ func (p *passed) of(packet conntrack.Tuple, now time.Time) []passing {
 
 // doubt says why others may have had the ends of one that has ended, of whom nothing is known; empty where nobody may.
 func (p *passed) doubt(now time.Time) string {
+	if p == nil {
+		return ""
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.gap.IsZero() || now.Sub(p.gap) >= p.keep {

@@ -138,3 +138,18 @@ func TestPassedUntold(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// A host that remembers nothing of what it passes on has nothing of what is not there.
+func TestNothingPassed(t *testing.T) {
+	g := newGateway(t)
+	g.passed = nil
+	nowhere := masqueraded("10.0.0.7:40000", 40000)
+	if _, err := g.Find(t.Context(), flowAs(nowhere)); !errors.Is(err, host.ErrNotFound) {
+		t.Error(err)
+	}
+	set := g.newSpaces()
+	defer set.close()
+	if err := set.passedBefore(t.Context(), flowAs(nowhere), end{}); !errors.Is(err, host.ErrNotFound) {
+		t.Error(err)
+	}
+}

@@ -81,13 +81,17 @@ func (x *Examiner) Find(ctx context.Context, q stop.Question) (stop.Connection, 
 
 // connectionOf is what a connection is told from others by; err is nil or why it has no owner.
 func (x *Examiner) connectionOf(q stop.Question, s host.Socket, err error) stop.Connection {
+	since := ""
 	ends, owner := host.Ends{Local: q.AskedEnd(), Remote: q.Remote}, x.number("user %d", uint32(nobody))
 	if err == nil {
 		ends, owner = s.Outside(), x.number("user %d", s.UID)
 	} else if f, ok := forwarded(q, err); ok {
 		owner = x.number("machine %s", f.Original.Local.Addr()) // each behind a gateway has an allowance of its own
+		if !f.Opened.IsZero() {
+			since = f.Opened.UTC().Format(" 2006-01-02T15:04:05.999999999") // a later one of the same machine is another
+		}
 	}
-	return stop.Connection{ID: max(1, x.number("connection %s %s", ends.Local, ends.Remote)), Owner: owner}
+	return stop.Connection{ID: max(1, x.number("connection %s %s%s", ends.Local, ends.Remote, since)), Owner: owner}
 }
 
 // number is the same for the same text, and says nothing else.

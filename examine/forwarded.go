@@ -22,15 +22,15 @@ func forwarded(q stop.Question, err error) (host.Forwarded, bool) {
 }
 
 // meant chooses of connections that had the same ends the one that was asked about at a time. That which is there now is
-// meant if it was there by then. Where another machine, or the host itself, had the ends a while ago, and that cannot be told, or neither has the
+// meant if it was there by then. Where nothing came back on it, others may have been forgotten, another machine, or the host itself, had the ends a while ago, and that cannot be told, or neither has the
 // connection any more, none is: the question may be about either.
 func meant(f *host.ForwardedError, at time.Time) (host.Forwarded, bool) {
 	now := f.Seen[0]
-	if now.Removed.IsZero() && !now.Opened.IsZero() && !now.Opened.After(at) {
+	if f.Live && !now.Opened.IsZero() && !now.Opened.After(at) {
 		return now, true
 	}
 	others := slices.ContainsFunc(f.Seen, func(f host.Forwarded) bool { return f.Original.Local.Addr() != now.Original.Local.Addr() })
-	return now, !others && f.Own == nil
+	return now, !others && f.Own == nil && f.Doubt == ""
 }
 
 // passedIn reports whether connections that the host passes on were opened by the other end, so that the host is not who answers for them.
@@ -50,7 +50,10 @@ func (x *Examiner) unowned(q stop.Question, err error, r *report.Report) (onBeha
 	r.Gaps = append(r.Gaps, host.Gap{What: "connection", Why: err.Error()})
 	f, ok := forwarded(q, err)
 	if !ok {
-		if errors.As(err, new(*host.ForwardedError)) {
+		several := (*host.ForwardedError)(nil)
+		if errors.As(err, &several) && several.Doubt != "" {
+			r.Gaps = append(r.Gaps, host.Gap{What: "connection", Why: several.Doubt + ": none is asked"})
+		} else if several != nil {
 			r.Gaps = append(r.Gaps, host.Gap{What: "connection", Why: "several machines have had it one after another, and which of them is meant cannot be told: none is asked"})
 		}
 		return false

@@ -18,12 +18,13 @@ import (
 // A forwardingHost passes a connection on for other machines.
 type forwardingHost struct {
 	host.Host
-	seen []host.Forwarded
-	own  *host.Socket
+	seen  []host.Forwarded
+	own   *host.Socket
+	doubt string
 }
 
 func (h forwardingHost) Find(context.Context, host.Flow) (host.Socket, error) {
-	return host.Socket{}, &host.ForwardedError{Seen: h.seen, Own: h.own}
+	return host.Socket{}, &host.ForwardedError{Seen: h.seen, Own: h.own, Live: h.doubt == "" && h.seen[0].Removed.IsZero(), Doubt: h.doubt}
 }
 
 // behind is a connection of 2.2.2.2:968 with 3.3.3.3:23 that the host passes on for a machine, between two seconds of a minute; 0 is not
@@ -64,7 +65,7 @@ func TestForwarded(t *testing.T) {
 	} {
 		t.Run(c.name+" "+c.line, func(t *testing.T) {
 			x, k := examiner(t)
-			x.Host, x.Forwards = forwardingHost{x.Host, []host.Forwarded{c.seen}, nil}, c.forwards
+			x.Host, x.Forwards = forwardingHost{x.Host, []host.Forwarded{c.seen}, nil, ""}, c.forwards
 			q := question(t, c.line)
 			machine := c.seen.Original.Local
 			if got, err := x.Find(t.Context(), q); err != nil || got.Owner != x.number("machine %s", machine.Addr()) {
@@ -110,7 +111,7 @@ func TestForwarded(t *testing.T) {
 // Who has opened a connection to a machine behind the host is not told who answers it, nor that anybody does.
 func TestForwardedIn(t *testing.T) {
 	x, k := examiner(t)
-	x.Host, x.Forwards = forwardingHost{x.Host, []host.Forwarded{behind("10.0.0.7:22", "3.3.3.3:23", host.Inbound, 1, 0)}, nil}, true
+	x.Host, x.Forwards = forwardingHost{x.Host, []host.Forwarded{behind("10.0.0.7:22", "3.3.3.3:23", host.Inbound, 1, 0)}, nil, ""}, true
 	for _, line := range []string{"968,23", "968,23:SV", "968,23:SV_REC:7"} {
 		if _, err := x.Examine(t.Context(), question(t, line)); !errors.Is(err, stop.ErrNoUser) || len(k.reports) > 0 {
 			t.Errorf("%s: %v", line, err)
@@ -153,12 +154,12 @@ func TestMeant(t *testing.T) {
 		{"newer than the question, and the host had it before", []host.Forwarded{second(31, 0)}, own, ""},
 		{"neither has it any more, nor the host", []host.Forwarded{second(20, 29)}, own, ""},
 	} {
-		got, ok := meant(&host.ForwardedError{Seen: c.seen, Own: c.own}, at)
+		got, ok := meant(&host.ForwardedError{Seen: c.seen, Own: c.own, Live: c.seen[0].Removed.IsZero()}, at)
 		if ok != (c.want != "") || ok && got.Original.Local.Addr().String() != c.want {
 			t.Errorf("%s: %v, %t", c.name, got, ok)
 		}
 		x, k := examiner(t)
-		x.Host, x.Forwards = forwardingHost{x.Host, c.seen, c.own}, true
+		x.Host, x.Forwards = forwardingHost{x.Host, c.seen, c.own, ""}, true
 		q := question(t, "968,23:SV_REC:7")
 		q.Time = at
 		if found, err := x.Find(t.Context(), q); err != nil || !ok && found.Owner != x.number("user %d", uint32(nobody)) {
@@ -217,5 +218,35 @@ func TestSentTo(t *testing.T) {
 	flows = nil
 	if _, err := x.Examine(t.Context(), here); !errors.Is(err, stop.ErrNoUser) || len(flows) != 2 || !flows[1].Local.Addr().IsUnspecified() {
 		t.Errorf("of its own it looked for %v, %v", flows, err)
+	}
+}
+
+// Where the only one may not be the only one, or no connection, it is named with why, and not asked.
+func TestMeantDoubtful(t *testing.T) {
+	for _, removed := range []int{0, 2} {
+		x, k := examiner(t)
+		x.Host, x.Forwards = forwardingHost{x.Host, []host.Forwarded{behind("10.0.0.7:40000", "3.3.3.3:23", host.Outbound, 1, removed)}, nil, "something was lost"}, true
+		if _, err := x.Examine(t.Context(), question(t, "968,23:SV_REC:7")); err != nil {
+			t.Fatal(err)
+		}
+		r, err := report.Decode(k.reports[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f := k.found(t); len(f.Previous) > 0 || r.Forwarded != nil || !hasGap(r, "10.0.0.7:40000") || !hasGap(r, "something was lost: none is asked") {
+			t.Errorf("asked is %+v, and the report has %+v, %v", f, r.Forwarded, r.Gaps)
+		}
+	}
+}
+
+// A machine's later connection with the same ends is another one: what was asked about the earlier is no answer.
+func TestForwardedAgain(t *testing.T) {
+	x, _ := examiner(t)
+	q := question(t, "968,23:SV_REC:7")
+	of := func(opened int) stop.Connection {
+		return x.connectionOf(q, host.Socket{}, &host.ForwardedError{Seen: []host.Forwarded{behind("10.0.0.7:40000", "3.3.3.3:23", host.Outbound, opened, 0)}})
+	}
+	if a, b, again := of(1), of(2), of(1); a.ID == b.ID || a != again || a.Owner != b.Owner {
+		t.Errorf("%+v, %+v, again %+v", a, b, again)
 	}
 }

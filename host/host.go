@@ -36,8 +36,12 @@ func (e *HiddenError) Error() string {
 // again. None is empty.
 type ForwardedError struct {
 	Seen []Forwarded
-	// Own is a connection of the host's own that had these ends as well, and is closed; nil where there was none.
+	// Own is a connection of the host's own, or of a container's, that had these ends as well, and is closed; nil where there was none.
 	Own *Socket
+	// Live is true where the first of Seen is there now, and packets went both ways.
+	Live bool
+	// Doubt says why the first of Seen may not be the only one, or no connection at all; empty where nothing speaks for that.
+	Doubt string
 }
 
 func (e *ForwardedError) Error() string {

@@ -234,6 +234,9 @@ func (s *Server) refuse(ctx context.Context, cfg *Config, q stop.Question, word 
 	if cfg.Errors == ErrorsUnknown {
 		word = stop.UnknownError
 	}
+	if q.SentTo.IsValid() && word == stop.NoUser {
+		word = stop.UnknownError // it is the other host that may have none: this one has not seen it
+	}
 	s.Counters.Errors.Add(1)
 	s.wait(cfg, q)
 	return answer{reply: stop.Reply{Local: q.Request.Local, Remote: q.Request.Remote, Error: word}}, nil

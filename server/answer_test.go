@@ -345,3 +345,26 @@ func TestTokensLookAlike(t *testing.T) {
 		s.under.Wait()
 	})
 }
+
+// That a gateway knows nothing of a connection is not said in the name of the host that it answers for.
+func TestNoUserForAnother(t *testing.T) {
+	for _, line := range []string{"968,23", "968,23:SV", "968,23:SV_REC:7"} {
+		for _, sentTo := range []netip.Addr{{}, netip.MustParseAddr("192.0.2.9")} {
+			f := &fake{find: errNoUser, examine: errNoUser}
+			s := newServer(f, testConfig())
+			r, err := stop.ParseRequest([]byte(line))
+			if err != nil {
+				t.Fatal(err)
+			}
+			q := r.About(netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("192.0.2.2"), time.Now())
+			q.SentTo = sentTo
+			want := stop.NoUser
+			if sentTo.IsValid() {
+				want = stop.UnknownError
+			}
+			if a, err := s.answer(t.Context(), s.config.Load(), q, ""); err != nil || a.reply.Error != want {
+				t.Errorf("%s, sent to %v: %+v, %v", line, sentTo, a.reply, err)
+			}
+		}
+	}
+}

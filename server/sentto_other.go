@@ -7,4 +7,4 @@ import (
 	"net/netip"
 )
 
-func sentTo(net.Conn) netip.Addr { return netip.Addr{} }
+func sentTo(net.Conn) (netip.Addr, error) { return netip.Addr{}, nil }

@@ -122,6 +122,16 @@ func (s *Server) admitted(nc net.Conn) *conn {
 		nc.Close()
 		return nil
 	}
+	var sent netip.Addr
+	if s.config.Load().Forwards {
+		var err error
+		if sent, err = sentTo(nc); err != nil { // it may be about another host's connection: not to be taken for this one's
+			s.Counters.Refused.Add(1)
+			s.log.Warn("refuse connection", "error", err)
+			nc.Close()
+			return nil
+		}
+	}
 	c := s.conns.add(nc, from.Addr(), s.config.Load().Limits, &s.Counters, &s.reached)
 	if c == nil {
 		s.Counters.Refused.Add(1)
@@ -129,10 +139,8 @@ func (s *Server) admitted(nc net.Conn) *conn {
 		return nil
 	}
 	c.from, c.port, c.to = from.Addr(), from.Port(), to.Addr()
-	if s.config.Load().Forwards {
-		if to := sentTo(nc); to != c.to.WithZone("") {
-			c.sentTo = to
-		}
+	if sent != c.to.WithZone("") {
+		c.sentTo = sent
 	}
 	return c
 }

@@ -50,6 +50,7 @@ const (
 	ctaFilterOrig     = 1
 	ctaFilterReply    = 2
 	ctaFilterProtoNum = 1 << 3 // CTA_FILTER_F_CTA_PROTO_NUM
+	statusReplied     = 1 << 1 // IPS_SEEN_REPLY
 	statusAssured     = 1 << 2 // IPS_ASSURED
 )
 
@@ -76,6 +77,8 @@ type Entry struct {
 	Zone uint16
 	// State is the connection's, as the kernel made it out, in RFC 9293's words with hyphens; empty is not known.
 	State string
+	// Replied is true where something came back: without, whoever sent the first packet may have made up its sender.
+	Replied bool
 	// Assured is true where packets went both ways after the connection was established.
 	Assured bool
 	// Begun and Ended are when the entry was made and destroyed, where the kernel notes that (the sysctl
@@ -209,6 +212,7 @@ func ParseEntry(b []byte) (Entry, error) {
 		case typ == ReplyTuple:
 			e.Reply, err = parseTuple(v)
 		case typ == ctaStatus && len(v) >= 4:
+			e.Replied = binary.BigEndian.Uint32(v)&statusReplied != 0
 			e.Assured = binary.BigEndian.Uint32(v)&statusAssured != 0
 		case typ == ctaZone && len(v) >= 2:
 			e.Zone = binary.BigEndian.Uint16(v)

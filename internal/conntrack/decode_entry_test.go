@@ -19,7 +19,11 @@ func flowOf(src, dst string) Tuple {
 // entryOf makes an entry as the kernel answers it.
 func entryOf(e Entry) []byte {
 	b := AppendTuple(AppendTuple(header(e.Original.Src.Addr()), OriginalTuple, e.Original), ReplyTuple, e.Reply)
-	return nlattr.Append(b, ctaStatus, []byte{0, 0, 1, 0x8a})
+	status := byte(0x88)
+	if e.Replied {
+		status |= statusReplied
+	}
+	return nlattr.Append(b, ctaStatus, []byte{0, 0, 1, status})
 }
 
 // recorded returns an answer of a Linux 6.18 on amd64, recorded by TestRecordTracked of internal/linux.
@@ -74,7 +78,7 @@ func TestParseRecorded(t *testing.T) {
 func TestParseEntry(t *testing.T) {
 	for _, want := range []Entry{
 		{Original: flowOf("10.0.0.2:5555", "192.0.2.3:80"), Reply: flowOf("192.0.2.3:80", "192.0.2.2:61000")},
-		{Original: flowOf("[2001:db8::1]:40000", "[2001:db8::2]:2222"), Reply: flowOf("[fd00::2]:22", "[2001:db8::1]:40000")},
+		{Original: flowOf("[2001:db8::1]:40000", "[2001:db8::2]:2222"), Reply: flowOf("[fd00::2]:22", "[2001:db8::1]:40000"), Replied: true},
 	} {
 		got, err := ParseEntry(entryOf(want))
 		if err != nil {

@@ -34,7 +34,7 @@ func TestParseEvent(t *testing.T) {
 }
 
 func TestParseTimesAndState(t *testing.T) {
-	e := Entry{Original: flowOf("10.0.0.2:5555", "192.0.2.3:80"), Reply: flowOf("192.0.2.3:80", "192.0.2.2:61000"), Assured: true, State: "TIME-WAIT",
+	e := Entry{Original: flowOf("10.0.0.2:5555", "192.0.2.3:80"), Reply: flowOf("192.0.2.3:80", "192.0.2.2:61000"), Replied: true, Assured: true, State: "TIME-WAIT",
 		Begun: time.Unix(1700000000, 5).UTC(), Ended: time.Unix(1700000009, 6).UTC()}
 	b := nlattr.Append(entryOf(e), ctaStatus, []byte{0, 0, 1, 0x8e})
 	b = nlattr.Append(b, ctaProtoInfo|nlattr.Nested, nlattr.Append(nil, ctaProtoInfoTCP|nlattr.Nested, nlattr.Append(nil, ctaTCPState, []byte{7})))

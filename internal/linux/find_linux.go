@@ -33,9 +33,11 @@ func (s *spaceSet) find(ctx context.Context, f host.Flow) (host.Socket, error) {
 	case !e.found && e.blind != nil && !errors.Is(e.blind, unix.EPERM):
 		return host.Socket{}, e.blind
 	case e.forwarded(f):
-		return host.Socket{}, &host.ForwardedError{Seen: s.h.seenPassing(f, e)}
+		return host.Socket{}, s.h.seenPassing(f, e)
+	case !e.found && !seesOthers():
+		return host.Socket{}, host.ErrNotFound
 	case !e.found:
-		return host.Socket{}, s.passedBefore(ctx, f)
+		return host.Socket{}, s.passedBefore(ctx, f, e)
 	}
 	return s.settled(ctx, e.ns, host.Flow{Protocol: host.TCP, Local: e.Dst, Remote: e.Src}, f)
 }

@@ -18,7 +18,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/stopd/stopd/host"
-	"github.com/stopd/stopd/internal/conntrack"
 	"github.com/stopd/stopd/internal/linux/bpf"
 	"github.com/stopd/stopd/internal/posix"
 )
@@ -53,7 +52,7 @@ type Host struct {
 	zones     zones
 
 	passed    *passed // nil where nothing is remembered; see Track
-	listener  *conntrack.Listener
+	untrack   context.CancelFunc
 	listening sync.WaitGroup
 }
 
@@ -88,8 +87,8 @@ func (h *Host) Close() error {
 	}
 	h.conntrack.close()
 	h.rtnetlink.close()
-	if h.listener != nil {
-		h.listener.Close()
+	if h.untrack != nil {
+		h.untrack()
 		h.listening.Wait()
 	}
 	return nil
@@ -236,7 +235,7 @@ func (h *Host) Find(ctx context.Context, f host.Flow) (host.Socket, error) {
 	passed := (*host.ForwardedError)(nil)
 	switch {
 	case errors.As(err, &passed):
-		passed.Own = h.ownBefore(f)
+		passed.Own = cmp.Or(h.ownBefore(f), passed.Own)
 	case ended && errors.As(h.passedBefore(ctx, s.Outside()), &passed):
 		passed.Own = cmp.Or(h.ownBefore(f), &s)
 		return host.Socket{}, passed

@@ -9,7 +9,8 @@ import (
 	"github.com/stopd/stopd/internal/conntrack"
 )
 
-// A passed remembers the connections that the host translates: since when each is tracked, and for a while which were. It is fed by
+// A passed remembers the connections that the host translates, and its own, which may have had the same ends: since when each is tracked, and for a
+// while which were. It is fed by
 // the kernel's events, and bounded: over the bound the one forgotten is that removed longest ago, where none is removed the
 // oldest.
 type passed struct {
@@ -22,12 +23,14 @@ type passed struct {
 	removed   *list.List                     // of *passing, by Removed
 	forgotten uint64                         // at the bound
 	lost      uint64                         // how often events were
+	gap       time.Time                      // when last one that has ended may have been forgotten too early, or was not told; zero is never
 }
 
 // A passing is one connection that is or was passed on.
 type passing struct {
 	conntrack.Entry
-	opened, removed time.Time // zero is not known, and not yet
+	opened, removed time.Time // zero is not known
+	ended           time.Time // when its end was noticed; zero is not yet
 	at              *list.Element
 }
 
@@ -41,29 +44,64 @@ func newPassed(keep time.Duration, limit int) *passed {
 	return &passed{keep: keep, limit: limit, byPacket: map[conntrack.Tuple][]*passing{}, open: list.New(), removed: list.New()}
 }
 
-// take takes an event that came at a time. Connections that are not translated are of no interest: who asks about one asks its own ends.
+// take takes an event that came at a time.
 func (p *passed) take(e conntrack.Event, now time.Time) {
-	if !e.Entry.Translated() || e.Kind == conntrack.Updated {
+	if e.Kind == conntrack.Updated {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.expire(now)
 	x := &passing{Entry: e.Entry, opened: e.Entry.Begun}
-	// What the same machine had before as the very same connection is told by the latest.
 	for _, old := range p.alike(e.Entry) {
-		if e.Kind == conntrack.Destroyed && old.removed.IsZero() {
-			x.opened = either(x.opened, old.opened)
+		switch {
+		case old.ended.IsZero():
+			if e.Kind == conntrack.Destroyed {
+				x.opened = either(x.opened, old.opened)
+			}
+			p.drop(old)
+		case e.Kind == conntrack.Destroyed && e.Entry.Replied:
+			p.drop(old) // what the same machine had before as the very same connection is told by the latest
 		}
-		p.drop(old)
 	}
-	switch e.Kind {
-	case conntrack.New:
+	switch {
+	case e.Kind == conntrack.New:
 		x.opened = either(x.opened, now.UTC())
-	case conntrack.Destroyed:
-		x.removed = either(e.Entry.Ended, now.UTC())
+		p.replace(e.Entry, now)
+	case !e.Entry.Replied:
+		return // nobody has answered: it was none, and anybody can have sent that in another's name
+	default:
+		x.removed, x.ended = either(e.Entry.Ended, now.UTC()), now
 	}
-	p.add(x)
+	p.add(x, now)
+}
+
+// replace notes that others of the same packets have ended, at a time that is not known: in one zone a packet is of one connection.
+func (p *passed) replace(e conntrack.Entry, now time.Time) {
+	for _, packet := range packets(e) {
+		for _, x := range p.byPacket[packet] {
+			if x.Zone == e.Zone {
+				p.end(x, now)
+			}
+		}
+	}
+}
+
+// gone notes that a connection is not tracked any more, whether its end was told or not.
+func (p *passed) gone(e conntrack.Entry, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, x := range p.alike(e) {
+		p.end(x, now)
+	}
+}
+
+func (p *passed) end(x *passing, now time.Time) {
+	if x.ended.IsZero() {
+		p.open.Remove(x.at)
+		x.ended = now
+		x.at = p.removed.PushBack(x)
+	}
 }
 
 // either is a time as the kernel noted it, or else as it was noticed.
@@ -75,10 +113,11 @@ func either(noted, noticed time.Time) time.Time {
 }
 
 // lose forgets since when connections are tracked that are still: some of their ends were not told.
-func (p *passed) lose() {
+func (p *passed) lose(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.lost++
+	p.gap = now
 	for p.open.Len() > 0 {
 		p.drop(p.open.Front().Value.(*passing))
 	}
@@ -100,6 +139,19 @@ func (p *passed) of(packet conntrack.Tuple, now time.Time) []passing {
 	return found
 }
 
+// doubt says why others may have had the ends of one that has ended, of whom nothing is known; empty where nobody may.
+func (p *passed) doubt(now time.Time) string {
+	if p == nil {
+		return ""
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.gap.IsZero() || now.Sub(p.gap) >= p.keep {
+		return ""
+	}
+	return "others may have had it that are not remembered: of what has ended, something was lost until " + p.gap.UTC().Format(time.RFC3339)
+}
+
 // alike are the connections with the same ends, before and after translation.
 func (p *passed) alike(e conntrack.Entry) (found []*passing) {
 	for _, x := range p.byPacket[e.Reply] {
@@ -110,33 +162,41 @@ func (p *passed) alike(e conntrack.Entry) (found []*passing) {
 	return found
 }
 
-func (p *passed) add(x *passing) {
+func (p *passed) add(x *passing, now time.Time) {
 	for p.open.Len()+p.removed.Len() >= p.limit {
 		oldest := p.removed.Front()
 		if oldest == nil {
 			oldest = p.open.Front()
 		}
-		p.drop(oldest.Value.(*passing))
-		p.forgotten++
+		p.evict(oldest.Value.(*passing), now)
+	}
+	for _, packet := range packets(x.Entry) {
+		if same := p.byPacket[packet]; len(same) >= maxAlike {
+			p.evict(same[0], now)
+		}
 	}
 	in := p.open
-	if !x.removed.IsZero() {
+	if !x.ended.IsZero() {
 		in = p.removed
 	}
 	x.at = in.PushBack(x)
 	for _, packet := range packets(x.Entry) {
-		same := p.byPacket[packet]
-		if len(same) >= maxAlike {
-			same = same[1:]
-			p.forgotten++
-		}
-		p.byPacket[packet] = append(same, x)
+		p.byPacket[packet] = append(p.byPacket[packet], x)
 	}
+}
+
+// evict forgets a connection at a bound. The end of one that is open is still to be told.
+func (p *passed) evict(x *passing, now time.Time) {
+	if !x.ended.IsZero() {
+		p.gap = now
+	}
+	p.drop(x)
+	p.forgotten++
 }
 
 func (p *passed) drop(x *passing) {
 	in := p.open
-	if !x.removed.IsZero() {
+	if !x.ended.IsZero() {
 		in = p.removed
 	}
 	in.Remove(x.at)
@@ -154,7 +214,7 @@ func (p *passed) drop(x *passing) {
 func (p *passed) expire(now time.Time) {
 	for e := p.removed.Front(); e != nil; e = p.removed.Front() {
 		x := e.Value.(*passing)
-		if now.Sub(x.removed) < p.keep {
+		if now.Sub(x.ended) < p.keep {
 			return
 		}
 		p.drop(x)

@@ -2,9 +2,11 @@ package linux
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/stopd/stopd/host"
@@ -21,24 +23,61 @@ func (h *Host) Track(keep time.Duration, limit int) error {
 	if err != nil {
 		return err
 	}
-	p := newPassed(keep, limit)
+	var ctx context.Context
+	ctx, h.untrack = context.WithCancel(context.Background())
+	h.passed = newPassed(keep, limit)
 	h.listening.Go(func() {
-		for {
-			events, err := l.Receive()
-			for _, e := range events {
-				p.take(e, time.Now())
-			}
-			if err != nil {
-				p.lose()
-			}
-			// Too many came, or one that cannot be read: others follow.
-			if err != nil && !errors.Is(err, conntrack.ErrLost) && !errors.Is(err, errSyntax) {
-				return
-			}
+		for l != nil {
+			h.listen(ctx, l)
+			l = listenAgain(ctx)
+			h.passed.lose(time.Now()) // what came meanwhile
 		}
 	})
-	h.passed, h.listener = p, l
 	return nil
+}
+
+// listen takes events until the listener fails or the context ends.
+func (h *Host) listen(ctx context.Context, l *conntrack.Listener) {
+	defer l.Close()
+	defer context.AfterFunc(ctx, func() { l.Close() })()
+	for {
+		events, err := l.Receive()
+		for _, e := range events {
+			if h.remembers(e.Entry) {
+				h.passed.take(e, time.Now())
+			}
+		}
+		// Too many came, or one that cannot be read: others follow.
+		if err != nil && !errors.Is(err, conntrack.ErrLost) && !errors.Is(err, errSyntax) {
+			return
+		}
+		if err != nil {
+			h.passed.lose(time.Now())
+		}
+	}
+}
+
+// listenAgain listens after a listener has failed, as soon as that can be; nil where the context ends before.
+func listenAgain(ctx context.Context) *conntrack.Listener {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Second):
+		}
+		if l, err := conntrack.Listen(0, conntrack.New, conntrack.Destroyed); err == nil {
+			return l
+		}
+	}
+}
+
+// remembers reports whether a connection is one to remember: translated, or the host's own. Who asks about one that is only routed asks its own ends.
+func (h *Host) remembers(e conntrack.Entry) bool {
+	if e.Translated() {
+		return true
+	}
+	addrs, _, err := h.addresses()
+	return err != nil || slices.Contains(addrs, e.Original.Src.Addr()) || slices.Contains(addrs, e.Original.Dst.Addr())
 }
 
 // A Tracked says how many translated connections are remembered, of how many, how often one was forgotten for that, and how
@@ -73,21 +112,35 @@ func seesOthers() bool {
 
 // seenPassing are the connections that had the ends of a flow, the latest first: the one that is tracked, of which packets of the flow come to
 // an end, and those remembered.
-func (h *Host) seenPassing(f host.Flow, e end) []host.Forwarded {
+func (h *Host) seenPassing(f host.Flow, e end) *host.ForwardedError {
 	now := passing{Entry: *e.first, opened: e.first.Begun}
+	out := &host.ForwardedError{Live: e.first.Replied}
+	if !out.Live {
+		out.Doubt = "nothing has come back on it: anybody can have sent that in another's name"
+	}
 	var earlier []host.Forwarded
 	for _, x := range h.passed.of(packetOf(f), time.Now()) {
+		same := x.Original == now.Original && x.Reply == now.Reply && x.Zone == now.Zone
 		switch {
-		case !x.removed.IsZero():
-			earlier = append(earlier, forwardedOf(f, x, 0))
-		case x.Original == now.Original && x.Reply == now.Reply:
+		case same && x.ended.IsZero():
 			now.opened = either(now.opened, x.opened)
+		case !x.Translated():
+			out.Own = cmp.Or(out.Own, ownOf(f, x))
+		default: // it has ended, though its event may be still to come
+			earlier = append(earlier, forwardedOf(f, x, 0))
 		}
 	}
 	live := forwardedOf(f, now, e.ns.inode)
 	// Behind another namespace of this host its own translation counts as well.
 	live.Original = host.Ends{Local: e.Dst, Remote: e.Src}
-	return append([]host.Forwarded{live}, earlier...)
+	out.Seen = append([]host.Forwarded{live}, earlier...)
+	return out
+}
+
+// ownOf is a connection of the host's own, or of a container's, of which no more is known than what connection tracking had.
+func ownOf(f host.Flow, x passing) *host.Socket {
+	return &host.Socket{Protocol: host.TCP, Local: f.Local, Remote: f.Remote, State: "CLOSED", Direction: forwardedOf(f, x, 0).Direction,
+		DirectionSource: host.FromConntrack, Opened: x.opened, Closed: x.removed}
 }
 
 // forwardedOf is a connection that is or was passed on, as whoever asked about a flow is told of it.
@@ -103,28 +156,35 @@ func forwardedOf(f host.Flow, x passing, netns uint64) host.Forwarded {
 	return out
 }
 
-// passedBefore returns who had the ends of a flow that is not tracked any more; ErrNotFound where that was nobody, or, as far as the routes
-// tell, a container of this host.
-func (s *spaceSet) passedBefore(ctx context.Context, f host.Flow) error {
-	var seen []host.Forwarded
+// passedBefore returns who had the ends of a flow that no other machine has now, of which packets come to an end; ErrNotFound where that was nobody, or, as far as
+// the routes tell, the host itself or a container of it alone.
+func (s *spaceSet) passedBefore(ctx context.Context, f host.Flow, e end) error {
 	now := time.Now()
+	out := &host.ForwardedError{Doubt: s.h.passed.doubt(now)}
+	if e.first != nil { // it is one of the host's own that has closed, or of a container's
+		out.Own = ownOf(f, passing{Entry: *e.first, opened: e.first.Begun})
+	}
 	for _, x := range s.h.passed.of(packetOf(f), now) {
-		x.removed = either(x.removed, now.UTC()) // it is, though its event is still to come
+		s.h.passed.gone(x.Entry, now) // though its event may be still to come
 		fw := forwardedOf(f, x, 0)
 		on, err := s.follow(ctx, s.home, conntrack.Tuple{Src: fw.Original.Remote, Dst: fw.Original.Local})
 		if err != nil {
 			return err
 		}
-		if on.found || on.inside {
+		if on.found || on.inside || !x.Translated() {
+			out.Own = cmp.Or(out.Own, ownOf(f, x))
 			continue
 		}
 		fw.NetNS = on.ns.inode
-		seen = append(seen, fw)
+		if !x.Replied {
+			out.Doubt = "its end was not told, nor whether anything came back on it"
+		}
+		out.Seen = append(out.Seen, fw)
 	}
-	if len(seen) == 0 || !seesOthers() {
+	if len(out.Seen) == 0 {
 		return host.ErrNotFound
 	}
-	return &host.ForwardedError{Seen: seen}
+	return out
 }
 
 // ownBefore returns the host's own connection that had the ends of a flow which it passes on, where that is remembered, and ended within the time for
@@ -142,10 +202,10 @@ func (h *Host) ownBefore(f host.Flow) *host.Socket {
 
 // passedBefore returns who else had the ends of a connection of the host's own that has ended; nil where that was nobody.
 func (h *Host) passedBefore(ctx context.Context, e host.Ends) error {
-	if h.passed == nil {
+	if h.passed == nil || !seesOthers() {
 		return nil
 	}
 	set := h.newSpaces()
 	defer set.close()
-	return set.passedBefore(ctx, host.Flow{Protocol: host.TCP, Local: unzoned(e.Local), Remote: unzoned(e.Remote)})
+	return set.passedBefore(ctx, host.Flow{Protocol: host.TCP, Local: unzoned(e.Local), Remote: unzoned(e.Remote)}, end{})
 }

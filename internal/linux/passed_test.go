@@ -13,7 +13,7 @@ import (
 // masqueraded is the entry of a connection that a machine has made from behind this host, 192.0.2.2, to 192.0.2.3:80.
 func masqueraded(from string, as uint16) conntrack.Entry {
 	inner, far := netip.MustParseAddrPort(from), netip.MustParseAddrPort("192.0.2.3:80")
-	return conntrack.Entry{Original: conntrack.Tuple{Src: inner, Dst: far},
+	return conntrack.Entry{Replied: true, Original: conntrack.Tuple{Src: inner, Dst: far},
 		Reply: conntrack.Tuple{Src: far, Dst: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.2"), as)}}
 }
 
@@ -36,8 +36,6 @@ func TestPassed(t *testing.T) {
 	at := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
 	first, second, noted := masqueraded("10.0.0.7:40000", 40000), masqueraded("10.0.0.8:40000", 40000), masqueraded("10.0.0.9:40000", 40000)
 	noted.Begun, noted.Ended = at(2), at(3)
-	plain := first
-	plain.Reply = plain.Original.Back()
 	type event struct {
 		at    int
 		kind  conntrack.Kind
@@ -54,10 +52,14 @@ func TestPassed(t *testing.T) {
 		"its beginning was not told":   {[]event{{5, conntrack.Destroyed, first}}, 6, []string{"10.0.0.7:40000 ?-5"}},
 		"its end was not told":         {[]event{{1, conntrack.New, first}, {5, conntrack.New, first}}, 6, []string{"10.0.0.7:40000 5-?"}},
 		"the port is used again":       {[]event{{1, conntrack.New, first}, {5, conntrack.Destroyed, first}, {6, conntrack.New, second}}, 7, []string{"10.0.0.8:40000 6-?", "10.0.0.7:40000 1-5"}},
-		"by the same machine":          {[]event{{1, conntrack.New, first}, {5, conntrack.Destroyed, first}, {6, conntrack.New, first}}, 7, []string{"10.0.0.7:40000 6-?"}},
+		"by the same machine":          {[]event{{1, conntrack.New, first}, {5, conntrack.Destroyed, first}, {6, conntrack.New, first}}, 7, []string{"10.0.0.7:40000 6-?", "10.0.0.7:40000 1-5"}},
+		"by the same machine, closed":  {[]event{{1, conntrack.New, first}, {5, conntrack.Destroyed, first}, {6, conntrack.New, first}, {7, conntrack.Destroyed, first}}, 8, []string{"10.0.0.7:40000 6-7"}},
+		"nobody answered":              {[]event{{1, conntrack.New, unanswered(first)}, {5, conntrack.Destroyed, unanswered(first)}}, 6, nil},
+		"nobody answered any more":     {[]event{{1, conntrack.New, first}, {5, conntrack.Destroyed, first}, {6, conntrack.New, unanswered(first)}, {7, conntrack.Destroyed, unanswered(first)}}, 8, []string{"10.0.0.7:40000 1-5"}},
+		"another has its packets":      {[]event{{1, conntrack.New, first}, {5, conntrack.New, second}}, 6, []string{"10.0.0.8:40000 5-?", "10.0.0.7:40000 1-?"}},
+		"another long had them":        {[]event{{1, conntrack.New, first}, {5, conntrack.New, second}}, 70, []string{"10.0.0.8:40000 5-?"}},
 		"after the earlier was long":   {[]event{{1, conntrack.New, first}, {5, conntrack.Destroyed, first}, {6, conntrack.New, second}}, 70, []string{"10.0.0.8:40000 6-?"}},
 		"the kernel noted it":          {[]event{{5, conntrack.New, noted}, {9, conntrack.Destroyed, noted}}, 10, []string{"10.0.0.9:40000 2-3"}},
-		"not translated":               {[]event{{1, conntrack.New, plain}, {5, conntrack.Destroyed, plain}}, 6, nil},
 		"changes are not looked at":    {[]event{{1, conntrack.Updated, first}}, 2, nil},
 		"of a zone and of the default": {[]event{{1, conntrack.New, first}, {2, conntrack.New, inZone(first, 7)}}, 3, []string{"10.0.0.7:40000 2-?", "10.0.0.7:40000 1-?"}},
 	} {
@@ -72,6 +74,11 @@ func TestPassed(t *testing.T) {
 			t.Errorf("%s: %d are remembered", name, n)
 		}
 	}
+}
+
+func unanswered(e conntrack.Entry) conntrack.Entry {
+	e.Replied = false
+	return e
 }
 
 func inZone(e conntrack.Entry, zone uint16) conntrack.Entry {
@@ -129,6 +136,9 @@ func TestPassedBound(t *testing.T) {
 	if n, _, forgotten, _ := p.level(); n != 10 || forgotten != 41 {
 		t.Errorf("%d are remembered, %d forgotten", n, forgotten)
 	}
+	if p.doubt(now) == "" {
+		t.Error("what has ended was forgotten, and nothing is in doubt")
+	}
 	for i := range 50 { // all open
 		take(conntrack.New, masqueraded("10.0.0.8:3", uint16(200+i)))
 	}
@@ -149,7 +159,13 @@ func TestPassedLost(t *testing.T) {
 	open, closed := masqueraded("10.0.0.7:1", 1), masqueraded("10.0.0.7:2", 2)
 	p.take(conntrack.Event{Kind: conntrack.New, Entry: open}, now)
 	p.take(conntrack.Event{Kind: conntrack.Destroyed, Entry: closed}, now)
-	p.lose()
+	if why := p.doubt(now); why != "" {
+		t.Error(why)
+	}
+	p.lose(now)
+	if p.doubt(now) == "" || p.doubt(now.Add(time.Minute)) != "" {
+		t.Error("it is not in doubt for as long as what has ended is kept")
+	}
 	if got := p.of(open.Reply, now); len(got) > 0 {
 		t.Errorf("%v", got)
 	}

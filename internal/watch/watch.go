@@ -175,6 +175,9 @@ func (w *Watcher) follows(path string, p *progress) (from place, known bool, err
 	return from, known, nil
 }
 
+// errTaken says that a file of positions is another watcher's.
+var errTaken = errors.New("another watcher has it; the file of positions of each is its own")
+
 func (w *Watcher) unlock() error {
 	if w.lock == nil {
 		return nil

@@ -1,3 +1,5 @@
+//go:build unix && !aix
+
 package watch
 
 import (
@@ -15,7 +17,7 @@ func lock(f *os.File) error {
 		case errors.Is(err, unix.EINTR):
 			continue
 		case errors.Is(err, unix.EWOULDBLOCK):
-			return errors.New("another watcher has it; the file of positions of each is its own")
+			return errTaken
 		}
 		return err
 	}

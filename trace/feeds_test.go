@@ -90,6 +90,8 @@ func TestFeeds(t *testing.T) {
 		"another has said other things":        {times(3, "1 <a, 1 >o, 1 <b2, 1 >p2"), nil, [3]trace.Feed{{Grade: trace.Certain, There: 3, Back: 0}}},
 		"another says less":                    {times(3, "1 <a, 1 >o, 1 <b, 1 >p, 1 <a, 1 >o"), nil, [3]trace.Feed{{Grade: trace.Certain, There: 6, Back: 0}}},
 		"another says more":                    {times(9, "1 <a, 1 >o, 1 <b, 1 >p, 1 <b, 1 >p"), nil, [3]trace.Feed{{Grade: trace.Supported, There: 9, Back: 0}}},
+		"late by one, and answers":             {times(9, "1 <b, 1 >p, 1 >b, 1 <a, 1 >o, 1 >a"), nil, [3]trace.Feed{{Grade: trace.Supported, There: 9, Back: 0}}},
+		"late by one, no answers":              {times(9, "1 <b, 1 >p, 1 <a, 1 >o"), nil, [3]trace.Feed{{Grade: trace.Supported, There: 9, Back: 0}}},
 		"another said much before":             {times(9, "2 <b, 2 >p") + ", " + times(5, "1 <a, 1 >o"), nil, [3]trace.Feed{{Grade: trace.Certain, There: 5, Back: 0}}},
 		"another said much at last":            {times(5, "1 <a, 1 >o") + ", " + times(9, "2 <b, 2 >p"), nil, [3]trace.Feed{{Grade: trace.Certain, There: 5, Back: 0}}},
 		"another has the same octets":          {relayed, func(w *trace.Watched) { w.Candidates[1].Bytes = w.Candidates[0].Bytes }, [3]trace.Feed{{Grade: trace.Supported, There: 3, Back: 3}, {Grade: trace.Unknown, There: 0, Back: 0}}},

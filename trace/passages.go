@@ -91,7 +91,7 @@ func (p *passages) add(t host.Transfer) {
 		ph.to = t.Socket
 		ph.gave += uint64(t.Octets)
 	}
-	if took := ph.took[ph.from]; ph.to == p.asked && !ph.several && !ph.waited && !took.unknown && took.octets == ph.gave {
+	if took := ph.took[ph.from]; t.Socket == p.asked && ph.to == p.asked && !ph.several && !ph.waited && !took.unknown && took.octets == ph.gave {
 		p.sentPiece(ph.from, ph.gave)
 	}
 }

@@ -31,7 +31,7 @@ func (b *builder) accounts(ss []Source) {
 		b.byToken[t] = a
 		b.asked = append(b.asked, a)
 	}
-	b.firstForCertain()
+	b.alikeForCertain()
 	for _, a := range b.asked {
 		a.of = b.original(a)
 		if a.of != a {
@@ -102,39 +102,53 @@ func accepted(r report.Report) map[stop.Ends]bool {
 	return ends
 }
 
-// firstForCertain holds the records of several tokens of one connection against each other: who becomes root on a host later may have it
-// asked again, and let it say for certain that another is meant. The earliest of the best standing counts. Where anybody can have made that, the
-// others are left, and it is said.
-func (b *builder) firstForCertain() {
+// alikeForCertain holds the records of several tokens of one connection against each other: who becomes root on a host later may have it
+// asked again, and let it say for certain that another is meant. Which of them was first only the host's own clock tells, and that is his then. So where those of
+// the best standing say that different ones are meant, none counts; where anybody can have made them, they are left, and it is said.
+func (b *builder) alikeForCertain() {
 	type connection struct {
 		host, boot string
 		cookie     uint64 // of the socket; the kernel gives none twice
 		local      netip.AddrPort
 		remote     netip.AddrPort
 	}
-	of := map[connection]*account{}
-	said := slices.DeleteFunc(slices.Clone(b.asked), func(a *account) bool {
-		return a.Report.Connection == nil || a.Report.Connection.Cookie == 0 || !slices.ContainsFunc(a.Traceback, certain)
-	})
-	slices.SortStableFunc(said, func(x, y *account) int {
-		return cmp.Or(x.Source.compare(y.Source), x.Report.Request.Time.Compare(y.Report.Request.Time))
-	})
+	of := map[connection][]*account{}
+	var order []connection
+	for _, a := range b.asked {
+		r := &a.Report
+		if r.Connection == nil || r.Connection.Cookie == 0 || !slices.ContainsFunc(a.Traceback, certain) {
+			continue
+		}
+		key := connection{r.Host.Name, r.Host.BootID, r.Connection.Cookie, unmap(r.Request.Local), unmap(r.Request.Remote)}
+		if of[key] == nil {
+			order = append(order, key)
+		}
+		of[key] = append(of[key], a)
+	}
 	meant := func(a *account) stop.Ends {
 		return unmapped(a.Traceback[slices.IndexFunc(a.Traceback, certain)].Previous)
 	}
-	for _, a := range said {
-		r := &a.Report
-		key := connection{r.Host.Name, r.Host.BootID, r.Connection.Cookie, unmap(r.Request.Local), unmap(r.Request.Remote)}
-		first := of[key]
-		switch {
-		case first == nil:
-			of[key] = a
-		case meant(first) == meant(a):
-		case first.Standing.bundled():
-			a.Traceback = slices.DeleteFunc(slices.Clone(a.Traceback), certain)
-			b.ofRecords(a.Token, "the token %s says for certain that another connection feeds the asked one than %s did before, of the same: that is left out", clean(a.Token), clean(first.Token))
-		default:
-			b.ofRecords(a.Token, "the tokens %s and %s say for certain, of one connection, that different ones feed it", clean(first.Token), clean(a.Token))
+	for _, key := range order {
+		said := of[key]
+		slices.SortStableFunc(said, func(x, y *account) int { return x.Source.compare(y.Source) })
+		best := said[0]
+		bundled, disputed := best.Standing.bundled(), false
+		left := map[*account]bool{}
+		for _, a := range said[1:] {
+			switch equal := a.Source.compare(best.Source) == 0; {
+			case meant(a) == meant(best):
+			case bundled && !equal:
+				left[a] = true
+				b.ofRecords(a.Token, "the token %s says for certain that another connection feeds the asked one than %s does, of better standing and of the same: that is left out", clean(a.Token), clean(best.Token))
+			default:
+				disputed = true
+				b.ofRecords(a.Token, "the tokens %s and %s say for certain, of one connection, that different ones feed it", clean(best.Token), clean(a.Token))
+			}
+		}
+		for _, a := range said {
+			if bundled && disputed || left[a] {
+				a.Traceback = slices.DeleteFunc(slices.Clone(a.Traceback), certain)
+			}
 		}
 	}
 }

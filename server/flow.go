@@ -42,16 +42,32 @@ func (tb *Tracebacks) again(cfg *Config, p, first *promise, room bool, began tim
 		return false
 	}
 	defer tb.asking.giveBack(p.by)
+	records, plan := slices.Clone(p.records), p.plan
 	tb.watch(cfg, p, (cfg.Traceback.Timeout-time.Since(began))/2)
-	if len(p.plan) != 1 {
-		return false
+	if len(p.plan) == 1 {
+		his := p.record(p.plan[0])
+		if his.Flow != nil && his.Flow.Grade == stop.FlowCertain && !first.asked(his.Previous) {
+			tb.askChosen(cfg, p, began)
+			return true
+		}
 	}
-	his := p.record(p.plan[0])
-	if his.Flow == nil || his.Flow.Grade != stop.FlowCertain || first.asked(his.Previous) {
-		return false
+	p.planned(records, plan)
+	return false
+}
+
+// planned has those asked who were to be before it was chosen anew, and keeps what was told. Who has a record only since then keeps it.
+func (p *promise) planned(records []stop.Traceback, plan []int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range records {
+		records[i].Flow = p.records[i].Flow
 	}
-	tb.askChosen(cfg, p, began)
-	return true
+	for _, i := range p.plan {
+		if i >= len(records) {
+			plan = append(slices.Clone(plan), i)
+		}
+	}
+	p.records, p.plan = append(records, p.records[len(records):]...), plan
 }
 
 // eligible are the records of candidates that may be asked, be it that there are too many of them.

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -129,5 +130,50 @@ func TestWatchAgain(t *testing.T) {
 				t.Errorf("watched %d times", watches)
 			}
 		})
+	}
+}
+
+// Who is a candidate since the first question, and is not certain, is not asked, and no record says that he was.
+func TestWatchAgainOfAnother(t *testing.T) {
+	all := []stop.Previous{candidate("127.0.0.21:616", "127.0.0.1:22"), candidate("127.0.0.22:616", "127.0.0.1:22")}
+	cfg := testConfig()
+	cfg.Traceback.MaxPrevious = 1
+	var mu sync.Mutex
+	asked := map[string]bool{}
+	cfg.Traceback.Port = previousHosts(t, []string{"127.0.0.21", "127.0.0.22"}, func(host, _, _ string) string {
+		mu.Lock()
+		defer mu.Unlock()
+		asked[host] = true
+		return ""
+	})
+	watches := 0
+	told := stop.Flow{Grade: stop.FlowSupported, There: 3, Signs: []string{"passed"}}
+	cfg.Flow = func(context.Context, stop.Token) ([]stop.Fed, error) {
+		if watches++; watches == 1 {
+			return nil, errors.New("not now")
+		}
+		return []stop.Fed{{Previous: all[1], Flow: told}}, nil
+	}
+	tb := NewTracebacks(nil, cfg)
+	var records []stop.Traceback
+	for i := range 2 {
+		f := stop.Finding{Token: stop.Token{byte(i)}, Type: stop.SVRec, Connection: stop.Connection{ID: 1}, Previous: all[:1+i], Watchable: true}
+		p := &promise{finding: f}
+		p.records, p.plan, p.left = tb.plan(cfg, f)
+		tb.follow(p, true)
+		records = p.due()
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if watches != 2 || len(asked) != 1 || !asked["127.0.0.21"] {
+		t.Errorf("watched %d times, asked %v", watches, asked)
+	}
+	for i, r := range records {
+		if want := i == 0; r.Asked != want || (r.SameAs != "") != want || !r.Sent.IsZero() != want {
+			t.Errorf("record of %v: %+v", r.Previous, r)
+		}
+	}
+	if f := records[1].Flow; f == nil || f.Grade != told.Grade {
+		t.Errorf("what was told is lost: %v", f)
 	}
 }

@@ -32,10 +32,12 @@ type phase struct {
 	waited   bool   // between that and the first sending
 	sent     bool
 	toAsked  bool // something was sent by the asked connection
+	toOthers bool // something was sent by one that was not taken from, and is not the asked one
 	// took is how much was taken from each socket. Gave and gaveAsked are how many octets were sent by the other, and by the asked connection.
 	took            map[uint64]piece
 	gave, gaveAsked uint64
 	part            bool // it was not watched from the beginning to the end
+	last            int  // the transfer that is the last sent by to
 }
 
 // A piece is so many octets; unknown where some of it are not counted.
@@ -51,17 +53,34 @@ func (p piece) and(octets uint32) piece {
 // passagesTo tells what passed, and of what the asked connection sent where it came from.
 func passagesTo(asked uint64, transfers []host.Transfer) *passages {
 	p := &passages{asked: asked, threads: map[uint32]*phase{}, passed: map[[2]uint64]int{}, same: map[[2]uint64]int{}, differed: map[[2]uint64]int{}, late: map[uint64]*later{}}
-	for _, t := range transfers {
-		p.add(t)
+	in := make([]*phase, len(transfers)) // which phase each is of
+	on := make([]bool, len(transfers))   // its thread took from that socket right before as well
+	for i, t := range transfers {
+		in[i], on[i] = p.add(i, t)
 	}
 	for _, ph := range p.threads {
 		ph.part = true // it may go on
 		p.end(ph)
 	}
+	// What a piece is shows when its phase has ended, and where it can have come from is what was taken before it was sent.
+	for i, t := range transfers {
+		if !t.Sent {
+			p.mayBeLate(t, on[i])
+		} else if ph := in[i]; ph.to == asked && ph.last == i && ph.alike() {
+			p.sentPiece(ph.from, ph.gave)
+		}
+	}
 	return p
 }
 
-func (p *passages) add(t host.Transfer) {
+// alike reports whether in a phase as many octets were sent by one as had been taken from another.
+func (ph *phase) alike() bool {
+	took := ph.took[ph.from]
+	return !ph.several && !ph.waited && !took.unknown && took.octets == ph.gave
+}
+
+// add takes in a transfer. It returns its phase, and whether its thread took from its socket right before as well.
+func (p *passages) add(i int, t host.Transfer) (_ *phase, on bool) {
 	ph := p.threads[t.Thread]
 	if ph == nil {
 		ph = &phase{several: t.Sent, part: t.Sent, took: map[uint64]piece{}}
@@ -73,15 +92,17 @@ func (p *passages) add(t host.Transfer) {
 			ph = &phase{took: map[uint64]piece{}}
 			p.threads[t.Thread] = ph
 		}
-		p.mayBeLate(t, ph.from == t.Socket)
+		on = ph.from == t.Socket
 		ph.several = ph.several || ph.from != 0 && ph.from != t.Socket
 		ph.from, ph.waits = t.Socket, t.Waits
 		ph.took[t.Socket] = ph.took[t.Socket].and(t.Octets)
-		return
+		return ph, on
 	}
 	if t.Socket == p.asked {
 		ph.toAsked = true
 		ph.gaveAsked += uint64(t.Octets)
+	} else if _, took := ph.took[t.Socket]; !took {
+		ph.toOthers = true
 	}
 	if !ph.sent {
 		ph.sent, ph.waited = true, ph.waits != t.Waits
@@ -90,10 +111,9 @@ func (p *passages) add(t host.Transfer) {
 		ph.several = ph.several || ph.to != 0 && ph.to != t.Socket
 		ph.to = t.Socket
 		ph.gave += uint64(t.Octets)
+		ph.last = i
 	}
-	if took := ph.took[ph.from]; ph.to == p.asked && !ph.several && !ph.waited && !took.unknown && took.octets == ph.gave {
-		p.sentPiece(ph.from, ph.gave)
-	}
+	return ph, false
 }
 
 // end counts what a phase tells.
@@ -102,7 +122,7 @@ func (p *passages) end(ph *phase) {
 	case !ph.several && !ph.waited && ph.to != 0:
 		ends := [2]uint64{ph.from, ph.to}
 		p.passed[ends]++
-		if !ph.part && !took.unknown && took.octets == ph.gave {
+		if !ph.part && ph.alike() {
 			p.same[ends]++
 		} else if !ph.part && !took.unknown {
 			p.differed[ends]++
@@ -135,7 +155,8 @@ func (p *passages) whole(candidate uint64) bool {
 }
 
 // explained reports whether the phases that tell nothing speak for nobody but a candidate: where something was taken from others in one, as many
-// octets were sent by the asked connection as had been taken from the candidate, as far as these are counted, or fewer so far.
+// octets were sent by the asked connection as had been taken from the candidate, or fewer so far; where he alone was taken from, nothing was sent by
+// any other.
 func (p *passages) explained(candidate uint64) bool {
 	for _, ph := range p.mixed {
 		others := len(ph.took)
@@ -146,7 +167,8 @@ func (p *passages) explained(candidate uint64) bool {
 		if _, took := ph.took[p.asked]; took {
 			others--
 		}
-		if others > 0 && !(took && (his.unknown || his.octets == ph.gaveAsked || ph.part && his.octets > ph.gaveAsked)) {
+		share := took && !his.unknown && (his.octets == ph.gaveAsked || ph.part && his.octets > ph.gaveAsked)
+		if others > 0 && !share || others == 0 && took && ph.toOthers {
 			return false
 		}
 	}

@@ -122,7 +122,7 @@ func (b *border) names(token string) (user string, r report.Redeemed) {
 }
 
 // Passwords of the server are guessed from a host on which others work with the same server. fail2ban's log has the token of who
-// guessed, and it names him.
+// guessed, and it names him; beside it is that of who mistyped once, and which of them is which.
 func TestFail2ban(t *testing.T) {
 	b := newBorder(t, append([]string{"fail2ban", "rsyslog"}, netlab.SSHPackages...)...)
 	const config = "/etc/ssh/passwords"
@@ -142,7 +142,7 @@ func TestFail2ban(t *testing.T) {
 	b.must(err)
 	b.must(b.server.WaitListen(b.ctx, 2222))
 	b.must(b.server.Install("../deploy/fail2ban/stopd.py", "/etc/fail2ban/action.d/stopd.py"))
-	jail := "[DEFAULT]\nbackend = polling\n[sshd]\nenabled = true\nlogpath = " + authLog + "\nmaxretry = 3\naction = stopd.py[port=2222]\n"
+	jail := "[DEFAULT]\nbackend = polling\n[sshd]\nenabled = true\nlogpath = " + authLog + "\nmaxretry = 3\nmaxmatches = 20\naction = stopd.py[port=2222]\n"
 	b.must(b.server.WriteFile("/etc/fail2ban/jail.local", []byte(jail), 0o644, "root"))
 	_, err = b.server.Run(b.ctx, "mkdir", "-p", "/run/fail2ban", "/var/lib/fail2ban")
 	b.must(err)
@@ -177,34 +177,43 @@ func TestFail2ban(t *testing.T) {
 		bobsPort = ends[0].Port()
 	}
 
-	// Mallory guesses three times in one connection, and thinks about the fourth. The name that he tries is bob's connection.
+	// Carol mistypes once. Then mallory guesses three times in one connection. Both think about what to try next. The name that he
+	// tries is bob's connection.
 	const guess = `#!/bin/sh
-echo x >>/tmp/guesses
-[ $(wc -l </tmp/guesses) -le 3 ] || exec sleep infinity
+echo x >>/tmp/guesses.$USER
+[ $(wc -l </tmp/guesses.$USER) -le $GUESSES ] || exec sleep infinity
 echo wrong
 `
 	b.must(b.login.Host.WriteFile("/usr/local/bin/guess", []byte(guess), 0o755, "root"))
-	name := fmt.Sprintf("root from %s port %d ssh2", b.login.Host.Addr(), bobsPort)
-	_, err = b.login.Host.StartAs("mallory", "setsid", "env", "SSH_ASKPASS=/usr/local/bin/guess", "SSH_ASKPASS_REQUIRE=force", "ssh", "-o", "StrictHostKeyChecking=no",
-		"-o", "UserKnownHostsFile=/dev/null", "-o", "PubkeyAuthentication=no", "-o", "NumberOfPasswordPrompts=6", "-p", "2222", "-l", name, b.server.Addr().String())
-	b.must(err)
-	said := regexp.MustCompile(`token of 192\.0\.2\.1 port (\d+): (s[a-z2-7]{52})`)
-	var m []string
-	b.waits("a token in fail2ban's log", func() (bool, error) {
-		m = said.FindStringSubmatch(banned())
-		if m == nil && strings.Contains(banned(), "no token of") {
+	guesses := func(user, name string, n int) {
+		_, err := b.login.Host.StartAs(user, "setsid", "env", "USER="+user, fmt.Sprintf("GUESSES=%d", n), "SSH_ASKPASS=/usr/local/bin/guess", "SSH_ASKPASS_REQUIRE=force", "ssh", "-o", "StrictHostKeyChecking=no",
+			"-o", "UserKnownHostsFile=/dev/null", "-o", "PubkeyAuthentication=no", "-o", "NumberOfPasswordPrompts=6", "-p", "2222", "-l", name, b.server.Addr().String())
+		b.must(err)
+	}
+	guesses("carol", "victim", 1)
+	b.waits("a failure in fail2ban's log", func() (bool, error) { return strings.Contains(banned(), "Found 192.0.2.1"), nil })
+	guesses("mallory", fmt.Sprintf("root from %s port %d ssh2", b.login.Host.Addr(), bobsPort), 3)
+	said := regexp.MustCompile(`token of 192\.0\.2\.1 port (\d+) \((\d+) of (\d+) matches\): (s[a-z2-7]{52})`)
+	var found [][]string
+	b.waits("two tokens in fail2ban's log", func() (bool, error) {
+		found = said.FindAllStringSubmatch(banned(), -1)
+		if strings.Contains(banned(), "no token of") {
 			return false, fmt.Errorf("fail2ban got none")
 		}
-		return m != nil, nil
+		return len(found) >= 2, nil
 	})
-	user, r := b.names(m[2])
-	if user != "mallory" || m[1] == fmt.Sprint(bobsPort) {
-		t.Errorf("it names %s, port %s", user, m[1])
+	failures := map[string]string{}
+	for _, m := range found {
+		user, r := b.names(m[4])
+		if m[1] == fmt.Sprint(bobsPort) {
+			t.Errorf("bob's port is asked about, and it names %s", user)
+		}
+		failures[user] = m[2]
+		if d := cmp.Diff("SV_REC", r.Report.Request.Type); d != "" {
+			t.Error(d)
+		}
 	}
-	if d := cmp.Diff("SV_REC", r.Report.Request.Type); d != "" {
-		t.Error(d)
-	}
-	if n := len(said.FindAllString(banned(), -1)); n != 1 {
-		t.Errorf("%d tokens are in the log", n)
+	if len(found) != 2 || failures["carol"] != "1" || failures["mallory"] == "" || failures["mallory"] == "1" {
+		t.Errorf("the log has %v, of %v", found, failures)
 	}
 }

@@ -81,6 +81,9 @@ func setupRequest(fs *flag.FlagSet) func(context.Context, stdio, []string) error
 		case stop.KindError:
 			return &exitError{exitRefused, fmt.Errorf("%s answered %s", to, a.Reply.Error)}
 		case stop.KindLegacy:
+			if r.For.IsValid() {
+				return fmt.Errorf("%s speaks ident only, and answered for a connection of its asker: %s", to, stop.Printable(a.Reply.UserID))
+			}
 			fmt.Fprintf(std.err, "stopctl request: %s speaks ident only: this is a name, not a token\n", to)
 		}
 		_, err = fmt.Fprintln(std.out, stop.Printable(a.Reply.UserID))

@@ -33,7 +33,7 @@ type Record struct {
 	Host                      netip.AddrPort
 	Type                      stop.Type
 	SID                       uint64
-	// Token is what the host answered: a token, or a name where it knows RFC 1413 alone. Where there is none Error says why.
+	// Token is what the host answered: a token, or "name:" and a name where it knows RFC 1413 alone. Where there is none Error says why.
 	Token, Error string
 	// Input is what reported the connection ("eve", "zeek", ...) and Alert what it had against it, if anything.
 	Input, Alert string

@@ -47,6 +47,10 @@ type Watcher struct {
 	lock     *os.File // of the positions; nil while no log is followed
 }
 
+// errNotOnBehalf stands before a name. An ident daemon takes the ports of a question on behalf of another host, leaves out the rest,
+// and answers for a connection to whoever asks.
+const errNotOnBehalf = "no token, and a name is of another connection where ident alone is spoken: "
+
 type answer struct {
 	question question
 	record   tokens.Record
@@ -336,9 +340,15 @@ func (w *Watcher) ask() {
 		case a.Kind == stop.KindError:
 			w.Counts.Errors.Add(1)
 			record.Error = string(a.Reply.Error)
+		case a.Kind == stop.KindLegacy && r.For.IsValid():
+			w.Counts.Errors.Add(1)
+			record.Error = errNotOnBehalf + stop.Printable(a.Reply.UserID)
+		case a.Kind == stop.KindLegacy:
+			w.Counts.Tokens.Add(1)
+			record.Token = "name:" + stop.Printable(a.Reply.UserID)
 		default:
 			w.Counts.Tokens.Add(1)
-			record.Token = stop.Printable(a.Reply.UserID)
+			record.Token = a.Token.String()
 		}
 		w.answers <- answer{q, record}
 	}

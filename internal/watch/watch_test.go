@@ -34,6 +34,7 @@ type fakeHost struct {
 	// lines are those that came, without what is chosen at random.
 	lines []string
 	held  chan struct{} // is closed once it may answer; nil is at once
+	name  string        // is answered in place of a token, as ident daemons do; "" is a token
 	l     net.Listener
 }
 
@@ -73,12 +74,15 @@ func (h *fakeHost) answer(c net.Conn) {
 	h.mu.Lock()
 	r.SID = 0
 	h.lines = append(h.lines, r.String())
-	held := h.held
+	held, name := h.held, h.name
 	h.mu.Unlock()
 	if held != nil {
 		<-held
 	}
 	reply := stop.TokenOf([]byte(line)).String()
+	if name != "" {
+		reply = name
+	}
 	if r.Local == 9 {
 		fmt.Fprintf(c, "%d , %d : ERROR : NO-USER\r\n", r.Local, r.Remote)
 		return
@@ -210,6 +214,25 @@ func TestWatch(t *testing.T) {
 }
 
 // Prometheus reads what was counted, for as long as it runs.
+// An ident daemon leaves out for whom it is asked: its name is of a connection to the watcher, if that has one with these ports.
+func TestIdentOnly(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("on behalf of others is asked from a port below 1024")
+	}
+	h := newFakeHost(t, "127.0.0.1:0")
+	h.name = "carol ET SCAN"
+	f := newFixture(t, h.at.Port(), nil)
+	f.run(Lines(strings.NewReader(line(1) + "\n127.0.0.1:2 -> 192.0.2.1:22\n")))
+	got := map[uint16]string{}
+	for _, r := range f.kept {
+		got[r.Source.Port()] = r.Token + "|" + r.Error
+	}
+	if d := cmp.Diff(map[uint16]string{1: "name:carol ET SCAN|", 2: "|" + errNotOnBehalf + "carol ET SCAN"}, got); d != "" {
+		t.Error(d)
+	}
+	f.counts(map[string]int64{"lines": 2, "matched": 2, "asked": 2, "tokens": 1, "errors": 1, "kept": 2})
+}
+
 func TestMetrics(t *testing.T) {
 	at, free, err := netlab.FreePort(netip.MustParseAddr("127.0.0.1"))
 	if err != nil {

@@ -46,7 +46,13 @@ func (c *Config) lateAt(f flows.Flow, now time.Time) time.Time {
 // choose returns what the first rule that fits has asked, and whether one fits.
 func (c *Config) choose(input string, f flows.Flow) ([]question, bool) {
 	for _, r := range c.Rules {
-		if !r.fits(input, f) {
+		fits := r.fits(input, f)
+		if !fits && !f.Directed && r.Ask == AskNone {
+			turned := f // whom nobody is to ask about may be either end
+			turned.Source, turned.Destination = f.Destination, f.Source
+			fits = r.fits(input, turned)
+		}
+		if !fits {
 			continue
 		}
 		var qs []question

@@ -212,7 +212,7 @@ func TestWhoIsAnswered(t *testing.T) {
 			}
 		})
 	}
-	x, k := examiner(t)
+	x, _ := examiner(t)
 	// Who is answered on a hint alone is not named for it.
 	rec := recording(t)
 	hinted := rec.Sockets[len(rec.Sockets)-1]
@@ -227,7 +227,7 @@ func TestWhoIsAnswered(t *testing.T) {
 		slices.ContainsFunc(r.Previous, func(p trace.Previous) bool { return p.Remote == hinted.Remote }) {
 		t.Errorf("by a hint: %v, %+v, previous hosts %+v", err, r.Connection, r.Previous)
 	}
-	x, k = examiner(t)
+	x, k := examiner(t)
 	q := question(t, "22,616:SV")
 	q.Requester = netip.MustParseAddr("1.1.1.1")
 	q.Remote = netip.AddrPortFrom(q.Requester, 616)

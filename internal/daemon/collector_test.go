@@ -277,6 +277,11 @@ func FuzzCollector(f *testing.F) {
 			if err := d.Decode(&r); err != nil || r != numbers {
 				t.Errorf("%s: %v", answer, err)
 			}
+		case callCounted:
+			var n server.Counted
+			if err := d.Decode(&n); err != nil || len(n.Bounds) != 1 {
+				t.Errorf("%s: %v", answer, err)
+			}
 		default:
 			t.Errorf("call %d is served", c)
 		}

@@ -42,7 +42,7 @@ unit:
 # As root the tests between hosts must run; a skip is a failure.
 integration: build
 	@if [ "$$(id -u)" = 0 ]; then \
-	  STOPD_REQUIRE_NETNS=1 $(GO) test -count=1 -timeout 60m ./integration/...; \
+	  GO=$(GO) .ci/integration; \
 	else echo "not root: the tests between hosts are left out" >&2; fi
 
 # The counted loops at the figure that is claimed: a hundred kills of the store's writer and twenty thousand acknowledged tokens,

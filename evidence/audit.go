@@ -30,7 +30,7 @@ type Audited struct {
 // policy. Programs may go on writing. It needs no key of an administrator, and changes nothing. It fails only
 // where it cannot read.
 func Audit(ctx context.Context, dir string, p translog.Policy) (*Audited, error) {
-	dir, err := resolve(dir)
+	dir, err := RealPath(dir)
 	if err != nil {
 		return nil, fmt.Errorf("audit store: %w", err)
 	}

@@ -281,7 +281,7 @@ func decodeControlRequest(line []byte) (q controlRequest, r Redemption, err erro
 }
 
 func controlPath(dir string) (string, error) {
-	dir, err := resolve(dir)
+	dir, err := RealPath(dir)
 	return dir + ".sock", err
 }
 

@@ -91,7 +91,7 @@ type reading struct {
 }
 
 func newReading(dir string) (*reading, error) {
-	dir, err := resolve(dir)
+	dir, err := RealPath(dir)
 	if err != nil {
 		return nil, err
 	}

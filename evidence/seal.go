@@ -32,6 +32,7 @@ const recordKeyLabel = "stopd store v2 record\x00"
 type batch struct {
 	number  uint64 // of its record
 	page    []byte
+	locked  bool // in memory
 	opened  time.Time
 	records int
 }
@@ -39,11 +40,11 @@ type batch struct {
 // newBatch makes a key and gives the payload of the batch's record: the dictionary's hash, and the key as an
 // age file to all recipients.
 func newBatch(number uint64, now time.Time, recipients []age.Recipient) (b *batch, payload []byte, err error) {
-	page, _, err := newPage()
+	page, locked, err := newPage()
 	if err != nil {
 		return nil, nil, fmt.Errorf("open batch: %w", err)
 	}
-	b = &batch{number: number, page: page, opened: now}
+	b = &batch{number: number, page: page, locked: locked, opened: now}
 	var wrapped bytes.Buffer
 	wrapped.Grow(4096)
 	sum := dictionarySum()

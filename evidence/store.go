@@ -48,6 +48,7 @@ type Store struct {
 
 	// The writer's own, no lock.
 	batch    *batch
+	swapped  sync.Once   // that keys may be
 	expiry   *time.Timer // of the batch
 	unswept  int         // batches that closed since the last sweep
 	sweeping *time.Timer // of what is left of their keys
@@ -109,7 +110,7 @@ type entering struct {
 // exists with content is an error, which wraps [os.ErrExist] where it is a store.
 func Create(dir string, key translog.Key) error {
 	err := func() error {
-		dir, err := resolve(dir)
+		dir, err := RealPath(dir)
 		if err != nil {
 			return err
 		}
@@ -168,7 +169,7 @@ func Check(dir string, c Config) error {
 	return nil
 }
 
-// check returns the path of a store that may be opened with a configuration, as [resolve] gives it.
+// check returns the path of a store that may be opened with a configuration, as [RealPath] gives it.
 func check(dir string, c Config) (string, error) {
 	// That the recipients cannot be sealed to is to be known now, not at the first report.
 	b, _, err := newBatch(1, time.Time{}, c.Recipients)
@@ -178,7 +179,7 @@ func check(dir string, c Config) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	dir, err = resolve(dir)
+	dir, err = RealPath(dir)
 	if err != nil {
 		return "", err
 	}
@@ -344,13 +345,13 @@ func (s *Store) closeFiles() error {
 // LogKeyPath gives where the key is that signs the log of the store in dir: beside it, as the lock and the socket are,
 // and not in it.
 func LogKeyPath(dir string) (string, error) {
-	dir, err := resolve(dir)
+	dir, err := RealPath(dir)
 	return filepath.Join(filepath.Dir(dir), "log.key"), err
 }
 
-// resolve gives the path of dir that lies beside its lock, its socket and its log's key: the same one by whatever
+// RealPath gives the path of dir that lies beside its lock, its socket and its log's key: the same one by whatever
 // symbolic links dir is reached.
-func resolve(dir string) (string, error) {
+func RealPath(dir string) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return "", err

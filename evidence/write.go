@@ -226,6 +226,11 @@ func (s *Store) seal(c *commit, r record, content []byte) error {
 			return err
 		}
 		s.batch = b
+		if !b.locked {
+			s.swapped.Do(func() {
+				s.logger.Warn("the system does not keep keys out of swap: who reads swap may find those of reports that are kept by then")
+			})
+		}
 		s.expiry.Reset(batchTime)
 		r := record{kind: typeBatch, locator: typeLocator(typeBatch), payload: payload}
 		s.room.used += recordHeader + int64(len(payload))

@@ -48,9 +48,13 @@ func serverConfig(c Config) *server.Config {
 	}
 }
 
-// kept is what the keeper has to know of a configuration.
+// kept is what the keeper has to know of a configuration, with the store where it is: who is confined may not see the symbolic links on the way.
 func kept(c Config) Config {
-	return Config{Store: c.Store, Volatile: c.Volatile, Recipients: c.Recipients, Quorum: c.Quorum, Witnesses: c.Witnesses, Syslog: c.Syslog,
+	store, err := evidence.RealPath(c.Store)
+	if err != nil { // the keeper says why there can be none
+		store = c.Store
+	}
+	return Config{Store: store, Volatile: c.Volatile, Recipients: c.Recipients, Quorum: c.Quorum, Witnesses: c.Witnesses, Syslog: c.Syslog,
 		Limits: Limits{StoreBytes: c.Limits.StoreBytes, Retention: c.Limits.Retention}, Recorder: Recorder{Memory: c.Recorder.Memory}}
 }
 

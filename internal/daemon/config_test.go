@@ -259,3 +259,25 @@ func TestFamilies(t *testing.T) {
 		}
 	}
 }
+
+// The keeper is told where the store is, and its lock and keys beside it, by whatever symbolic link it is configured.
+func TestKeptStore(t *testing.T) {
+	real, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(real, "store"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	at := t.TempDir()
+	for name, to := range map[string]string{"store": filepath.Join(real, "store"), "dir": real} {
+		if err := os.Symlink(to, filepath.Join(at, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for from, want := range map[string]string{at + "/store": real + "/store", at + "/dir/store": real + "/store", at + "/dir/none": real + "/none"} {
+		if got := kept(Config{Store: from}).Store; got != want {
+			t.Errorf("%s: %s, and not %s", from, got, want)
+		}
+	}
+}

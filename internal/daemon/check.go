@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -23,6 +24,9 @@ import (
 // Check says what a daemon with this configuration would do and see on this machine. The error, before a word
 // is written, is why it would not start.
 func Check(cfg Config, w io.Writer) error {
+	if err := unseen(runtime.GOOS); err != nil {
+		return err
+	}
 	c, err := storeConfig(cfg, nil)
 	if err != nil {
 		return err
@@ -84,6 +88,9 @@ func Check(cfg Config, w io.Writer) error {
 // SelfTest makes on this machine what reports are about, checks that the daemon's own host sees each, and writes a line for each.
 // The error says that something is not seen, or could not be made.
 func SelfTest(ctx context.Context, w io.Writer) error {
+	if err := unseen(runtime.GOOS); err != nil {
+		return err
+	}
 	for _, a := range abilities() {
 		fmt.Fprintln(w, a)
 	}

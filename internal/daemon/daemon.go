@@ -34,6 +34,9 @@ const vouchTimeout = 3 * time.Second
 
 // Run runs the daemon until it is told to stop by SIGTERM or SIGINT.
 func Run(ctx context.Context, path string, log *slog.Logger) error {
+	if err := unseen(runtime.GOOS); err != nil {
+		return err // whatever the configuration says
+	}
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP) // from the start: unhandled it would end the daemon
 	defer signal.Stop(hup)

@@ -77,6 +77,15 @@ func systemOf(m machine, accelerate func() error) system {
 	}
 }
 
+// unseen is why the daemon is of no use on a system; nil where it can see processes and sockets.
+func unseen(goos string) error {
+	switch goos {
+	case "linux", "openbsd", "illumos", "solaris", "freebsd":
+		return nil
+	}
+	return fmt.Errorf("this version cannot see processes and sockets on %s: %w", goos, errors.ErrUnsupported)
+}
+
 // What this version does on Linux alone.
 var (
 	errUnwatched  = fmt.Errorf("this version does not watch processes on %s: %w", runtime.GOOS, errors.ErrUnsupported)

@@ -2,13 +2,9 @@
 
 package daemon
 
-import (
-	"errors"
-	"fmt"
-	"runtime"
-)
+import "runtime"
 
-var errSystem = fmt.Errorf("this version cannot see processes and sockets on %s: %w", runtime.GOOS, errors.ErrUnsupported)
+var errSystem = unseen(runtime.GOOS)
 
 func openSystem() (system, error) { return system{}, errSystem }
 

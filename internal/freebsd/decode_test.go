@@ -1,7 +1,9 @@
 package freebsd
 
 import (
+	"bytes"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -45,7 +47,8 @@ func FuzzParseFiles(f *testing.F) {
 			return
 		}
 		tab := &tables{procs: []look{{proc{pid: 1}, fs}}}
-		for _, d := range tab.processes()[0].Descriptors {
+		ps, _ := tab.processes()
+		for _, d := range ps[0].Descriptors {
 			if d.Kind == "" || d.Kind.Inet() && (!d.Local.IsValid() || d.Remote.IsValid() && d.Direction == "") {
 				t.Errorf("%+v", d)
 			}
@@ -86,6 +89,39 @@ func FuzzParseProcs(f *testing.F) {
 			if p.began().Year() > 9999 {
 				t.Errorf("%+v", p)
 			}
+		}
+	})
+}
+
+func TestFormatEnds(t *testing.T) {
+	end := netip.MustParseAddrPort
+	name, b := formatEnds(end("192.0.2.2:968"), end("203.0.113.3:23"))
+	if name != "net.inet.tcp.getcred" || !bytes.Equal(b, record(t, "8339-question")) {
+		t.Errorf("%s of % x", name, b)
+	}
+	name, b = formatEnds(end("[2001:db8::2]:968"), end("[2001:db8::3]:23"))
+	near := "\x1c\x1c\x03\xc8\x00\x00\x00\x00\x20\x01\x0d\xb8" + strings.Repeat("\x00", 11) + "\x02\x00\x00\x00\x00"
+	if name != "net.inet6.tcp6.getcred" || len(b) != 56 || string(b[:28]) != near || b[31] != 23 || b[28+23] != 3 {
+		t.Errorf("%s of % x", name, b)
+	}
+}
+
+func TestParseCred(t *testing.T) {
+	if uid, err := parseCred(record(t, "8339-cred")); uid != 1000 || err != nil {
+		t.Errorf("%d, %v", uid, err)
+	}
+	for _, b := range []string{"", "\x00\x00\x00\x00\xe8\x03", "\x01\x00\x00\x00\xe8\x03\x00\x00"} {
+		if uid, err := parseCred([]byte(b)); err == nil {
+			t.Errorf("%q: %d", b, uid)
+		}
+	}
+}
+
+func FuzzParseCred(f *testing.F) {
+	f.Add(record(f, "8339-cred"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if uid, err := parseCred(b); err != nil && uid != 0 {
+			t.Errorf("%d, %v", uid, err)
 		}
 	})
 }

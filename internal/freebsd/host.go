@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -33,7 +32,9 @@ func mibEnvironment(pid int) []int32 { return []int32{1, 14, 35, int32(pid)} }
 // A kernel is what a host asks.
 type kernel struct {
 	// sysctl gives the value of a name. The error is ErrNotFound where a process is named that has ended.
-	sysctl    func(mib []int32) ([]byte, error)
+	sysctl func(mib []int32) ([]byte, error)
+	// sysctlOf gives what a name has for a question, at most so many octets. The error is ErrNotFound where it has nothing.
+	sysctlOf  func(name string, question []byte, size int) ([]byte, error)
 	addresses func() ([]netip.Addr, error)
 }
 
@@ -108,96 +109,6 @@ func (h *Host) PIDs() ([]int, error) {
 	return pids, nil
 }
 
-// tables reads all processes with their descriptors. What it could not read is a gap. Who began meanwhile is in it, who ended
-// is not, and of whose pid was used again nothing is taken.
-func (h *Host) tables(ctx context.Context) (*tables, []host.Gap, error) {
-	before, err := h.procs(mibProcs)
-	if err != nil {
-		return nil, nil, err
-	}
-	t := &tables{}
-	var gaps []host.Gap
-	files := map[int][]file{}
-	began := map[int]proc{}
-	readAll := func(ps []proc) {
-		for _, p := range ps {
-			if _, known := began[p.pid]; known || p.ended {
-				continue
-			}
-			began[p.pid] = p
-			if ctx.Err() != nil {
-				gaps = append(gaps, host.Gap{PID: p.pid, What: posix.GapDescriptors, Why: "bound: deadline"})
-				continue
-			}
-			b, err := h.sysctl(mibFiles(p.pid))
-			if err == nil {
-				files[p.pid], err = parseFiles(b)
-			}
-			if err != nil && !errors.Is(err, host.ErrNotFound) && !errors.Is(err, os.ErrNotExist) { // the kernel's own processes have none
-				gaps = append(gaps, host.Gap{PID: p.pid, What: posix.GapDescriptors, Why: err.Error()})
-			}
-		}
-	}
-	readAll(before)
-	middle, err := h.procs(mibProcs)
-	if err != nil {
-		return nil, nil, err
-	}
-	readAll(middle)
-	after, err := h.procs(mibProcs)
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, p := range after {
-		was, known := began[p.pid]
-		if known && was.start != p.start {
-			gaps = append(gaps, host.Gap{PID: p.pid, What: posix.GapProcess, Why: "its pid was used again while the host was looked at"})
-			continue
-		}
-		if !known && !p.ended {
-			gaps = append(gaps, host.Gap{PID: p.pid, What: posix.GapDescriptors, Why: "it began while the host was looked at"})
-		}
-		t.procs = append(t.procs, look{p, files[p.pid]})
-	}
-	return t, gaps, nil
-}
-
-// Find looks for the socket of a flow among all descriptors. One that nobody holds the kernel does not list with them. Where processes
-// have several of the same ends, in network stacks of their own (jails), none is chosen.
-func (h *Host) Find(ctx context.Context, f host.Flow) (host.Socket, error) {
-	if !f.Remote.IsValid() {
-		return host.Socket{}, host.ErrNotFound
-	}
-	t, gaps, err := h.tables(ctx)
-	if err != nil {
-		return host.Socket{}, err
-	}
-	var found host.Socket
-	for _, p := range t.processes() {
-		for _, d := range p.Descriptors {
-			if d.Kind != f.Protocol || d.Remote != f.Remote || d.Local.Port() != f.Local.Port() ||
-				d.Local.Addr() != f.Local.Addr().WithZone("") && !f.Local.Addr().IsUnspecified() {
-				continue
-			}
-			s := host.Socket{Protocol: d.Kind, Local: d.Local, Remote: d.Remote, State: d.State, Direction: d.Direction, DirectionSource: d.DirectionSource,
-				UID: *p.EUID, Object: d.Object}
-			if found.Object != "" && found.Object != s.Object {
-				return host.Socket{}, errors.New("several sockets have these ends, in network stacks of their own")
-			}
-			if found.Object == "" {
-				found = s
-			}
-		}
-	}
-	switch unread := slices.ContainsFunc(gaps, func(g host.Gap) bool { return g.What == posix.GapDescriptors }); {
-	case found.Object != "":
-		return found, nil
-	case unread:
-		return host.Socket{}, errors.New("not among the descriptors that could be read")
-	}
-	return host.Socket{}, host.ErrNotFound
-}
-
 // Connections lists the TCP connections that have these ports, and this local address where it is valid.
 func (h *Host) Connections(ctx context.Context, local netip.AddrPort, remotePort uint16) ([]host.Flow, error) {
 	t, _, err := h.tables(ctx)
@@ -205,7 +116,8 @@ func (h *Host) Connections(ctx context.Context, local netip.AddrPort, remotePort
 		return nil, err
 	}
 	var fs []host.Flow
-	for _, p := range t.processes() {
+	ps, _ := t.processes()
+	for _, p := range ps {
 		for _, d := range p.Descriptors {
 			f := host.Flow{Protocol: d.Kind, Local: d.Local, Remote: d.Remote}
 			if d.Kind == host.TCP && d.Remote.IsValid() && d.Local.Port() == local.Port() && d.Remote.Port() == remotePort &&

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -15,6 +16,7 @@ import (
 
 	"github.com/stopd/stopd/host"
 	"github.com/stopd/stopd/host/hosttest"
+	"github.com/stopd/stopd/internal/posix"
 	"github.com/stopd/stopd/trace"
 )
 
@@ -59,6 +61,7 @@ func hostOf(procs []byte, files map[int][]byte, refused ...int) *Host {
 			}
 			return nil, host.ErrNotFound
 		},
+		sysctlOf:  func(string, []byte, int) ([]byte, error) { return nil, errRefused },
 		addresses: func() ([]netip.Addr, error) { return []netip.Addr{netip.MustParseAddr("192.0.2.2")}, nil },
 	})
 }
@@ -172,17 +175,89 @@ func TestUnread(t *testing.T) {
 	}
 }
 
-// Of two sockets with the same ends, in two network stacks, none is chosen.
+// connected is a descriptor of the socket at an address of the kernel.
+func connected(at uint64, local, remote netip.AddrPort) file {
+	return file{kind: typeSocket, flags: 3, addr: at, socket: socket{family: familyInet, kind: socketStream, proto: protoTCP, local: local, remote: remote}}
+}
+
+func of(pid int, uid uint32, fs ...file) look { return look{proc{pid: pid, ppid: 1, euid: uid}, fs} }
+
+// Of two sockets with the same ends, in two network stacks, none is chosen, and neither is joined to whatever has the other ends.
 func TestTwoStacks(t *testing.T) {
-	other := slices.Clone(record(t, "8339-files"))
-	for b := other; len(b) > 0; b = b[u32(b, 0):] {
-		if signed(b, fileType) == typeSocket {
-			b[sockPCB] ^= 0xff
+	a, b := netip.MustParseAddrPort("192.0.2.2:968"), netip.MustParseAddrPort("192.0.2.2:23")
+	near := func(at uint64) file { return connected(at, a, b) }
+	far := connected(9, b, a)
+	for _, tt := range []struct {
+		name  string
+		procs []look
+		peer  host.Object // of the far one
+		gaps  []int
+	}{
+		{"one", []look{of(5, 0, near(1)), of(6, 0, near(1)), of(7, 0, far)}, "socket:[1]", nil},
+		{"two", []look{of(5, 0, near(1)), of(6, 0, near(2)), of(7, 0, far)}, "", []int{5, 6, 7}},
+	} {
+		tab := &tables{procs: tt.procs}
+		ps, gaps := tab.processes()
+		var pids []int
+		for _, g := range gaps {
+			pids = append(pids, g.PID)
+		}
+		if d := ps[2].Descriptors[0]; d.Peer != tt.peer || !slices.Equal(pids, tt.gaps) {
+			t.Errorf("%s: joined to %q, gaps %+v", tt.name, d.Peer, gaps)
+		}
+		s, err := tab.held(host.Flow{Protocol: host.TCP, Local: a, Remote: b})
+		if errors.Is(err, posix.ErrStacks) != (tt.peer == "") || (err == nil) != (s.Object != "") {
+			t.Errorf("%s: %+v, %v", tt.name, s, err)
 		}
 	}
-	h := hostOf(record(t, "procs"), map[int][]byte{8338: other, 8339: record(t, "8339-files")})
-	if s, err := h.Find(t.Context(), flow("192.0.2.2:968", "203.0.113.3:23")); err == nil || errors.Is(err, host.ErrNotFound) {
-		t.Errorf("%+v, %v", s, err)
+}
+
+// Whose a connection is the kernel tells; where it does not, it is the user whom all holders have.
+func TestUserOfAConnection(t *testing.T) {
+	a, b := netip.MustParseAddrPort("192.0.2.2:968"), netip.MustParseAddrPort("203.0.113.3:23")
+	near := connected(1, a, b)
+	f := host.Flow{Protocol: host.TCP, Local: a, Remote: b}
+	for _, tt := range []struct {
+		procs []look
+		want  uint32
+	}{
+		{[]look{of(5, 1000, near), of(6, 1000, near), of(7, 0)}, 1000},
+		{[]look{of(5, 0, near), of(6, 1000, near)}, posix.UnknownUID},
+	} {
+		if s, err := (&tables{procs: tt.procs}).held(f); err != nil || s.UID != tt.want {
+			t.Errorf("%+v, %v; want %d", s, err, tt.want)
+		}
+	}
+	h := made(t)
+	var asked []string
+	h.sysctlOf = func(name string, question []byte, _ int) ([]byte, error) {
+		asked = append(asked, name+" "+string(question))
+		return []byte{0, 0, 0, 0, 80, 0, 0, 0}, nil
+	}
+	name, question := formatEnds(a, b)
+	if s, err := h.Find(t.Context(), f); err != nil || s.UID != 80 || !slices.Equal(asked, []string{name + " " + string(question)}) {
+		t.Errorf("%+v, %v, asked %q", s, err, asked)
+	}
+}
+
+// What the kernel has no connection of is looked for once.
+func TestNoConnection(t *testing.T) {
+	for _, tt := range []struct {
+		says  error
+		looks int
+	}{{host.ErrNotFound, 1}, {errRefused, 2}} {
+		h := made(t)
+		sysctl, lists := h.sysctl, 0
+		h.sysctl = func(mib []int32) ([]byte, error) {
+			if slices.Equal(mib, mibProcs) {
+				lists++
+			}
+			return sysctl(mib)
+		}
+		h.sysctlOf = func(string, []byte, int) ([]byte, error) { return nil, tt.says }
+		if s, err := h.Find(t.Context(), flow("192.0.2.2:969", "203.0.113.3:23")); !errors.Is(err, host.ErrNotFound) || lists != 3*tt.looks {
+			t.Errorf("the kernel says %v: %+v, %v, processes listed %d times", tt.says, s, err, lists)
+		}
 	}
 }
 
@@ -209,5 +284,74 @@ func TestUsedAgain(t *testing.T) {
 	}
 	if gaps := snap.Gaps(); len(gaps) != 1 || gaps[0].PID != 8339 {
 		t.Errorf("%+v", gaps)
+	}
+}
+
+// Who begins or ends while the host is looked at is in a report: what he had is read, or there is a gap.
+func TestDuringTheLook(t *testing.T) {
+	telnet := 5 // its place among the processes
+	without := func(b []byte) []byte { return slices.Delete(slices.Clone(b), telnet*procSize, (telnet+1)*procSize) }
+	hidden := func(h *Host) {
+		sysctl := h.sysctl
+		h.sysctl = func(mib []int32) ([]byte, error) {
+			if slices.Equal(mib, mibFiles(8339)) {
+				return nil, host.ErrNotFound
+			}
+			return sysctl(mib)
+		}
+	}
+	asEnded := func(b []byte) []byte {
+		b = slices.Clone(b)
+		b[telnet*procSize+procStat] = zombie
+		return b
+	}
+	for _, tt := range []struct {
+		name  string
+		hide  bool                  // its descriptors
+		lists []func([]byte) []byte // nil is the list as it is; the last ones are so too
+		found bool                  // who holds its connection
+		gap   string                // in a report of somebody else
+	}{
+		{"it began", false, []func([]byte) []byte{without}, true, ""},
+		{"it began late", false, []func([]byte) []byte{without, without}, true, "descriptors: " + posix.WhyBegan},
+		{"it ended", false, []func([]byte) []byte{nil, nil, without, without, without, without}, false, "process: " + posix.WhyEnded},
+		{"it ended before it was read", true, []func([]byte) []byte{nil, nil, asEnded, without, without, without}, false, "process: " + posix.WhyEnded},
+		{"it may not be seen", true, nil, false, "descriptors: the kernel does not tell them"},
+	} {
+		open := func() *Host {
+			h := made(t)
+			if tt.hide {
+				hidden(h)
+			}
+			sysctl, looks := h.sysctl, 0
+			h.sysctl = func(mib []int32) ([]byte, error) {
+				b, err := sysctl(mib)
+				if slices.Equal(mib, mibProcs) {
+					if looks++; looks <= len(tt.lists) && tt.lists[looks-1] != nil {
+						b = tt.lists[looks-1](b)
+					}
+				}
+				return b, err
+			}
+			return h
+		}
+		s, err := open().Find(t.Context(), flow("192.0.2.2:968", "203.0.113.3:23"))
+		if found := err == nil && s.Object != ""; found != tt.found {
+			t.Errorf("%s: %+v, %v", tt.name, s, err)
+		}
+		snap, err := open().Snapshot(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var gaps []string
+		for _, g := range snap.Gaps() {
+			gaps = append(gaps, fmt.Sprintf("%s: %s", g.What, g.Why))
+			if g.PID != 8339 {
+				t.Errorf("%s: %+v", tt.name, g)
+			}
+		}
+		if got := strings.Join(gaps, ", "); got != tt.gap {
+			t.Errorf("%s: gaps %q, not %q", tt.name, got, tt.gap)
+		}
 	}
 }

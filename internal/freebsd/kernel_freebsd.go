@@ -16,7 +16,7 @@ func Open() (*Host, error) {
 	default:
 		return nil, fmt.Errorf("this version does not know the kernel's records on %s: %w", runtime.GOARCH, errors.ErrUnsupported)
 	}
-	h := newHost(kernel{sysctl: posix.Sysctl, addresses: posix.Addresses})
+	h := newHost(kernel{sysctl: posix.Sysctl, sysctlOf: posix.SysctlOf, addresses: posix.Addresses})
 	if _, err := h.procs(mibProcess(os.Getpid())); err != nil {
 		return nil, err
 	}

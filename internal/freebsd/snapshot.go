@@ -16,7 +16,8 @@ func (h *Host) Snapshot(ctx context.Context) (host.Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	return posix.NewLook(t.processes(), gaps, h.read), nil
+	ps, more := t.processes()
+	return posix.NewLook(ps, append(gaps, more...), h.read), nil
 }
 
 // read reads what the kernel tells of one process at a time, and the names of its users.

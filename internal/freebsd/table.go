@@ -20,27 +20,22 @@ type look struct {
 type tables struct {
 	procs []look
 
-	connected map[ends]host.Object
+	pairs posix.Pairs
 	// unconnected are the ends of TCP sockets that are connected to nobody, used those of connections, also without their address.
 	unconnected, used map[netip.AddrPort]bool
 	// masters are the devices of pseudo terminals that somebody has the master of.
 	masters map[uint64]bool
 }
 
-type ends struct {
-	kind          host.Kind
-	local, remote netip.AddrPort
-}
-
-// processes makes the processes with their descriptors, in the kernel's order.
-func (t *tables) processes() []host.Process {
-	t.connected, t.masters = map[ends]host.Object{}, map[uint64]bool{}
+// processes makes the processes with their descriptors, in the kernel's order, and the gaps in them.
+func (t *tables) processes() ([]host.Process, []host.Gap) {
+	t.pairs, t.masters = posix.Pairs{}, map[uint64]bool{}
 	t.unconnected, t.used = map[netip.AddrPort]bool{}, map[netip.AddrPort]bool{}
 	for _, p := range t.procs {
 		for _, f := range p.files {
 			switch k := f.protocol(); {
 			case k != "" && f.socket.remote.IsValid():
-				t.connected[ends{k, f.socket.local, f.socket.remote}] = f.object()
+				t.pairs.Add(host.Descriptor{Kind: k, Object: f.object(), Local: f.socket.local, Remote: f.socket.remote})
 				if k == host.TCP {
 					t.used[f.socket.local], t.used[anywhere(f.socket.local)] = true, true
 				}
@@ -52,14 +47,16 @@ func (t *tables) processes() []host.Process {
 		}
 	}
 	ps := make([]host.Process, 0, len(t.procs))
+	var gaps []host.Gap
 	for _, p := range t.procs {
-		ps = append(ps, t.process(p))
+		hp, more := t.process(p)
+		ps, gaps = append(ps, hp), append(gaps, more...)
 	}
-	return ps
+	return ps, gaps
 }
 
-func (t *tables) process(p look) host.Process {
-	hp := host.Process{
+func (t *tables) process(p look) (hp host.Process, gaps []host.Gap) {
+	hp = host.Process{
 		PID: p.pid, PPID: new(p.ppid), StartTicks: p.start, Start: p.began(), Name: p.name,
 		RUID: new(p.ruid), EUID: new(p.euid), SUID: new(p.suid), RGID: new(p.rgid), EGID: new(p.egid), SGID: new(p.sgid),
 		Priority: new(p.priority), Nice: new(p.nice), Session: new(p.sid), PGRP: new(p.pgid),
@@ -68,7 +65,14 @@ func (t *tables) process(p look) host.Process {
 	for _, f := range p.files {
 		switch {
 		case f.fd >= 0:
-			ds.Add(t.descriptor(f))
+			d := t.descriptor(f)
+			if d.Kind.Inet() {
+				var err error
+				if d.Peer, err = t.pairs.Peer(d); err != nil {
+					gaps = append(gaps, host.Gap{PID: p.pid, What: fmt.Sprintf("other end of descriptor %d", f.fd), Why: err.Error()})
+				}
+			}
+			ds.Add(d)
 		case f.fd == fdDirectory:
 			hp.CWD = f.path
 		case f.fd == fdProgram:
@@ -78,7 +82,7 @@ func (t *tables) process(p look) host.Process {
 		}
 	}
 	hp.Descriptors = ds.All
-	return hp
+	return hp, gaps
 }
 
 // protocol is the kind of an internet socket; empty for any other.
@@ -195,9 +199,6 @@ func (t *tables) describeSocket(d *host.Descriptor, f file) {
 		}
 	case kind != "":
 		d.Kind, d.Local, d.Remote = kind, s.local, s.remote
-		if s.remote.IsValid() {
-			d.Peer = t.connected[ends{kind, s.remote, s.local}]
-		}
 		d.State, d.Direction, d.DirectionSource = t.told(kind, s)
 	default:
 		d.Kind, d.Name = host.OtherSocket, fmt.Sprintf("family %d, type %d, protocol %d", s.family, s.kind, s.proto)

@@ -2,6 +2,7 @@ package freebsd
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"testing"
 
@@ -35,7 +36,15 @@ func TestThesis(t *testing.T) {
 			h := hostOf(procs, files)
 			h.names = posix.KnownAccounts(users)
 			h.addresses = func() ([]netip.Addr, error) { return rec.Facts.Addresses, nil }
-			thesistest.CheckFound(t, name, h)
+			objects := map[host.Object]host.Object{}
+			for o, at := range addresses {
+				for _, class := range []string{"socket", "pipe"} {
+					if at != 0 {
+						objects[host.Object(fmt.Sprintf("%s:[%x]", class, at))] = o
+					}
+				}
+			}
+			thesistest.Check(t, name, thesistest.Restated{Host: h, Objects: objects, Unsaid: []string{"arguments", "environment"}, Untold: thesistest.Hints})
 		})
 	}
 }

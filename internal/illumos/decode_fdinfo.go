@@ -27,7 +27,6 @@ const (
 	itemName     = 1
 	itemPeerName = 2
 	itemType     = 9
-	maxInfo      = 1 << 20 // no descriptor has more
 )
 
 // Types of files (sys/stat.h).

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"path"
 	"slices"
@@ -15,7 +16,8 @@ import (
 
 // A kernel is what a host asks.
 type kernel struct {
-	// read reads a file, list a directory and link a symbolic link. The error is ErrNotFound where it is not there (any more).
+	// read reads a file, list a directory and link a symbolic link. The error is ErrNotFound where it is not there (any more), and errCut
+	// where a file has more than what was read.
 	read func(path string) ([]byte, error)
 	list func(path string) ([]string, error)
 	link func(path string) (string, error)
@@ -24,6 +26,20 @@ type kernel struct {
 	addresses func() ([]netip.Addr, error)
 	// uname gives system, host name, release, version and machine.
 	uname func() ([5]string, error)
+}
+
+// maxFile is how much is read of a file of /proc: no descriptor has more, and most arguments less.
+const maxFile = 1 << 20
+
+var errCut = fmt.Errorf("bound: the first %d octets", maxFile)
+
+// upTo reads so many octets. With errCut it returns those there are before.
+func upTo(most int64, r io.Reader) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, most+1))
+	if err == nil && int64(len(b)) > most {
+		return b[:most], errCut
+	}
+	return b, err
 }
 
 // A Host is this machine.
@@ -95,122 +111,6 @@ func (h *Host) numbers(dir string) ([]int, error) {
 	}
 	slices.Sort(ns)
 	return ns, nil
-}
-
-// tables reads all processes with their descriptors, and the network stack. What it could not read is a gap.
-func (h *Host) tables(ctx context.Context) (*tables, []host.Gap, error) {
-	t := &tables{}
-	var gaps []host.Gap
-	pids, err := h.PIDs()
-	if err != nil {
-		return nil, nil, fmt.Errorf("list processes: %w", err)
-	}
-	for _, pid := range pids {
-		if ctx.Err() != nil {
-			gaps = append(gaps, host.Gap{What: "processes", Why: "bound: deadline"})
-			break
-		}
-		p, err := h.proc(pid)
-		switch {
-		case errors.Is(err, host.ErrNotFound):
-			continue // it ended since it was listed
-		case err != nil:
-			gaps = append(gaps, host.Gap{PID: pid, What: posix.GapDescriptors, Why: err.Error()})
-		}
-		if p.name != "" {
-			t.procs = append(t.procs, p)
-		}
-	}
-	ms, err := h.network()
-	if err == nil {
-		var cs []connection
-		cs, err = parseConnections(ms)
-		t.setConnections(cs)
-	}
-	if err != nil {
-		gaps = append(gaps, host.Gap{What: "states and directions of connections", Why: err.Error()})
-	}
-	if b, err := h.read("/etc/name_to_major"); err == nil {
-		t.slaves, t.masters = parseMajors(b)
-	}
-	if t.slaves == 0 || t.masters == 0 {
-		gaps = append(gaps, host.Gap{What: "pseudo terminals", Why: "/etc/name_to_major does not tell which devices they are"})
-	}
-	return t, gaps, nil
-}
-
-// errChanged says that a process became another program, or its pid another's, while its descriptors were read.
-var errChanged = errors.New("it changed while it was looked at")
-
-// proc reads a process with its descriptors; with an error, what of it is sure.
-func (h *Host) proc(pid int) (proc, error) {
-	before, err := h.psinfo(pid)
-	if err != nil {
-		return proc{}, err
-	}
-	p := proc{psinfo: before}
-	dir := procPath(pid, "fdinfo")
-	fds, err := h.numbers(dir)
-	if err != nil {
-		return p, err
-	}
-	for _, fd := range fds {
-		b, err := h.read(path.Join(dir, strconv.Itoa(fd)))
-		if errors.Is(err, host.ErrNotFound) {
-			continue // closed meanwhile
-		}
-		var i info
-		if err == nil {
-			i, err = parseInfo(b)
-		}
-		if err != nil {
-			return p, fmt.Errorf("descriptor %d: %w", fd, err)
-		}
-		p.infos = append(p.infos, i)
-	}
-	after, err := h.psinfo(pid)
-	if err != nil {
-		return proc{}, err
-	}
-	if !after.start.Equal(before.start) || after.name != before.name {
-		return proc{psinfo: after}, errChanged
-	}
-	return p, nil
-}
-
-// Find looks for the socket of a flow among all descriptors, and where nobody holds it, in the network stack's tables.
-func (h *Host) Find(ctx context.Context, f host.Flow) (host.Socket, error) {
-	if !f.Remote.IsValid() {
-		return host.Socket{}, host.ErrNotFound
-	}
-	t, gaps, err := h.tables(ctx)
-	if err != nil {
-		return host.Socket{}, err
-	}
-	is := func(local, remote netip.AddrPort) bool {
-		return remote == f.Remote && local.Port() == f.Local.Port() && (local.Addr() == f.Local.Addr().WithZone("") || f.Local.Addr().IsUnspecified())
-	}
-	ps, _ := t.processes()
-	for _, p := range ps {
-		for _, d := range p.Descriptors {
-			if d.Kind == f.Protocol && is(d.Local, d.Remote) {
-				return host.Socket{Protocol: d.Kind, Local: d.Local, Remote: d.Remote, State: d.State, Direction: d.Direction, DirectionSource: d.DirectionSource,
-					UID: *p.EUID, Inode: d.Inode, Object: d.Object}, nil
-			}
-		}
-	}
-	for _, c := range t.connections {
-		if f.Protocol == host.TCP && is(c.local, c.remote) {
-			s := host.Socket{Protocol: host.TCP, Local: c.local, Remote: c.remote, State: tcpStates[c.state]}
-			s.Direction, s.DirectionSource = t.direction(c)
-			if unread := slices.IndexFunc(gaps, func(g host.Gap) bool { return g.What == posix.GapDescriptors }); unread >= 0 {
-				s.Object = "socket:[unread]" // who has it may be one of those
-				s.UID = 1<<32 - 1
-			}
-			return s, nil
-		}
-	}
-	return host.Socket{}, host.ErrNotFound
 }
 
 // Connections lists the TCP connections that have these ports, and this local address where it is valid.

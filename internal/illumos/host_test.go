@@ -1,6 +1,8 @@
 package illumos
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/stopd/stopd/host"
 	"github.com/stopd/stopd/host/hosttest"
+	"github.com/stopd/stopd/internal/posix"
 	"github.com/stopd/stopd/trace"
 )
 
@@ -246,7 +249,169 @@ func TestChanged(t *testing.T) {
 		}
 		return read(p)
 	}
-	if p, err := h.proc(8339); !errors.Is(err, errChanged) || len(p.infos) != 0 {
+	if p, err := h.proc(t.Context(), 8339); !errors.Is(err, errChanged) || len(p.infos) != 0 {
 		t.Errorf("%+v, %v", p, err)
+	}
+}
+
+// Who begins or ends while the host is looked at is in a report: what he had is read, or there is a gap. A connection that is handed on
+// meanwhile is looked for again.
+func TestDuringTheLook(t *testing.T) {
+	telnet := func(names []string) []string {
+		return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == "8339" })
+	}
+	for _, tt := range []struct {
+		name   string
+		hidden []int // of which lists of processes telnet is not in
+		gone   bool  // it cannot be read: it has ended
+		owner  string
+		gap    string
+	}{
+		{"it was there", nil, false, "held", ""},
+		{"it began", []int{1}, false, "held", ""},
+		{"it began after the look", []int{1, 2}, false, "held", ""},
+		{"it ended", nil, true, "unread", "process: " + posix.WhyEnded},
+		{"there is none", []int{1, 2, 3, 4, 5, 6, 7, 8}, true, "nobody", ""},
+	} {
+		open := func() *Host {
+			h := made(t)
+			list, read, looks := h.list, h.read, 0
+			h.list = func(p string) ([]string, error) {
+				names, err := list(p)
+				if p == "/proc" {
+					if looks++; slices.Contains(tt.hidden, looks) {
+						return telnet(names), err
+					}
+				}
+				return names, err
+			}
+			h.read = func(p string) ([]byte, error) {
+				if tt.gone && strings.HasPrefix(p, "/proc/8339/") {
+					return nil, host.ErrNotFound
+				}
+				return read(p)
+			}
+			return h
+		}
+		s, err := open().Find(t.Context(), flow("192.0.2.2:968", "203.0.113.3:23"))
+		owner := "held"
+		switch {
+		case s.UID == posix.UnknownUID:
+			owner = "unread"
+		case s.Object == "":
+			owner = "nobody"
+		}
+		if err != nil || owner != tt.owner {
+			t.Errorf("%s: %s: %+v, %v", tt.name, owner, s, err)
+		}
+		snap, err := open().Snapshot(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var gaps []string
+		for _, g := range snap.Gaps() {
+			gaps = append(gaps, fmt.Sprintf("%s: %s", g.What, g.Why))
+		}
+		if got := strings.Join(gaps, ", "); got != tt.gap {
+			t.Errorf("%s: gaps %q, not %q", tt.name, got, tt.gap)
+		}
+	}
+}
+
+// Where processes begin without end the look ends, and the last are gaps.
+func TestProcessesWithoutEnd(t *testing.T) {
+	h := made(t)
+	list, looks := h.list, 0
+	h.list = func(p string) ([]string, error) {
+		if names, err := list(p); p != "/proc" {
+			return names, err
+		}
+		looks++
+		return []string{"8339", fmt.Sprint(20000 + looks)}, nil
+	}
+	_, gaps, err := h.tables(t.Context())
+	if want := (host.Gap{PID: 20000 + looks, What: posix.GapDescriptors, Why: posix.WhyBegan}); err != nil || !slices.Contains(gaps, want) {
+		t.Errorf("%+v, %v", gaps, err)
+	}
+}
+
+// A look that has no time left does not say that nobody holds a connection, and stops within a process with many descriptors.
+func TestNoTime(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	h := made(t)
+	read, files := h.read, 0
+	h.read = func(p string) ([]byte, error) {
+		if strings.Contains(p, "/fdinfo/") {
+			files++
+			cancel()
+		}
+		return read(p)
+	}
+	if s, err := h.Find(ctx, flow("192.0.2.2:967", "203.0.113.3:23")); !errors.Is(err, context.Canceled) || files != 1 {
+		t.Errorf("%+v, %v, after %d descriptors", s, err, files)
+	}
+}
+
+// Of two sockets with the same ends, in zones with network stacks of their own, none is chosen, and neither is joined to whatever has the
+// other ends. Where holders are of several users, who made the connection counts if he is one of them.
+func TestTwoStacksAndUsers(t *testing.T) {
+	a, b := netip.MustParseAddrPort("192.0.2.2:968"), netip.MustParseAddrPort("192.0.2.2:23")
+	inet := func(inode uint64, local, remote netip.AddrPort) info {
+		return info{mode: modeSocket, inode: inode, peerPID: -1, kind: socketStream, name: name{family: familyInet, inet: local}, peer: name{family: familyInet, inet: remote}}
+	}
+	of := func(pid int, uid uint32, is ...info) proc { return proc{psinfo{pid: pid, euid: uid}, is} }
+	for _, tt := range []struct {
+		name    string
+		procs   []proc
+		creator int
+		want    error
+		uid     uint32
+		gaps    int
+	}{
+		{"one", []proc{of(5, 10, inet(1, a, b)), of(6, 10, inet(1, a, b)), of(7, 0, inet(0, b, a))}, 0, nil, 10, 0},
+		{"two", []proc{of(5, 10, inet(1, a, b)), of(6, 10, inet(2, a, b)), of(7, 0, inet(0, b, a))}, 5, posix.ErrStacks, 0, 3},
+		{"of two users", []proc{of(5, 10, inet(1, a, b)), of(6, 11, inet(1, a, b)), of(7, 0)}, 8, nil, posix.UnknownUID, 0},
+		{"made by one of two", []proc{of(5, 10, inet(1, a, b)), of(6, 11, inet(1, a, b)), of(7, 0)}, 6, nil, 11, 0},
+		{"made by another", []proc{of(5, 10, inet(1, a, b)), of(7, 0)}, 7, nil, 10, 0},
+	} {
+		tab := &tables{procs: tt.procs}
+		tab.setConnections([]connection{{local: a, state: stateListen, creator: tt.creator}, {local: a, remote: b, state: 5, creator: tt.creator}})
+		ps, gaps := tab.processes()
+		s, err := tab.held(host.Flow{Protocol: host.TCP, Local: a, Remote: b})
+		if !errors.Is(err, tt.want) || s.UID != tt.uid || len(gaps) != tt.gaps {
+			t.Errorf("%s: %+v, %v, gaps %+v", tt.name, s, err, gaps)
+		}
+		for _, p := range ps {
+			for _, d := range p.Descriptors {
+				if d.Object == "" || tt.want != nil && (d.Peer != "" || p.PID != 7 && (d.Direction != host.UnknownDirection || d.State != "")) {
+					t.Errorf("%s: process %d: %+v", tt.name, p.PID, d)
+				}
+			}
+		}
+	}
+}
+
+// Arguments that are cut are told as far as they go, with a gap.
+func TestCut(t *testing.T) {
+	h := made(t)
+	read := h.read
+	h.read = func(p string) ([]byte, error) {
+		b, err := read(p)
+		if path.Base(p) == "argv" {
+			return upTo(3, bytes.NewReader(b))
+		}
+		return b, err
+	}
+	snap, err := h.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := snap.Process(t.Context(), 8339)
+	want := []host.Gap{{PID: 8339, What: "arguments", Why: errCut.Error()}}
+	if d := cmp.Diff(want, snap.Gaps()); err != nil || d != "" || !slices.Equal(p.Args, []string{"a", "-"}) {
+		t.Errorf("%q, %v, gaps (-want +got):\n%s", p.Args, err, d)
+	}
+	if b, err := upTo(5, strings.NewReader("12345")); string(b) != "12345" || err != nil {
+		t.Errorf("%q, %v", b, err)
 	}
 }

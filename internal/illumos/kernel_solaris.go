@@ -1,10 +1,12 @@
 package illumos
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"io"
+	"net"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -15,10 +17,87 @@ import (
 // Open prepares to look at this machine.
 func Open() (*Host, error) {
 	h := newHost(kernel{read: read, list: list, link: link, network: network, addresses: posix.Addresses, uname: uname})
-	if _, err := h.proc(os.Getpid()); err != nil { // Solaris 11.4, and illumos of 2024, have fdinfo
+	if err := h.check(); err != nil {
 		return nil, fmt.Errorf("read /proc: %w", err)
 	}
 	return h, nil
+}
+
+// check compares what /proc says of this process with what other calls do, by a pipe, a device and a connected socket.
+func (h *Host) check() error {
+	read, write, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer read.Close()
+	defer write.Close()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	far, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		return err
+	}
+	defer far.Close()
+	near, err := net.DialUDP("udp4", nil, far.LocalAddr().(*net.UDPAddr))
+	if err != nil {
+		return err
+	}
+	defer near.Close()
+	socket, err := near.File()
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+
+	p, err := h.proc(context.Background(), os.Getpid())
+	if err != nil {
+		return err
+	}
+	pgid, err := unix.Getpgid(0)
+	if err != nil {
+		return err
+	}
+	sid, err := unix.Getsid(0)
+	if err != nil {
+		return err
+	}
+	err = p.compareIDs(psinfo{pid: os.Getpid(), ppid: os.Getppid(), pgid: pgid, sid: sid, ruid: uint32(os.Getuid()), euid: uint32(os.Geteuid()),
+		rgid: uint32(os.Getgid()), egid: uint32(os.Getegid())})
+	if err != nil {
+		return err
+	}
+	for _, f := range []*os.File{read, write, null, socket} {
+		o, err := ownOf(int(f.Fd()))
+		if err != nil {
+			return err
+		}
+		if f == socket {
+			o.kind, o.local, o.remote = socketDatagram, near.LocalAddr().(*net.UDPAddr).AddrPort(), near.RemoteAddr().(*net.UDPAddr).AddrPort()
+		}
+		i := slices.IndexFunc(p.infos, func(i info) bool { return i.fd == o.fd })
+		if i < 0 {
+			return fmt.Errorf("descriptor %d of this process is not in /proc: %w", o.fd, errors.ErrUnsupported)
+		}
+		if err := o.compare(p.infos[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func ownOf(fd int) (own, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return own{}, fmt.Errorf("fstat: %w", err)
+	}
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil {
+		return own{}, fmt.Errorf("fcntl: %w", err)
+	}
+	return own{fd: fd, mode: st.Mode, inode: st.Ino, dev: st.Dev, rdev: st.Rdev, access: uint32(flags) & unix.O_ACCMODE}, nil
 }
 
 func missing(err error) error {
@@ -34,7 +113,7 @@ func read(path string) ([]byte, error) {
 		return nil, missing(err)
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxInfo))
+	b, err := upTo(maxFile, f)
 	return b, missing(err)
 }
 

@@ -2,6 +2,7 @@ package illumos
 
 import (
 	"context"
+	"errors"
 
 	"github.com/stopd/stopd/host"
 	"github.com/stopd/stopd/internal/posix"
@@ -38,10 +39,10 @@ func (h *Host) more(ctx context.Context, p *host.Process) (gaps []host.Gap) {
 	if p.PID == 0 {
 		return gaps // the kernel itself
 	}
-	if b, err = h.read(procPath(p.PID, "argv")); note("arguments", err) {
+	if b, err = h.read(procPath(p.PID, "argv")); note("arguments", err) || errors.Is(err, errCut) {
 		p.Args = posix.ParseStrings(b)
 	}
-	if b, err = h.read(procPath(p.PID, "environ")); note("environment", err) {
+	if b, err = h.read(procPath(p.PID, "environ")); note("environment", err) || errors.Is(err, errCut) {
 		login, job := posix.ParseEnviron(posix.ParseStrings(b))
 		p.Login, p.Job = login, posix.JobOf("", job)
 	}

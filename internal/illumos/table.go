@@ -18,6 +18,8 @@ type tables struct {
 	// listening are the ends of listeners, listeners the ports of each process.
 	listening map[netip.AddrPort]bool
 	listeners map[listener]bool
+	untold    bool // what the network stack has
+	pairs     posix.Pairs
 	// apart are the processes that stand for those that share a socket, of sockets that unrelated processes have: see shared.
 	apart map[host.Object][]int
 	byPID map[int]psinfo
@@ -61,13 +63,13 @@ func (t *tables) direction(c connection) (host.Direction, host.Source) {
 // processes makes the processes with their descriptors, and the gaps in them.
 func (t *tables) processes() ([]host.Process, []host.Gap) {
 	t.separate()
-	sockets := map[ends]host.Object{}
+	t.pairs = posix.Pairs{}
 	unix := map[[2]int][]host.Object{} // by who has it, and whose its peer is said to be
 	for _, p := range t.procs {
 		for _, i := range p.infos {
 			o := t.object(p, i)
-			if k := i.protocol(); k != "" && o != "" {
-				sockets[ends{k, i.name.inet, i.peer.inet}] = o
+			if k := i.protocol(); k != "" {
+				t.pairs.Add(host.Descriptor{Kind: k, Object: o, Local: i.name.inet, Remote: i.remote()})
 			}
 			if at := [2]int{p.pid, i.peerPID}; i.isUnix() && i.peerPID > 0 && o != "" && len(unix[at]) < 2 && !slices.Contains(unix[at], o) { // two are too many
 				unix[at] = append(unix[at], o)
@@ -88,14 +90,17 @@ func (t *tables) processes() ([]host.Process, []host.Gap) {
 			}
 			switch {
 			case i.protocol() != "":
-				d.Peer = sockets[ends{d.Kind, d.Remote, d.Local}]
+				var err error
+				if d.Peer, err = t.pairs.Peer(d); err != nil {
+					gaps = append(gaps, host.Gap{PID: p.pid, What: otherEnd(i), Why: err.Error()})
+				}
 			case i.isUnix() && i.peerPID > 0:
 				ours, theirs := unix[[2]int{p.pid, i.peerPID}], unix[[2]int{i.peerPID, p.pid}]
 				why := "the system tells the process at the other end alone, and not which of its sockets it is"
 				if len(ours) == 1 && len(theirs) == 1 && p.pid != i.peerPID {
 					d.Peer, why = theirs[0], "it is told by the process that connected alone, which may have handed its socket on"
 				}
-				gaps = append(gaps, host.Gap{PID: p.pid, What: fmt.Sprintf("other end of descriptor %d", i.fd), Why: why})
+				gaps = append(gaps, host.Gap{PID: p.pid, What: otherEnd(i), Why: why})
 			}
 			ds.Add(d)
 		}
@@ -158,11 +163,6 @@ func (t *tables) object(p proc, i info) host.Object {
 	return o
 }
 
-type ends struct {
-	kind          host.Kind
-	local, remote netip.AddrPort
-}
-
 func (p proc) process(t *tables) host.Process {
 	hp := host.Process{PID: p.pid, PPID: new(p.ppid), Name: p.name, RUID: new(p.ruid), EUID: new(p.euid), RGID: new(p.rgid), EGID: new(p.egid),
 		Priority: new(p.priority), Nice: new(p.nice), Session: new(p.sid), PGRP: new(p.pgid), Start: p.start, TTY: t.ttyName(p.tty)}
@@ -195,11 +195,22 @@ func (i info) protocol() host.Kind {
 	return map[uint32]host.Kind{socketStream: host.TCP, socketDatagram: host.UDP, socketRaw: host.Raw}[i.kind]
 }
 
+// remote is the other end of an internet socket that is connected.
+func (i info) remote() netip.AddrPort {
+	r := i.peer.inet
+	if r.IsValid() && (r.Port() != 0 || i.protocol() == host.Raw && !r.Addr().IsUnspecified()) {
+		return r
+	}
+	return netip.AddrPort{}
+}
+
+func otherEnd(i info) string { return fmt.Sprintf("other end of descriptor %d", i.fd) }
+
 // object names what a descriptor is of: both ends of a pipe are one. The inode of a socket is 16 bits of its address (sockfs): its ends are
 // what tells it from others.
 func (i info) object() host.Object {
 	class := map[uint32]string{modeFIFO: "fifo", modeSocket: "socket", modeRegular: "file"}[i.mode&modeMask]
-	if class == "" || i.inode == 0 {
+	if class == "" || i.inode == 0 && class != "socket" {
 		return ""
 	}
 	of := fmt.Sprintf("%d,%d:%d", i.major, i.minor, i.inode)
@@ -257,12 +268,12 @@ func (t *tables) descriptor(i info) host.Descriptor {
 
 func (t *tables) describeInet(d *host.Descriptor, i info) {
 	d.Kind, d.Path, d.Local = i.protocol(), "", i.name.inet
-	if r := i.peer.inet; r.IsValid() && (r.Port() != 0 || d.Kind == host.Raw && !r.Addr().IsUnspecified()) {
-		d.Remote = r
-	}
+	d.Remote = i.remote()
 	switch {
 	case d.Kind != host.TCP && d.Remote.IsValid():
 		d.State, d.Direction, d.DirectionSource = "ESTABLISHED", host.Outbound, host.FromAddress
+	case d.Kind == host.TCP && d.Remote.IsValid() && t.pairs.One(*d) != nil:
+		d.Direction = host.UnknownDirection // of which of them the network stack tells is not known
 	case d.Kind == host.TCP && d.Remote.IsValid():
 		c, ok := t.connections[[2]netip.AddrPort{d.Local, d.Remote}]
 		d.State, d.Direction = tcpStates[c.state], host.UnknownDirection

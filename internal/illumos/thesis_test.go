@@ -1,6 +1,7 @@
 package illumos
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -12,6 +13,8 @@ import (
 	"github.com/stopd/stopd/host"
 	"github.com/stopd/stopd/internal/posix"
 	"github.com/stopd/stopd/internal/thesistest"
+	"github.com/stopd/stopd/report"
+	"github.com/stopd/stopd/trace"
 )
 
 // The hosts of Appendix B, as illumos would tell of them: directions by listeners, and both ends of a pipe alike.
@@ -19,7 +22,7 @@ func TestThesis(t *testing.T) {
 	for _, name := range []string{"b1", "b2"} {
 		t.Run(name, func(t *testing.T) {
 			rec := thesistest.Recording(t, name)
-			w := &writer{files: map[string][]byte{}, names: map[string][]string{}, inodes: map[host.Object]uint64{}}
+			w := &writer{files: map[string][]byte{}, names: map[string][]string{}, inodes: map[host.Object]uint64{}, objects: map[host.Object]host.Object{}}
 			users := map[uint32]posix.Account{}
 			creators := map[uint16]int{} // of listeners, by their port
 			for _, p := range rec.Processes {
@@ -33,13 +36,23 @@ func TestThesis(t *testing.T) {
 			for _, p := range rec.Processes {
 				w.put(p, "psinfo", w.psinfo(p))
 				for i, d := range p.Descriptors {
-					w.put(p, "fdinfo/"+strconv.Itoa(i+3), w.fdinfo(i+3, d))
+					b := w.fdinfo(i+3, d)
+					w.put(p, "fdinfo/"+strconv.Itoa(i+3), b)
+					if parsed, err := parseInfo(b); err != nil {
+						t.Fatal(err)
+					} else {
+						w.objects[parsed.object()] = one(d)
+					}
 					w.connection(p, d, creators)
 				}
 			}
 			h := made(t)
+			read := h.read
 			h.names = posix.KnownAccounts(users)
 			h.read = func(p string) ([]byte, error) {
+				if p == "/etc/name_to_major" {
+					return read(p)
+				}
 				if b, ok := w.files[p]; ok {
 					return b, nil
 				}
@@ -50,9 +63,43 @@ func TestThesis(t *testing.T) {
 				return []message{{levelTCP, nameTable, record(t, "0-tcp")}, {levelTCP, nameConns, w.rows}}, nil
 			}
 			h.addresses = func() ([]netip.Addr, error) { return rec.Facts.Addresses, nil }
-			thesistest.CheckFound(t, name, h)
+			thesistest.Check(t, name, thesistest.Restated{Host: h, Objects: w.objects, Unsaid: []string{"saved ids", "arguments", "environment"}, Untold: untold})
 		})
 	}
+}
+
+// one is the object of a descriptor; a pipe's two ends are one.
+func one(d host.Descriptor) host.Object {
+	if d.Kind == host.Pipe {
+		return min(d.Object, d.Peer)
+	}
+	return d.Object
+}
+
+// untold takes out of a report what illumos does not tell: beside the directions of connections those of pipes, and so in which order
+// and by which of two ways processes are found.
+func untold(r *report.Report) {
+	thesistest.Hints(r)
+	for i := range r.Processes {
+		p := &r.Processes[i]
+		p.Exe = "" // which the appendix does not say
+		p.Index, p.Via = 0, trace.Via{}
+		for i := range p.Descriptors {
+			d := &p.Descriptors[i]
+			if d.Object = one(*d); d.Kind == host.Pipe {
+				d.Peer = d.Object
+			}
+		}
+	}
+	slices.SortFunc(r.Processes, func(a, b trace.Process) int { return cmp.Compare(a.PID, b.PID) })
+	for i := range r.Channels {
+		c := &r.Channels[i]
+		c.ID = 0
+		slices.SortFunc(c.Ends, func(a, b trace.End) int { return cmp.Compare(a.PID, b.PID) })
+	}
+	slices.SortFunc(r.Channels, func(a, b trace.Channel) int {
+		return slices.CompareFunc(a.Ends, b.Ends, func(a, b trace.End) int { return cmp.Compare(a.PID, b.PID) })
+	})
 }
 
 // A writer writes what /proc and the network stack would hold.
@@ -60,7 +107,9 @@ type writer struct {
 	files  map[string][]byte
 	names  map[string][]string
 	inodes map[host.Object]uint64
-	rows   []byte
+	// objects are the names of the recording by those of the decoders.
+	objects map[host.Object]host.Object
+	rows    []byte
 }
 
 func (w *writer) put(p host.Process, name string, b []byte) {
@@ -75,12 +124,9 @@ func (w *writer) put(p host.Process, name string, b []byte) {
 	}
 }
 
-// inode is that of an object; a pipe's two ends have one.
+// inode is that of an object.
 func (w *writer) inode(d host.Descriptor) uint64 {
-	o := d.Object
-	if d.Kind == host.Pipe {
-		o = min(d.Object, d.Peer)
-	}
+	o := one(d)
 	if w.inodes[o] == 0 {
 		w.inodes[o] = uint64(len(w.inodes) + 1)
 	}

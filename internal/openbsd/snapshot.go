@@ -55,7 +55,7 @@ func steady(before, after []proc, files []file) (now []proc, gaps []host.Gap) {
 	for _, f := range files {
 		if !is[f.pid] && !gone[f.pid] {
 			gone[f.pid] = true
-			gaps = append(gaps, host.Gap{PID: f.pid, What: posix.GapProcess, Why: "it ended while the host was looked at"})
+			gaps = append(gaps, host.Gap{PID: f.pid, What: posix.GapProcess, Why: posix.WhyEnded})
 		}
 	}
 	return now, gaps

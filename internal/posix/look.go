@@ -32,6 +32,15 @@ const (
 	GapProcess     = "process"
 )
 
+// HidesHolder reports whether somebody may hold a connection whom a look has not seen.
+func HidesHolder(g host.Gap) bool { return g.What == GapDescriptors || g.What == GapProcess }
+
+// Why of processes that came or went there is not all, or nothing.
+const (
+	WhyBegan = "it began while the host was looked at"
+	WhyEnded = "it ended while the host was looked at"
+)
+
 // ErrChanged says that what was read of a process may be another's, and was thrown away.
 var ErrChanged = errors.New("it ended, or became another program, while it was looked at")
 
@@ -98,7 +107,7 @@ func (l *Look) Gaps() []host.Gap {
 	for _, g := range l.found {
 		if _, asked := l.processes[g.PID]; asked || g.PID == 0 {
 			gaps = append(gaps, g)
-		} else if g.What == GapDescriptors || g.What == GapProcess {
+		} else if HidesHolder(g) {
 			others = append(others, g)
 		}
 	}

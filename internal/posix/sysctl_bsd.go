@@ -11,21 +11,25 @@ import (
 	"github.com/stopd/stopd/host"
 )
 
-// Sysctl asks for a value, whatever its size. The error is [host.ErrNotFound] where a process is named that has ended.
+var asked sizes
+
+// Sysctl asks for a value, whatever its size. The error is [host.ErrNotFound] where a process is named that has ended, or that may not be
+// seen.
 func Sysctl(mib []int32) ([]byte, error) {
-	return whole(func(b []byte) (int, error) {
+	name := fmt.Sprint(mib)
+	b, err := whole(asked.of(name), func(b []byte) (int, error) {
 		n := uintptr(len(b))
-		err := sysctlInto(mib, b, &n)
+		err := sysctlInto(mib, b, &n, nil)
 		return int(n), err
 	})
+	asked.keep(name, len(b))
+	return b, err
 }
 
-func sysctlInto(mib []int32, b []byte, n *uintptr) error {
-	var to unsafe.Pointer
-	if len(b) > 0 {
-		to = unsafe.Pointer(&b[0])
-	}
-	_, _, errno := unix.Syscall6(unix.SYS___SYSCTL, uintptr(unsafe.Pointer(&mib[0])), uintptr(len(mib)), uintptr(to), uintptr(unsafe.Pointer(n)), 0, 0)
+// sysctlInto asks for a value with another, which may be none.
+func sysctlInto(mib []int32, b []byte, n *uintptr, with []byte) error {
+	_, _, errno := unix.Syscall6(unix.SYS___SYSCTL, uintptr(unsafe.Pointer(&mib[0])), uintptr(len(mib)),
+		uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(unsafe.Pointer(n)), uintptr(unsafe.Pointer(unsafe.SliceData(with))), uintptr(len(with)))
 	switch errno {
 	case 0:
 		return nil

@@ -3,11 +3,14 @@
 package selftest
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,8 +24,9 @@ const firstFD = 3
 // readyTime is how long the child may take until it says so.
 const readyTime = time.Minute
 
-// arrange makes everything. On failure nothing is left.
-func arrange(start Start) (_ *arrangement, err error) {
+// arrange makes everything. Where the system tells of a UNIX socket who connected it, the child connects the pair. On failure nothing
+// is left.
+func arrange(start Start, childConnects bool) (_ *arrangement, err error) {
 	a := &arrangement{}
 	a.end = sync.OnceFunc(func() {
 		for _, c := range a.held {
@@ -45,11 +49,23 @@ func arrange(start Start) (_ *arrangement, err error) {
 		return nil, fmt.Errorf("make connection: %w", err)
 	}
 	given = append(given, accepted)
-	near, far, err := socketPair(unix.AF_UNIX, unix.SOCK_STREAM)
+	var listener *net.UnixListener
+	if childConnects {
+		var far *os.File
+		if listener, far, err = listen(); err == nil {
+			defer os.RemoveAll(filepath.Dir(listener.Addr().String()))
+			defer listener.Close()
+			a.theirs[pair], given = firstFD+len(given), append(given, far)
+		}
+	} else {
+		var near, far *os.File
+		if near, far, err = socketPair(unix.AF_UNIX, unix.SOCK_STREAM); err == nil {
+			give(pair, near, far)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("make UNIX sockets: %w", err)
 	}
-	give(pair, near, far)
 	read, write, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("make pipe: %w", err)
@@ -75,7 +91,53 @@ func arrange(start Start) (_ *arrangement, err error) {
 		end()
 		cmd.Wait()
 	})
+	if listener != nil {
+		if err := a.accept(listener, write); err != nil {
+			return a, fmt.Errorf("connect UNIX sockets: %w", err)
+		}
+	}
 	return a, a.ready()
+}
+
+// listen makes a UNIX socket with a path in a directory of its own, and one that is not connected.
+func listen() (_ *net.UnixListener, far *os.File, err error) {
+	dir, err := os.MkdirTemp("", "stopd-selftest-")
+	if err != nil { // beside a bare init there is no /tmp
+		dir, err = os.MkdirTemp("/", "stopd-selftest-")
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: filepath.Join(dir, "socket")})
+	if err == nil {
+		var fd int
+		if fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0); err == nil {
+			unix.CloseOnExec(fd)
+			return l, os.NewFile(uintptr(fd), "pair"), nil
+		}
+		l.Close()
+	}
+	return nil, nil, errors.Join(err, os.RemoveAll(dir))
+}
+
+// accept tells the child, by the pipe to it, where to connect its socket, and takes the other end.
+func (a *arrangement) accept(l *net.UnixListener, toChild io.Writer) error {
+	if _, err := fmt.Fprintln(toChild, l.Addr()); err != nil {
+		return err
+	}
+	if err := l.SetDeadline(time.Now().Add(readyTime)); err != nil {
+		return err
+	}
+	c, err := l.AcceptUnix()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	near, err := c.File()
+	if err == nil {
+		a.ours[pair], a.held = int(near.Fd()), append(a.held, near)
+	}
+	return err
 }
 
 // connect makes a connection on this host, and returns the end that was accepted.
@@ -172,12 +234,21 @@ func (a *arrangement) ready() error {
 	}
 }
 
-// Wait is what the child does: it says that it is there, and ends with the pipe to it.
+// Wait is what the child does: it connects its UNIX socket where it is not, says that it is there, and ends with the pipe to it.
 func Wait() error {
+	f := os.NewFile(firstFD+2, "pipe")
+	if _, err := unix.Getpeername(firstFD + 1); err == unix.ENOTCONN {
+		path, err := bufio.NewReader(f).ReadString('\n')
+		if err == nil {
+			err = unix.Connect(firstFD+1, &unix.SockaddrUnix{Name: strings.TrimSpace(path)})
+		}
+		if err != nil {
+			return fmt.Errorf("connect UNIX socket: %w", err)
+		}
+	}
 	if _, err := unix.Write(firstFD+1, []byte{1}); err != nil {
 		return fmt.Errorf("say that the child is there: %w", err)
 	}
-	f := os.NewFile(firstFD+2, "pipe")
 	_, err := io.Copy(io.Discard, f)
 	return err
 }

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"time"
 
@@ -70,7 +71,7 @@ var ErrFailed = errors.New("the host does not see all that it should")
 // Run makes everything, has a child started by a command of this program that calls [Wait], and writes a line for each check.
 // The error is [ErrFailed] where one went wrong; what and why is in its line.
 func Run(ctx context.Context, h host.Host, start Start, w io.Writer) error {
-	a, err := arrange(start)
+	a, err := arrange(start, runtime.GOOS == "illumos" || runtime.GOOS == "solaris")
 	if err != nil {
 		return err
 	}

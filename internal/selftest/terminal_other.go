@@ -1,4 +1,4 @@
-//go:build unix && !linux && !openbsd && !freebsd
+//go:build unix && !linux && !openbsd && !freebsd && !solaris
 
 package selftest
 

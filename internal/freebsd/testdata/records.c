@@ -71,6 +71,11 @@ typedef struct {
 } proc;
 _Static_assert(sizeof(proc) == 1088, "KINFO_PROC_SIZE");
 
+// struct xucred (sys/ucred.h).
+typedef struct { uint32_t version, uid; int16_t ngroups; uint32_t groups[16]; union { void *unused; int32_t pid; } u; } xucred;
+_Static_assert(sizeof(xucred) == 88 && offsetof(xucred, uid) == 4, "xucred");
+_Static_assert(sizeof(sin4) == 16, "sockaddr_in");
+
 static char path[512];
 
 static FILE *create(int pid, const char *name) {
@@ -198,6 +203,14 @@ int main(void) {
 	pipe_end(f, 4, 0xfffff80003000000, 0xfffff80003000100, 1);
 	vnode(f, 5, 1, 3, 0, 55, "/var/tmp/notes");
 	vnode(f, 6, 4, 3, 0x20, 12, "/dev/null");
+	done(f);
+	sin4 ends[2] = {{16, 2, htons(968), {192, 0, 2, 2}, {0}}, {16, 2, htons(23), {203, 0, 113, 3}, {0}}};
+	f = create(8339, "question");
+	fwrite(ends, sizeof ends, 1, f);
+	done(f);
+	xucred c = {.uid = 1000, .ngroups = 1, .groups = {1000}};
+	f = create(8339, "cred");
+	fwrite(&c, sizeof c, 1, f);
 	done(f);
 	return 0;
 }

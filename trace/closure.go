@@ -68,6 +68,7 @@ type node struct {
 	was []host.Descriptor
 	// asked is true where it was looked for connections with this host itself, and led where commands came by one; see local.
 	asked, led bool
+	serves     map[uint16]bool // the ports of its services once they are asked for; see accepts
 }
 
 type tracer struct {

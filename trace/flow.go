@@ -3,6 +3,7 @@ package trace
 import (
 	"maps"
 	"slices"
+	"sync"
 
 	"github.com/stopd/stopd/host"
 )
@@ -17,6 +18,8 @@ type ways struct {
 	// firm holds those that were met otherwise than as somebody's service: what they accepted is theirs alone.
 	firm  map[*node]bool
 	apart [][2]*node
+	// spans are when those can have been told anything.
+	spans func() map[*node]span
 }
 
 // A grade says how another user's process came to be met.
@@ -81,6 +84,7 @@ func (t *tracer) flow(weak bool) ways {
 	})
 	maps.Copy(firm, met)
 	w.reached, w.commanded, w.firm, w.apart = reached, commanded, firm, apart
+	w.spans = sync.OnceValue(func() map[*node]span { return t.spansOf(owners, into, reached) })
 	maps.Copy(w.served, r)
 	for n, g := range c {
 		if reached[n] {

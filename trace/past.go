@@ -181,15 +181,7 @@ func (t *tracer) held(n *node, from, to time.Time, when string, outbound bool) b
 		}
 	}
 	for _, s := range held {
-		p := Previous{Remote: s.Remote, Local: s.Local, PID: n.PID, Direction: s.Direction, Corroborated: true, NetNS: s.NetNS, Bytes: s.Bytes}
-		t.candidate(p, ReasonRecorded)
-		switch s.Direction {
-		case host.Inbound:
-		case host.Outbound:
-			t.candidate(p, ReasonJoinedOutbound)
-		default:
-			t.candidate(p, ReasonUnknownDirection)
-		}
+		t.recorded(n, s)
 	}
 	if r := t.remembered(n.ID()); r != nil && len(held) > 0 {
 		for _, g := range r.Gaps {
@@ -197,6 +189,19 @@ func (t *tracer) held(n *node, from, to time.Time, when string, outbound bool) b
 		}
 	}
 	return len(held) > 0
+}
+
+// recorded makes a candidate of a connection that a process held.
+func (t *tracer) recorded(n *node, s host.Socket) {
+	p := Previous{Remote: s.Remote, Local: s.Local, PID: n.PID, Direction: s.Direction, Corroborated: true, NetNS: s.NetNS, Bytes: s.Bytes}
+	t.candidate(p, ReasonRecorded)
+	switch s.Direction {
+	case host.Inbound:
+	case host.Outbound:
+		t.candidate(p, ReasonJoinedOutbound)
+	default:
+		t.candidate(p, ReasonUnknownDirection)
+	}
 }
 
 // list is the first few of the addresses.

@@ -33,10 +33,16 @@ func (t *tracer) previous() {
 // where the asked socket is its client's: whoever is at the service's other local clients can have spoken as well.
 func (t *tracer) connections(w ways, weak bool) (firm bool) {
 	for _, n := range t.nodes {
-		if !w.commanded[n] && !w.reached[n] {
+		if !w.commanded[n] && !w.reached[n] || !slices.ContainsFunc(n.Descriptors, t.remote) {
 			continue
 		}
-		busy := t.hosts(n) > t.opt.Hub
+		s := w.spans()[n]
+		var gone []guest
+		if !n.acceptor {
+			gone = t.guests(n, s)
+		}
+		busy := t.hosts(n, gone) > t.opt.Hub
+		came := false
 		for _, d := range n.Descriptors {
 			if !t.remote(d) || t.cameLater(n, d) || t.openedHere(d) || weak && d.Direction == host.Outbound {
 				continue
@@ -54,19 +60,28 @@ func (t *tracer) connections(w ways, weak bool) (firm bool) {
 				t.crowd = append(t.crowd, Crowded{n.PID, d.Inode})
 				continue
 			}
-			firm = firm || d.Direction != host.Outbound && (!accepted || w.firm[n])
 			reason := ReasonInbound
 			switch d.Direction {
 			case host.Outbound:
-				if !w.fed[n] && !w.reached[n] {
-					continue // a mere parent's own business
+				if busy || !w.fed[n] && !w.reached[n] {
+					continue // for one of the many, or a mere parent's own business
 				}
 				reason = ReasonJoinedOutbound
 			case host.Inbound:
 			default:
 				reason = ReasonUnknownDirection
 			}
+			if d.Direction != host.Outbound {
+				if t.since(n, d, s) {
+					continue
+				}
+				came = true
+				firm = firm || !accepted || w.firm[n]
+			}
 			t.candidateBy(d, n.PID, reason)
+		}
+		if came {
+			t.beside(n, gone)
 		}
 	}
 	return firm

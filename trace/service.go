@@ -128,32 +128,41 @@ type use struct {
 	service string
 }
 
-// hosts returns how many other hosts a process has accepted connections of. Addresses of one IPv6 network count
-// as one host, since each of its hosts may have as many as it likes.
-func (t *tracer) hosts(n *node) int {
-	seen := map[netip.Prefix]bool{}
+// hosts returns how many other hosts a process has accepted connections of, with those that have left.
+func (t *tracer) hosts(n *node, gone []guest) int {
+	var all []netip.Addr
 	for _, d := range n.Descriptors {
 		if t.remote(d) && !t.asked(d) && d.Direction != host.Outbound && n.accepts(d) {
-			bits := 64
-			a := d.Remote.Addr().Unmap().WithZone("")
-			if a.Is4() {
-				bits = 32
-			}
-			p, _ := a.Prefix(bits)
-			seen[p] = true
+			all = append(all, d.Remote.Addr())
 		}
 	}
-	return len(seen)
+	for _, g := range gone {
+		all = append(all, g.Remote.Addr())
+	}
+	return networks(all)
 }
 
-// accepts reports whether a connection came to a port that the process itself listens on.
+// accepts reports whether a process has a TCP connection as a service: it came to a port that the process listens on itself, or to which
+// those of two other hosts came. Who stops listening has his clients still, as has who is handed them.
 func (n *node) accepts(d host.Descriptor) bool {
-	for _, l := range n.Descriptors {
-		if l.Kind == d.Kind && l.Listening() && l.Local.Port() == d.Local.Port() {
-			return true
+	if n.serves == nil {
+		n.serves = map[uint16]bool{}
+		first := map[uint16]netip.Addr{}
+		for _, o := range n.Descriptors {
+			port := o.Local.Port()
+			switch {
+			case o.Kind != host.TCP:
+			case o.Listening():
+				n.serves[port] = true
+			case connects(o) && o.Direction == host.Inbound:
+				if a, ok := first[port]; ok && a != o.Remote.Addr() {
+					n.serves[port] = true
+				}
+				first[port] = o.Remote.Addr()
+			}
 		}
 	}
-	return false
+	return n.serves[d.Local.Port()]
 }
 
 // sameUser reports whether two processes are one user's, as far as is known. Of what root runs only those in

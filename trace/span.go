@@ -1,0 +1,144 @@
+package trace
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/stopd/stopd/host"
+)
+
+// A span is when a process can have been told what the asked connection is for: from its opening, or before that from when a process
+// was made for it, until it was over. Zero ends are not known, or now.
+type span struct{ from, to time.Time }
+
+// widened is the span that has both; zero ends are the widest.
+func (s span) widened(o span) span {
+	if o.from.IsZero() || !s.from.IsZero() && o.from.Before(s.from) {
+		s.from = o.from
+	}
+	if o.to.IsZero() || !s.to.IsZero() && o.to.After(s.to) {
+		s.to = o.to
+	}
+	return s
+}
+
+// spansOf returns the span of each process that commands can have come from by these steps. Who made a process, and tells it nothing by any channel, has
+// told it all by the time it was made: what came to him later is of no account. Those who were reached can have been told all the while.
+func (t *tracer) spansOf(owners []*node, into map[*node][]step, reached map[*node]bool) map[*node]span {
+	opened := t.q.Socket.Opened
+	if opened.IsZero() {
+		opened = t.q.Socket.Since
+	}
+	spans := map[*node]span{}
+	var todo []*node
+	widen := func(n *node, s span) {
+		was, ok := spans[n]
+		if ok {
+			s = was.widened(s)
+		}
+		if !ok || s != was {
+			spans[n] = s
+			todo = append(todo, n)
+		}
+	}
+	for _, n := range owners {
+		widen(n, span{opened, t.over()})
+	}
+	for _, n := range t.nodes {
+		if reached[n] {
+			widen(n, span{opened, t.over()})
+		}
+	}
+	for len(todo) > 0 {
+		n := todo[0] // in turn: so no process is come to more often than there are processes
+		todo = todo[1:]
+		for _, s := range into[n] {
+			widen(s.to, spans[n])
+		}
+		if n.parent != nil {
+			widen(n.parent, t.beforeMaking(n, spans[n]))
+		}
+	}
+	return spans
+}
+
+// beforeMaking is the span of whoever made a process. Without a recorder it is not known when connections were opened, and it is that of the process.
+func (t *tracer) beforeMaking(n *node, s span) span {
+	made := t.remembered(n.ID())
+	if made == nil || made.Process.Start.IsZero() {
+		return s
+	}
+	at := made.Process.Start
+	if s.from.IsZero() || at.Before(s.from) {
+		s.from = at
+	}
+	if s.to.IsZero() || at.Before(s.to) {
+		s.to = at
+	}
+	return s
+}
+
+// since reports whether a connection was opened only after its process can have been told anything by it.
+func (t *tracer) since(n *node, d host.Descriptor, s span) bool {
+	if s.to.IsZero() || !d.Opened.After(s.to) {
+		return false
+	}
+	t.note(n, "connections", fmt.Sprintf("not considered: that with %s came only after all processes were made that it can have been for", d.Remote))
+	return true
+}
+
+// A guest is a connection that a process held in a span and that is closed.
+type guest struct {
+	host.Socket
+	sure bool // that it was open in the span
+}
+
+// guests returns the connections with other hosts that came to a process, were open in a span, and are closed. What is not known is noted: who is open alone
+// must not stand for all.
+func (t *tracer) guests(n *node, s span) (gone []guest) {
+	if s.from.IsZero() {
+		return nil
+	}
+	all, more := t.heldThen(n, s.from, s.to, false)
+	for _, c := range all {
+		_, sure := c.Within(s.from, s.to)
+		switch open := slices.ContainsFunc(n.Descriptors, func(d host.Descriptor) bool { return isOf(c, d) && connects(d) }); {
+		case open:
+		case t.own(c.Remote.Addr()):
+			t.note(n, "connections that are closed", "not considered: it held one from this host itself while the connection was open")
+		default:
+			gone = append(gone, guest{c, sure})
+		}
+	}
+	if more {
+		t.note(n, "connections that are closed", "it held more than are known of while the connection was open")
+	}
+	return gone
+}
+
+// beside makes candidates of those who have left, next to who came to the same process and is there still: by which of them the commands came, nothing tells.
+func (t *tracer) beside(n *node, gone []guest) {
+	for _, g := range gone {
+		if !g.sure {
+			t.note(n, "connections that are closed", fmt.Sprintf("not considered: when that with %s was opened or ended was not noticed", g.Remote))
+			continue
+		}
+		t.recorded(n, g.Socket)
+	}
+}
+
+// networks counts the hosts; addresses of one IPv6 network count as one, since each of its hosts may have as many as it likes.
+func networks(hosts []netip.Addr) int {
+	seen := map[netip.Prefix]bool{}
+	for _, a := range hosts {
+		bits := 64
+		if a = a.Unmap().WithZone(""); a.Is4() {
+			bits = 32
+		}
+		p, _ := a.Prefix(bits)
+		seen[p] = true
+	}
+	return len(seen)
+}

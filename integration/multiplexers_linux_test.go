@@ -25,7 +25,8 @@ type multiplexer struct {
 
 var multiplexers = []multiplexer{
 	{
-		name: "tmux", start: "TERM=xterm tmux new -s x", join: "TERM=xterm tmux attach -t x", detach: "\x02d", open: "\x02c", left: "detached",
+		// What comes within the same millisecond it would take for pasted, and no key for itself.
+		name: "tmux", start: `TERM=xterm tmux new -s x \; set -g assume-paste-time 0`, join: "TERM=xterm tmux attach -t x", detach: "\x02d", open: "\x02c", left: "detached",
 		names: []string{"tmux: server", "tmux: client", "nc.traditional", "bash", "sshd", "sshd"},
 	},
 	{

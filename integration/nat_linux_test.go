@@ -533,9 +533,7 @@ func TestHairpinNAT(t *testing.T) {
 // answers then.
 func (s *natStage) killOn(at *site.Site, out connection) report.Redeemed {
 	s.t.Helper()
-	pids, err := processes(s.ctx, at.Host, "mallory")
-	s.must(err)
-	_, err = at.Host.Run(s.ctx, "kill", append([]string{"-KILL"}, decimal(pids)...)...)
+	_, err := at.Host.Run(s.ctx, "pkill", "-KILL", "-U", "mallory") // one may end by another's end
 	s.must(err)
 	return s.ended(s.c, out)
 }

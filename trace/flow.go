@@ -51,15 +51,16 @@ func (t *tracer) flow(weak bool) ways {
 		if !c.Followed || c.keeps && !weak || c.Kind == host.TCP && !c.Remembered && slices.ContainsFunc(c.Ends, t.endLater) {
 			continue
 		}
+		maker := t.makerOf(c)
 		for _, w := range c.Ends {
 			for _, r := range c.Ends {
 				a, b := t.at(w), t.at(r)
 				if a == nil || b == nil || a == b || t.later(a.Start) || t.later(b.Start) || a.isInit() || b.isInit() || !t.tells(c, w, r, a, b) ||
-					c.Remembered && (!overlap(a, b) || t.gone(a) || t.gone(b)) || t.mayBeLater(c, a, b) {
+					c.Remembered && (!overlap(a, b) || t.gone(a) || t.gone(b)) || t.mayBeLater(c, a, b) || t.astray(maker, w, r, a, b, weak) {
 					continue
 				}
-				into[b] = append(into[b], newStep(c, b, r.object, a, w.object))
-				onwards := newStep(c, a, w.object, b, r.object)
+				into[b] = append(into[b], newStep(c, maker, b, r.object, a, w.object))
+				onwards := newStep(c, maker, a, w.object, b, r.object)
 				if c.Kind == host.FIFO || c.Kind == host.MQueue || c.Kind == host.Msg {
 					onwards.grade = reader
 				}
@@ -95,14 +96,22 @@ func (t *tracer) flow(weak bool) ways {
 	return w
 }
 
-// newStep is a step from a process's end of a channel to another's.
-func newStep(c *Channel, a *node, leave host.Object, b *node, enter host.Object) step {
+// newStep is a step from a process's end of a channel to another's. The maker is whose service for its children the channel is; nil for nobody's.
+func newStep(c *Channel, maker, a *node, leave host.Object, b *node, enter host.Object) step {
 	s := step{to: b, beside: c.keeps}
 	if !c.Remembered || c.Kind != host.TCP { // else of the service's clients then it is the only one; see local
 		s.leave = serviceOf(a.end(leave))
 	}
 	d := b.end(enter)
-	if s.enter = serviceOf(d); s.enter == clients {
+	s.enter = serviceOf(d)
+	switch maker {
+	case nil:
+	case a:
+		s.leave = children
+	case b:
+		s.enter = children
+	}
+	if s.enter == clients || s.enter == children {
 		s.grade = server
 	}
 	if d.Side == host.Master {
@@ -191,7 +200,7 @@ func (t *tracer) reach(start []*node, cross bool, next func(*node) []step) (seen
 		firm[at.n] = firm[at.n] || at.service != clients
 		for _, s := range next(at.n) {
 			same := t.sameUser(at.n.Process.Process, s.to.Process.Process)
-			own := same && at.n.Cgroup == s.to.Cgroup
+			own := t.ofOne(at.n, s.to)
 			if s.leave != "" && (s.leave == at.service || s.leave == string(at.terminal) || at.beside) && !(cross && own && at.own) {
 				apart = append(apart, [2]*node{at.n, s.to})
 				continue

@@ -81,19 +81,19 @@ func (t *tracer) inSessionOf(n *node, id host.ID) bool {
 }
 
 // related reports whether of two processes one made the other, or made who did, as far as that is remembered.
-func (t *tracer) related(a, b host.ID) bool {
-	descends := func(id, from host.ID) bool {
-		for range maxAncestry {
-			if id == from {
-				return true
-			}
-			r := t.remembered(id)
-			if r == nil || r.Parent.PID <= 1 {
-				return false
-			}
-			id = r.Parent
+func (t *tracer) related(a, b host.ID) bool { return t.descends(a, b) || t.descends(b, a) }
+
+// descends reports whether a process is another, or that one made it, or made who did, as far as that is remembered.
+func (t *tracer) descends(id, from host.ID) bool {
+	for range maxAncestry {
+		if id == from {
+			return true
 		}
-		return false
+		r := t.remembered(id)
+		if r == nil || r.Parent.PID <= 1 {
+			return false
+		}
+		id = r.Parent
 	}
-	return descends(a, b) || descends(b, a)
+	return false
 }

@@ -16,12 +16,14 @@ func (t *tracer) previous() {
 	for n := range w.commanded {
 		t.commanded[n] = w.served[n] == plain
 	}
-	firm := t.connections(w, false)
+	e := t.connections(w, false)
+	t.departed(w, &e)
 	t.reverse()
-	t.loose = !firm && t.explained()
-	if !firm {
+	t.loose = !e.firm && t.explained()
+	if !e.firm {
 		w = t.flow(true)
-		t.connections(w, true)
+		e = t.connections(w, true)
+		t.departed(w, &e)
 	}
 	t.apart = w.apart
 	t.claims()
@@ -29,9 +31,9 @@ func (t *tracer) previous() {
 
 // connections makes candidates of the connections of whoever can have commanded the asked socket, or been reached
 // from it. Of what was found only in weak ways, connections that this host opened are none: of two weak hints
-// nothing follows. It returns whether one of them explains where the commands come from. What a service accepted does not,
-// where the asked socket is its client's: whoever is at the service's other local clients can have spoken as well.
-func (t *tracer) connections(w ways, weak bool) (firm bool) {
+// nothing follows.
+func (t *tracer) connections(w ways, weak bool) explanation {
+	e := explanation{came: map[*node]bool{}}
 	for _, n := range t.nodes {
 		if !w.commanded[n] && !w.reached[n] || !slices.ContainsFunc(n.Descriptors, t.remote) {
 			continue
@@ -42,7 +44,6 @@ func (t *tracer) connections(w ways, weak bool) (firm bool) {
 			gone = t.guests(n, s)
 		}
 		busy := t.hosts(n, gone) > t.opt.Hub
-		came := false
 		for _, d := range n.Descriptors {
 			if !t.remote(d) || t.cameLater(n, d) || t.openedHere(d) || weak && d.Direction == host.Outbound {
 				continue
@@ -56,8 +57,9 @@ func (t *tracer) connections(w ways, weak bool) (firm bool) {
 				continue
 			}
 			if busy && accepted {
-				t.note(n, "connections", fmt.Sprintf("not considered: it has accepted those of more than %d hosts, and which of them is meant cannot be told", t.opt.Hub))
+				t.crowded(n)
 				t.crowd = append(t.crowd, Crowded{n.PID, d.Inode})
+				e.firm = e.firm || w.firm[n]
 				continue
 			}
 			reason := ReasonInbound
@@ -75,16 +77,32 @@ func (t *tracer) connections(w ways, weak bool) (firm bool) {
 				if t.since(n, d, s) {
 					continue
 				}
-				came = true
-				firm = firm || !accepted || w.firm[n]
+				e.came[n] = true
+				e.firm = e.firm || !accepted || w.firm[n]
+				e.accepted = e.accepted || accepted
 			}
 			t.candidateBy(d, n.PID, reason)
 		}
-		if came {
-			t.beside(n, gone)
-		}
 	}
-	return firm
+	return e
+}
+
+// An explanation is what is open from which commands can have come.
+type explanation struct {
+	came map[*node]bool // to whom others' connections came that are candidates
+	// accepted is true where a service has accepted one of them.
+	accepted bool
+	// firm is true where they explain the commands. What a service accepted does not where the asked socket is its client's: whoever is at
+	// the service's other local clients can have spoken as well. That somebody was there and has left does, as does that there are too many: one of these is meant.
+	firm bool
+}
+
+// crowded notes that a process has accepted the connections of too many hosts: by one of these the commands came, and nobody else is to be named in their place.
+func (t *tracer) crowded(n *node) {
+	t.note(n, "connections", fmt.Sprintf("not considered: it has accepted those of more than %d hosts, and which of them is meant cannot be told", t.opt.Hub))
+	if !slices.Contains(t.several, n) {
+		t.several = append(t.several, n)
+	}
 }
 
 // reverse makes the asked connection a candidate where another joined one leads out to the same host: this is how a

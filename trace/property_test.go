@@ -141,97 +141,6 @@ func anyHost(seed uint64) *host.Replay {
 	return r.recording()
 }
 
-// A model is who can send whom data, by brute force: nothing is followed or stopped.
-type model struct {
-	ps   []host.Process
-	data map[[2]int]bool // from the one pid to the other
-}
-
-func newModel(ps []host.Process) model {
-	m := model{ps: ps, data: map[[2]int]bool{}}
-	for _, a := range ps {
-		for _, b := range ps {
-			for _, d := range a.Descriptors {
-				for _, e := range b.Descriptors {
-					if d.Object != "" && (d.Peer == e.Object || e.Peer == d.Object) && d.Mode.Writes() && e.Mode.Reads() && !m.onlyWrites(a, b, e.Object) {
-						m.data[[2]int{a.PID, b.PID}] = true
-					}
-				}
-			}
-		}
-	}
-	return m
-}
-
-// onlyWrites reports whether b is taken to hold a pipe only in order to write to it, as far as a is concerned.
-func (m model) onlyWrites(a, b host.Process, o host.Object) bool {
-	mode := map[int]host.Mode{}
-	others := false
-	for _, p := range m.ps {
-		for _, d := range p.Descriptors {
-			if d.Object != o {
-				continue
-			}
-			if d.Peer != o {
-				return false
-			}
-			if was, ok := mode[p.PID]; ok {
-				d.Mode = was.With(d.Mode)
-			}
-			mode[p.PID] = d.Mode
-			others = others || p.PID != a.PID && p.PID != b.PID && mode[p.PID].Reads()
-		}
-	}
-	return mode[b.PID] == host.ReadWrite && others && *a.EUID != *b.EUID
-}
-
-func (m model) owners() map[int]bool {
-	set := map[int]bool{}
-	for _, p := range m.ps {
-		if slices.ContainsFunc(p.Descriptors, func(d host.Descriptor) bool { return d.Object == "asked" }) {
-			set[p.PID] = true
-		}
-	}
-	return set
-}
-
-// grow adds to a set whatever step joins to it, until nothing is left.
-func (m model) grow(set map[int]bool, step func(from, to host.Process) bool) map[int]bool {
-	for again := true; again; {
-		again = false
-		for _, a := range m.ps {
-			for _, b := range m.ps {
-				if set[a.PID] && !set[b.PID] && step(a, b) {
-					set[b.PID], again = true, true
-				}
-			}
-		}
-	}
-	return set
-}
-
-// candidates returns the remote ends that can have to do with the asked connection.
-func (m model) candidates() []string {
-	into := func(a, b host.Process) bool { return m.data[[2]int{b.PID, a.PID}] }
-	fed := m.grow(m.owners(), into)
-	reached := m.grow(m.owners(), func(a, b host.Process) bool { return m.data[[2]int{a.PID, b.PID}] })
-	commanded := m.grow(m.owners(), func(a, b host.Process) bool {
-		parent := *a.PPID == b.PID && (a.StartTicks == 0 || b.StartTicks <= a.StartTicks)
-		return parent || into(a, b)
-	})
-	set := map[string]bool{}
-	for _, p := range m.ps {
-		for _, d := range p.Descriptors {
-			outside := slices.Contains([]string{"203.0.113.5", "203.0.113.6"}, d.Remote.Addr().String())
-			may := reached[p.PID] || fed[p.PID] || commanded[p.PID] && d.Direction != host.Outbound
-			if d.Kind == host.TCP && outside && may {
-				set[d.Local.String()+" "+d.Remote.String()] = true
-			}
-		}
-	}
-	return sorted(set)
-}
-
 func sorted(set map[string]bool) []string {
 	out := []string{}
 	for s := range set {
@@ -309,7 +218,7 @@ func checkAny(t *testing.T, seed uint64) {
 			t.Errorf("seed %d: owner %d is not in the closure", seed, pid)
 		}
 	}
-	possible := newModel(h.Processes).candidates()
+	possible := newModel(h.Processes).possible()
 	for _, p := range r.Previous {
 		if _, ok := byPID[p.PID]; !ok || len(p.Reasons) == 0 {
 			t.Errorf("seed %d: candidate %+v", seed, p)

@@ -165,6 +165,11 @@ func (n *node) accepts(d host.Descriptor) bool {
 	return n.serves[d.Local.Port()]
 }
 
+// ofOne reports whether two processes are one user's and of one control group, which on many systems is a login.
+func (t *tracer) ofOne(a, b *node) bool {
+	return t.sameUser(a.Process.Process, b.Process.Process) && a.Cgroup == b.Cgroup
+}
+
 // sameUser reports whether two processes are one user's, as far as is known. Of what root runs only those in
 // one control group are: a system's services have their own each, as have logins. Where all are in the group of the
 // first process, nobody has sorted them; then those of one session are, which daemons have their own each as well.

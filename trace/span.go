@@ -118,7 +118,28 @@ func (t *tracer) guests(n *node, s span) (gone []guest) {
 	return gone
 }
 
-// beside makes candidates of those who have left, next to who came to the same process and is there still: by which of them the commands came, nothing tells.
+// departed makes candidates of those who have left, next to whoever is there: at the same process, and where a service has accepted him, at all from
+// which commands can have come. By which of them these came, nothing tells. Where nobody is there, they are for recall, and explain the commands better than weak ways.
+func (t *tracer) departed(w ways, e *explanation) {
+	for _, n := range t.nodes {
+		there := e.came[n] || e.accepted
+		if !w.commanded[n] && !w.reached[n] || n.isInit() || n.acceptor || w.served[n] != plain && !e.came[n] || !there && e.firm {
+			continue
+		}
+		gone := t.guests(n, w.spans()[n])
+		switch {
+		case t.hosts(n, gone) > t.opt.Hub:
+			t.crowded(n)
+		case len(gone) == 0:
+			continue
+		case there:
+			t.beside(n, gone)
+		}
+		e.firm = e.firm || w.firm[n]
+	}
+}
+
+// beside makes candidates of those who have left a process.
 func (t *tracer) beside(n *node, gone []guest) {
 	for _, g := range gone {
 		if !g.sure {

@@ -21,8 +21,8 @@ import (
 const victimPort = 7000
 
 // packages are what the hosts of the lab run, besides what every Debian system has.
-var packages = append([]string{"at", "cron", "dante-server", "haproxy", "inetutils-telnet", "libnginx-mod-stream", "mosh", "nginx", "nmap", "netcat-openbsd",
-	"netcat-traditional", "nftables", "oidentd", "openbsd-inetd", "procps", "python3", "rsyslog", "screen", "socat", "stunnel4", "sudo", "tmux"}, netlab.SSHPackages...)
+var packages = append([]string{"apache2-bin", "at", "cron", "dante-server", "gunicorn", "haproxy", "inetutils-telnet", "libnginx-mod-stream", "mosh", "nginx", "nmap", "netcat-openbsd",
+	"netcat-traditional", "nftables", "oidentd", "openbsd-inetd", "procps", "python3", "rsyslog", "screen", "socat", "stunnel4", "sudo", "supervisor", "tmux"}, netlab.SSHPackages...)
 
 //go:embed testdata/*.py
 var programs embed.FS

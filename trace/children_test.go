@@ -99,6 +99,8 @@ func TestChildrenWhoHaveLeft(t *testing.T) {
 	}{
 		{name: "he has left", ps: []host.Process{maker(), worker(71, asked()), worker(72, openedAt(20, in(22, innocent)))},
 			past: []host.Remembered{was(71, 60, 10, 0, came(attacker, 25, 35))}, want: []string{attacker}},
+		{name: "another had left before", ps: []host.Process{maker(), worker(71, asked(), openedAt(31, in(22, innocent)))},
+			past: []host.Remembered{was(71, 60, 10, 0, came(attacker, 25, 35), came(third, 12, 20))}, want: []string{attacker, innocent}},
 		{name: "two have left", ps: []host.Process{maker(), worker(71, asked()), worker(72, openedAt(20, in(22, innocent)))},
 			past: []host.Remembered{was(71, 60, 10, 0, came(attacker, 25, 35), came(third, 25, 40))}, gap: "2 hosts"},
 		{name: "so many have left that nothing tells which", ps: []host.Process{maker(), worker(71, asked()), worker(72, openedAt(20, in(22, innocent)))},

@@ -85,7 +85,7 @@ func (t *tracer) flow(weak bool) ways {
 	})
 	maps.Copy(firm, met)
 	w.reached, w.commanded, w.firm, w.apart = reached, commanded, firm, apart
-	w.spans = sync.OnceValue(func() map[*node]span { return t.spansOf(owners, into, reached) })
+	w.spans = sync.OnceValue(func() map[*node]span { return t.spansOf(owners, weak, into, reached) })
 	maps.Copy(w.served, r)
 	for n, g := range c {
 		if reached[n] {

@@ -25,40 +25,53 @@ func (s span) widened(o span) span {
 }
 
 // spansOf returns the span of each process that commands can have come from by these steps. Who made a process, and tells it nothing by any channel, has
-// told it all by the time it was made: what came to him later is of no account. Those who were reached can have been told all the while.
-func (t *tracer) spansOf(owners []*node, into map[*node][]step, reached map[*node]bool) map[*node]span {
+// told it all by the time it was made: what came to him later is of no account. Those who were reached can have been told all the while. As in reach, nobody is
+// come to from a service by which it was entered, unless it is to be crossed.
+func (t *tracer) spansOf(owners []*node, cross bool, into map[*node][]step, reached map[*node]bool) map[*node]span {
 	opened := t.q.Socket.Opened
 	if opened.IsZero() {
 		opened = t.q.Socket.Since
 	}
-	spans := map[*node]span{}
-	var todo []*node
-	widen := func(n *node, s span) {
-		was, ok := spans[n]
+	type place struct {
+		n       *node
+		service string
+		beside  bool
+	}
+	spans, at := map[*node]span{}, map[place]span{}
+	var todo []place
+	widen := func(p place, s span) {
+		was, ok := at[p]
 		if ok {
 			s = was.widened(s)
 		}
-		if !ok || s != was {
-			spans[n] = s
-			todo = append(todo, n)
+		if ok && s == was {
+			return
 		}
+		at[p] = s
+		todo = append(todo, p)
+		if of, ok := spans[p.n]; ok {
+			s = of.widened(s)
+		}
+		spans[p.n] = s
 	}
 	for _, n := range owners {
-		widen(n, span{opened, t.over()})
+		widen(place{n: n}, span{opened, t.over()})
 	}
 	for _, n := range t.nodes {
 		if reached[n] {
-			widen(n, span{opened, t.over()})
+			widen(place{n: n}, span{opened, t.over()})
 		}
 	}
 	for len(todo) > 0 {
-		n := todo[0] // in turn: so no process is come to more often than there are processes
+		p := todo[0] // in turn: so no process is come to more often than there are processes
 		todo = todo[1:]
-		for _, s := range into[n] {
-			widen(s.to, spans[n])
+		for _, s := range into[p.n] {
+			if cross || s.leave == "" || s.leave != p.service && !p.beside {
+				widen(place{s.to, s.enter, s.beside}, at[p])
+			}
 		}
-		if n.parent != nil {
-			widen(n.parent, t.beforeMaking(n, spans[n]))
+		if p.n.parent != nil {
+			widen(place{p.n.parent, "", true}, t.beforeMaking(p.n, at[p]))
 		}
 	}
 	return spans

@@ -101,9 +101,11 @@ type tracer struct {
 	// clients are connections of this host with itself, and ledBy those by which commands came.
 	clients []client
 	ledBy   map[host.Object]bool
-	loose   bool // nothing explains the asked socket but what a service accepted whose client it is
-	names   []User
-	gaps    []host.Gap
+	// impersonal is true where nothing that is open explains the asked socket but what services have accepted.
+	impersonal bool
+	loose      bool // nothing explains the asked socket but what a service accepted whose client it is
+	names      []User
+	gaps       []host.Gap
 
 	descriptors int
 	bytes       int

@@ -25,6 +25,7 @@ func (t *tracer) previous() {
 		e = t.connections(w, true)
 		t.departed(w, &e)
 	}
+	t.impersonal = e.accepted && !e.personal
 	t.apart = w.apart
 	t.claims()
 }
@@ -80,6 +81,7 @@ func (t *tracer) connections(w ways, weak bool) explanation {
 				e.came[n] = true
 				e.firm = e.firm || !accepted || w.firm[n]
 				e.accepted = e.accepted || accepted
+				e.personal = e.personal || !accepted
 			}
 			t.candidateBy(d, n.PID, reason)
 		}
@@ -90,8 +92,8 @@ func (t *tracer) connections(w ways, weak bool) explanation {
 // An explanation is what is open from which commands can have come.
 type explanation struct {
 	came map[*node]bool // to whom others' connections came that are candidates
-	// accepted is true where a service has accepted one of them.
-	accepted bool
+	// accepted is true where a service has accepted one of them, and personal where none has accepted one.
+	accepted, personal bool
 	// firm is true where they explain the commands. What a service accepted does not where the asked socket is its client's: whoever is at
 	// the service's other local clients can have spoken as well. That somebody was there and has left does, as does that there are too many: one of these is meant.
 	firm bool

@@ -194,6 +194,8 @@ func TestOrigin(t *testing.T) {
 		{"datagrams that anybody may have sent", []host.Process{as(1000, process(70, 1, asked(), heard(host.UDP, loopback, "u"),
 			host.Descriptor{Kind: host.Unix, Type: "dgram", Object: "d", Path: "/tmp/d"}, netlink("packet")))},
 			[]string{"70 senders to descriptor 1" + unkept, "70 senders to descriptor 2" + unkept, "70 senders to descriptor 3" + unkept, "70" + origin}},
+		{"datagrams beside a client", []host.Process{as(1000, process(70, 1, asked(), heard(host.UDP, loopback, "u"), listen(8080), in(8080, third)))}, []string{"70 senders to descriptor 1" + unkept}},
+		{"datagrams beside who has logged in", []host.Process{as(1000, process(70, 1, asked(), heard(host.UDP, loopback, "u"), in(22, attacker)))}, none},
 		{"datagrams from an address that nobody has", []host.Process{as(1000, process(70, 1, asked(),
 			host.Descriptor{Kind: host.UDP, Object: "u", Local: netip.AddrPortFrom(loopback, 53), Remote: netip.AddrPortFrom(loopback, 54)}))},
 			[]string{"70 senders to descriptor 1: nobody has the address that it hears from: who had it is not kept", "70" + origin}},

@@ -17,10 +17,14 @@ func (t *tracer) explained() bool {
 	return false
 }
 
-// unexplained notes, where nothing explains where the commands come from, which ways the system keeps no trace of.
+// unexplained notes, where nothing explains where the commands come from, which ways the system keeps no trace of. That a service has a client
+// explains them less than that somebody has logged in: he may be idle, while others tell the service something in such ways.
 func (t *tracer) unexplained() {
-	if !t.explained() {
+	if t.impersonal || !t.explained() {
 		t.unkept()
+	}
+	if !t.explained() {
+		t.origin()
 	}
 	if t.explained() && !t.loose {
 		return
@@ -67,6 +71,10 @@ func (t *tracer) unkept() {
 			}
 		}
 	}
+}
+
+// origin notes of which processes nothing tells who began them.
+func (t *tracer) origin() {
 	for _, n := range t.nodes {
 		if !n.owner {
 			continue

@@ -132,31 +132,46 @@ func TestReplacedWorker(t *testing.T) {
 	})
 }
 
-// TestProxyOver: of a connection through a proxy that is over, who is at the proxy now is not named alone.
+// TestProxyOver: of a connection through a proxy that is over, who is at the proxy now is not named alone, and not at all where he came later.
 func TestProxyOver(t *testing.T) {
-	for _, before := range []bool{false, true} {
-		t.Run(map[bool]string{false: "they came later", true: "they were there"}[before], func(t *testing.T) {
+	for _, tt := range []struct {
+		name         string
+		before, here bool // people of d were there before; he came to the proxy from b itself, where he has logged in
+	}{
+		{"they came later", false, false}, {"they were there", true, false}, {"he was at the proxy's own host", true, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
 			s := theWorld(t).stage(t)
 			r, known := &relayed{stage: s, program: relayPrograms[0]}, map[netip.AddrPort]bool{}
-			chatter := func(at *site.Site) (*netlab.Daemon, client) {
-				d := s.on(at, "mallory", "chatter", fmt.Sprintf("%s:%d", s.b.Host.Addr(), s.port), "0", "1")
-				return d, r.new(known, 1, false)[0]
-			}
 			s.on(s.c, "mallory", "answer", fmt.Sprint(s.port+1))
 			s.must(s.c.Host.WaitListen(s.ctx, s.port+1))
 			r.start(s)
 			s.listening(s.port)
-			if before {
+			chatter := func(at *site.Site) (*netlab.Daemon, client) {
+				d := s.on(at, "mallory", "chatter", fmt.Sprintf("%s:%d", s.b.Host.Addr(), s.port), "0", "1")
+				return d, r.new(known, 1, false)[0]
+			}
+			if tt.before {
 				chatter(s.d)
 			}
-			d, his := chatter(s.a)
-			s.must(d.Stop(s.ctx))
+			var his client
+			var in connection
+			if tt.here {
+				session := s.shell()
+				s.send(session, fmt.Sprintf("chatter 127.0.0.1:%d 0 1 & :", s.port))
+				his, in = r.new(known, 1, false)[0], s.in()
+				s.send(session, "kill $!")
+			} else {
+				var d *netlab.Daemon
+				d, his = chatter(s.a)
+				in = connection{local: his.in.Local, remote: his.in.Remote}
+				s.must(d.Stop(s.ctx))
+			}
 			s.wait("wait for the connections to be closed", func() (bool, error) {
 				cs, err := connections(s.ctx, s.b.Host)
 				return !slices.ContainsFunc(cs, func(c connection) bool { return c.local == his.out.local || c.remote == his.in.Remote }), err
 			})
-			in := connection{local: his.in.Local, remote: his.in.Remote}
-			if before {
+			if tt.before {
 				s.notAlone(s.askedOver("SV_REC", his.out), in)
 				return
 			}

@@ -39,7 +39,7 @@ type Question struct {
 // Run traces a socket over a snapshot. It always returns a result: what could not be seen, or was left
 // out at a bound or at the context's deadline, is among its gaps.
 func Run(ctx context.Context, snap host.Snapshot, q Question, o Options) Result {
-	t := &tracer{ctx: ctx, snap: snap, q: q, opt: o, byPID: map[int]*node{}, ended: map[host.ID]*node{}, past: map[host.ID]*host.Remembered{}, byKey: map[string]*Channel{}, uses: map[use][]int{}, ledBy: map[host.Object]bool{}}
+	t := &tracer{ctx: ctx, snap: snap, q: q, opt: o, byPID: map[int]*node{}, ended: map[host.ID]*node{}, past: map[host.ID]*host.Remembered{}, byKey: map[string]*Channel{}, uses: map[use][]int{}, ledBy: map[host.Object]bool{}, visited: map[host.Object]bool{}}
 	t.owners()
 	t.previous()
 	t.kept()
@@ -101,6 +101,8 @@ type tracer struct {
 	// clients are connections of this host with itself, and ledBy those by which commands came.
 	clients []client
 	ledBy   map[host.Object]bool
+	// visited are this host's own connections with who has the asked socket that are closed and count beside what is open, and whether they lead on; see visits.
+	visited map[host.Object]bool
 	// impersonal is true where nothing that is open explains the asked socket but what services have accepted.
 	impersonal bool
 	loose      bool // nothing explains the asked socket but what a service accepted whose client it is

@@ -80,6 +80,56 @@ func (t *tracer) clientsThen(n *node, came []host.Socket, from, to time.Time) (a
 	return all
 }
 
+// visits are the connections with this host itself that came to who has the asked one, were open in its span and are closed, with who had the other ends; each once. Of
+// too many none is followed, as of a hub.
+func (t *tracer) visits(w ways) (all []visit) {
+	for _, n := range t.nodes {
+		s := w.spans()[n]
+		if !n.owner || n.acceptor || s.from.IsZero() {
+			continue
+		}
+		came, _ := t.heldThen(n, s.from, s.to, false)
+		var closed []visit
+		for _, c := range came {
+			_, tried := t.visited[c.Object]
+			if _, sure := c.Within(s.from, s.to); tried || !sure || c.Peer == "" || !t.own(c.Remote.Addr()) || n.open(c) {
+				continue
+			}
+			if far, err := t.snap.Holders(t.ctx, c.Peer); err == nil && len(far) > 0 {
+				closed = append(closed, visit{n, c, far})
+			}
+		}
+		if len(closed) <= t.opt.Hub {
+			all = append(all, closed...)
+		}
+	}
+	return all
+}
+
+// A visit is one of these.
+type visit struct {
+	n   *node
+	own host.Socket // the process's end
+	far []host.Holder
+}
+
+// visitedBy joins who has the asked connection to its clients of this host that have left: they count beside who is there still. What else these shared with others is not
+// looked at for that.
+func (t *tracer) visitedBy(visits []visit) {
+	joined := map[*node]bool{}
+	for _, n := range t.nodes {
+		joined[n] = n.joined
+	}
+	for _, v := range visits {
+		before := t.ends()
+		t.rejoinLocal(v.n, v.own, v.far)
+		t.visited[v.own.Object] = t.ends() > before
+	}
+	for _, n := range t.nodes {
+		n.joined = joined[n]
+	}
+}
+
 // together reports whether two processes are of one user and session, or descend from each other: what they did at one time they did for one.
 func (t *tracer) together(a, b host.ID) bool {
 	p, q := t.remembered(a), t.remembered(b)

@@ -197,3 +197,55 @@ func TestLocalCameLater(t *testing.T) {
 		}
 	}
 }
+
+// TestVisits: who is at a service of this host still is not named alone where others of this host were there and have left.
+func TestVisits(t *testing.T) {
+	const attacker, innocent, third = "203.0.113.1:1025", "203.0.113.2:1026", "203.0.113.3:1027"
+	const mallory, service = 1001, 1201
+	for _, tt := range []struct {
+		name     string
+		visit    func(server, visitor *host.Remembered)
+		living   []host.Descriptor // what the visitor has, where he is alive
+		previous []string
+		gap      string
+	}{
+		{name: "who has ended", visit: func(s, v *host.Remembered) { loop(v, s, 9000, 32, 40) }, previous: []string{attacker, innocent}},
+		{name: "who is logged in still", visit: func(s, v *host.Remembered) { loop(v, s, 9000, 32, 40) },
+			living: []host.Descriptor{openedAt(11, in(22, attacker))}, previous: []string{attacker, innocent}},
+		{name: "who had left before", visit: func(s, v *host.Remembered) { loop(v, s, 9000, 20, 29) }, previous: []string{innocent}},
+		{name: "whom nobody knows", visit: func(s, v *host.Remembered) {
+			loop(v, s, 9000, 32, 40)
+			s.Held[0].Peer = ""
+		}, previous: []string{innocent}, gap: "from this host itself"},
+		{name: "who is one of too many", visit: func(s, v *host.Remembered) {
+			for i := range Defaults.Hub + 1 {
+				loop(v, s, uint16(9000+i), 32, 40)
+			}
+		}, previous: []string{innocent}, gap: "from this host itself"},
+		{name: "and a client of another host that has left", visit: func(s, v *host.Remembered) {
+			loop(v, s, 9000, 32, 40)
+			gone := came(third, 31, 33)
+			gone.Local = netip.AddrPortFrom(own, 8080)
+			s.Held = append(s.Held, gone)
+		}, previous: []string{attacker, innocent, third}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			server, visitor := of(service, new(was(100, 1, 10, 0))), of(mallory, new(was(90, 1, 10, 70, came(attacker, 11, 70))))
+			tt.visit(server, visitor)
+			ps := []host.Process{as(service, process(100, 1, asked(), listen(8080), openedAt(31, in(8080, innocent)))), initProcess}
+			if tt.living != nil {
+				visitor.Process.Exited = nil
+				ps = append(ps, as(mallory, process(90, 1, tt.living...)))
+			}
+			h := recording(ps...)
+			h.Remembered = []host.Remembered{*server, *visitor}
+			q := question()
+			q.Host, q.Socket.Opened = h.Recording.Facts, second(30)
+			r := runSnapshot(t, h, q)
+			expect(t, r, tt.previous, tt.gap)
+			if n := slices.ContainsFunc(r.Gaps, func(g host.Gap) bool { return g.What == "connections that are closed" }); n != (tt.gap != "") {
+				t.Errorf("gaps are %+v", r.Gaps)
+			}
+		})
+	}
+}

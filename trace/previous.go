@@ -11,6 +11,7 @@ import (
 // previous finds the candidates for the previous host. What one client of a service says to another through it, and
 // what is kept in files and memory, is looked at only where nothing else explains where the commands come from.
 func (t *tracer) previous() {
+	before := len(t.gaps)
 	w := t.flow(false)
 	t.commanded = map[*node]bool{}
 	for n := range w.commanded {
@@ -18,6 +19,14 @@ func (t *tracer) previous() {
 	}
 	e := t.connections(w, false)
 	t.departed(w, &e)
+	if len(e.came) > 0 {
+		if visits := t.visits(w); len(visits) > 0 {
+			t.found, t.crowd, t.gaps = nil, nil, t.gaps[:before]
+			t.visitedBy(visits)
+			t.previous()
+			return
+		}
+	}
 	t.reverse()
 	t.loose = !e.firm && t.explained()
 	if !e.firm {

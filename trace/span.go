@@ -117,8 +117,8 @@ func (t *tracer) guests(n *node, s span) (gone []guest) {
 	all, more := t.heldThen(n, s.from, s.to, false)
 	for _, c := range all {
 		_, sure := c.Within(s.from, s.to)
-		switch open := slices.ContainsFunc(n.Descriptors, func(d host.Descriptor) bool { return isOf(c, d) && connects(d) }); {
-		case open:
+		switch {
+		case n.open(c), t.visited[c.Object]:
 		case t.own(c.Remote.Addr()):
 			t.note(n, "connections that are closed", "not considered: it held one from this host itself while the connection was open")
 		default:
@@ -131,11 +131,11 @@ func (t *tracer) guests(n *node, s span) (gone []guest) {
 	return gone
 }
 
-// departed makes candidates of those who have left, next to whoever is there: at the same process, and where a service has accepted him, at all from
-// which commands can have come. By which of them these came, nothing tells. Where nobody is there, they are for recall, and explain the commands better than weak ways.
+// departed makes candidates of those who have left, next to whoever is there: at the same process, and where a service has accepted him, or clients of this host have left
+// as well, at all from which commands can have come. By which of them these came, nothing tells. Where nobody is there, they are for recall, and explain the commands better than weak ways.
 func (t *tracer) departed(w ways, e *explanation) {
 	for _, n := range t.nodes {
-		there := e.came[n] || e.accepted
+		there := e.came[n] || e.accepted || len(t.visited) > 0
 		if !w.commanded[n] && !w.reached[n] || n.isInit() || n.acceptor || w.served[n] != plain && !e.came[n] || !there && e.firm {
 			continue
 		}
@@ -161,6 +161,11 @@ func (t *tracer) beside(n *node, gone []guest) {
 		}
 		t.recorded(n, g.Socket)
 	}
+}
+
+// open reports whether a process has a connection that is remembered still.
+func (n *node) open(c host.Socket) bool {
+	return slices.ContainsFunc(n.Descriptors, func(d host.Descriptor) bool { return isOf(c, d) && connects(d) })
 }
 
 // networks counts the hosts; addresses of one IPv6 network count as one, since each of its hosts may have as many as it likes.

@@ -41,7 +41,9 @@ func (t *tracer) made(m, n *node) bool { return n.descends(m) || t.descends(n.ID
 // astray reports whether a process that the maker of a channel made is not taken to speak to another by it: what all have inherited is for the maker. It
 // is where who tells was left the writing end of a pipe alone, and who hears the reading end; where one made the other; and in weak ways where all are one user's.
 func (t *tracer) astray(maker *node, w, r End, a, b *node, weak bool) bool {
-	if maker == nil || a == maker || b == maker || w.object == r.object && w.Mode == host.Write && r.Mode == host.Read || t.made(a, b) || t.made(b, a) {
+	siblings := a.parent == maker && b.parent == maker // most are
+	if maker == nil || a == maker || b == maker || w.object == r.object && w.Mode == host.Write && r.Mode == host.Read ||
+		!siblings && (t.made(a, b) || t.made(b, a)) {
 		return false
 	}
 	return !weak || !t.ofOne(a, maker) || !t.ofOne(b, maker)

@@ -51,11 +51,11 @@ func (t *tracer) flow(weak bool) ways {
 		if !c.Followed || c.keeps && !weak || c.Kind == host.TCP && !c.Remembered && slices.ContainsFunc(c.Ends, t.endLater) {
 			continue
 		}
-		maker := t.makerOf(c)
+		maker, pair := t.makerOf(c), c.pair()
 		for _, w := range c.Ends {
 			for _, r := range c.Ends {
 				a, b := t.at(w), t.at(r)
-				if a == nil || b == nil || a == b || t.later(a.Start) || t.later(b.Start) || a.isInit() || b.isInit() || !t.tells(c, w, r, a, b) ||
+				if a == nil || b == nil || a == b || t.later(a.Start) || t.later(b.Start) || a.isInit() || b.isInit() || !t.tells(c, pair, w, r, a, b) ||
 					c.Remembered && (!overlap(a, b) || t.gone(a) || t.gone(b)) || t.mayBeLater(c, a, b) || t.astray(maker, w, r, a, b, weak) {
 					continue
 				}
@@ -120,12 +120,17 @@ func newStep(c *Channel, maker, a *node, leave host.Object, b *node, enter host.
 	return s
 }
 
-// tells reports whether a process a can tell a process b something through two ends of a channel.
-func (t *tracer) tells(c *Channel, w, r End, a, b *node) bool {
+// pair reports whether a channel has two ends, of which each hears the other alone.
+func (c *Channel) pair() bool {
+	return slices.ContainsFunc(c.Ends, func(e End) bool { return e.object != c.Ends[0].object })
+}
+
+// tells reports whether a process a can tell a process b something through two ends of a channel, which may be a pair.
+func (t *tracer) tells(c *Channel, pair bool, w, r End, a, b *node) bool {
 	if !w.Mode.Writes() || !r.Mode.Reads() {
 		return false
 	}
-	if slices.ContainsFunc(c.Ends, func(e End) bool { return e.object != c.Ends[0].object }) {
+	if pair {
 		return w.object != r.object
 	}
 	return !t.unmeant(c, w, r, a, b)

@@ -74,8 +74,9 @@ func (x *Examiner) Flow(ctx context.Context, t stop.Token) ([]stop.Fed, error) {
 		return nil, fmt.Errorf("watch process %d: %w", w.Process.PID, err)
 	}
 	var feeds []stop.Fed
+	settled := map[uint64]bool{}
 	for looks := 1; ; looks++ {
-		again, unsettled, err := x.feeds(ctx, w, transfers)
+		again, unsettled, err := x.feeds(ctx, w, transfers, settled)
 		switch {
 		case err != nil && looks == 1:
 			return nil, fmt.Errorf("look at process %d: %w", w.Process.PID, err)
@@ -94,8 +95,8 @@ func (x *Examiner) Flow(ctx context.Context, t stop.Token) ([]stop.Fed, error) {
 	}
 }
 
-// feeds grades the candidates by what the process has now, and reports whether that may be told better later. Those that it has no more are left out.
-func (x *Examiner) feeds(ctx context.Context, w trace.Watchable, transfers []host.Transfer) (fed []stop.Fed, unsettled bool, err error) {
+// feeds grades the candidates by what the process has now, and reports whether that may be told better later. Settled is what the looks before found; see [trace.Watched.Feeds]. Those that it has no more are left out.
+func (x *Examiner) feeds(ctx context.Context, w trace.Watchable, transfers []host.Transfer, settled map[uint64]bool) (fed []stop.Fed, unsettled bool, err error) {
 	snap, err := x.Host.Snapshot(ctx)
 	if err != nil {
 		return nil, false, err
@@ -147,7 +148,7 @@ func (x *Examiner) feeds(ctx context.Context, w trace.Watchable, transfers []hos
 	// What could not be read may be a way to hear.
 	now.Hears = now.Hears || slices.ContainsFunc(snap.Gaps(), func(g host.Gap) bool { return g.PID == 0 || g.PID == p.PID })
 	facts, _ := x.Host.Facts(ctx)
-	for i, f := range now.Feeds() {
+	for i, f := range now.Feeds(settled) {
 		unsettled = unsettled || w.Service && f.Unsettled
 		if f.Grade == trace.Certain && !w.Service {
 			f.Grade = trace.Supported

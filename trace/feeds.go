@@ -24,7 +24,7 @@ type Feed struct {
 	// the candidate.
 	There, Back int
 	Signs       []string // ascending
-	// Unsettled is true where it is not [Certain] for its octets alone. Some may be under way, so that it can be later.
+	// Unsettled is true where it is not [Certain] for octets alone, its own or another's. Some may be under way, so that it can be later.
 	Unsettled bool
 }
 
@@ -50,8 +50,11 @@ const enough, oneIn = 3, 4
 //
 // A thread passes something on where it takes from one socket alone, and then sends by one other alone without having waited in
 // between. Where it takes from several, or sends by several, it tells nothing: what it sends then is as often another's.
-func (w Watched) Feeds() []Feed {
+//
+// Settled are the connections of which all that came is known to have gone elsewhere, at this look or one before. Feeds adds those that it finds.
+func (w Watched) Feeds(settled map[uint64]bool) []Feed {
 	p := passagesTo(w.Asked.Inode, w.Transfers)
+	w.settle(settled)
 	octets, opened := w.sameOctets(), w.openedBefore()
 	feeds, signs := make([]Feed, len(w.Candidates)), w.signs(octets, opened)
 	for i, c := range w.Candidates {
@@ -63,9 +66,10 @@ func (w Watched) Feeds() []Feed {
 		}
 		passes := f.There >= enough && oneIn*f.There >= f.There+p.other && p.alone(c.Inode) && p.apart(c.Inode) && p.explained(c.Inode) &&
 			!w.Hears && (!w.Shares || p.whole(c.Inode)) && !w.older(c) && (opened < 0 || opened == i)
-		f.Unsettled = passes && !alike(c.Bytes, w.Asked.Bytes)
+		keeps := p.keeps(c.Inode, settled)
+		f.Unsettled = passes && (keeps || !alike(c.Bytes, w.Asked.Bytes))
 		switch {
-		case passes && octets == i:
+		case passes && !keeps && octets == i:
 			f.Grade = Certain
 		case len(f.Signs) > 0:
 			f.Grade = Supported
@@ -83,6 +87,18 @@ func (w Watched) older(c host.Descriptor) bool {
 		was = w.Asked.Since
 	}
 	return !was.IsZero() && was.Before(c.Opened)
+}
+
+// settle adds the connections that have exchanged all, all their life, with another than the asked one: the process keeps nothing of what came by them.
+func (w Watched) settle(settled map[uint64]bool) {
+	all := slices.Concat(w.Candidates, w.Others)
+	for i, a := range all {
+		for _, b := range all[i+1:] {
+			if alike(a.Bytes, b.Bytes) {
+				settled[a.Inode], settled[b.Inode] = true, true
+			}
+		}
+	}
 }
 
 // alike reports whether, all their life, as much was sent by one connection as came by the other, both ways. Where a

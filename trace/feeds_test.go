@@ -50,6 +50,12 @@ func connections(inodes string) (ds []host.Descriptor) {
 
 var askedConnection = host.Descriptor{Inode: 'o', Bytes: host.Bytes{Sent: 700, Received: 900}}
 
+// elsewhere has all that came by b sent by p.
+func elsewhere(w *trace.Watched) {
+	b := w.Candidates[1].Bytes
+	w.Others = []host.Descriptor{{Inode: 'p', Bytes: host.Bytes{Sent: b.Received, Received: b.Sent}}}
+}
+
 func TestFeeds(t *testing.T) {
 	relayed := times(3, "1 <a, 1 >o, 1 ., 1 <o, 1 >a, 1 .")
 	tests := map[string]struct {
@@ -87,15 +93,15 @@ func TestFeeds(t *testing.T) {
 		"another has said the same, twice":     {times(9, "1 <b4, 1 <b, 1 >p5, 1 <a5, 1 >o5"), nil, [3]trace.Feed{{Grade: trace.Supported, There: 9, Back: 0}}},
 		"a process has said the same":          {times(9, "1 <a, 1 >o, 1 <u, 1 >p"), nil, [3]trace.Feed{{Grade: trace.Supported, There: 9, Back: 0}}},
 		"another has said something":           {times(9, "1 <a, 1 >o, 1 <b0, 1 >p"), nil, [3]trace.Feed{{Grade: trace.Supported, There: 9, Back: 0}}},
-		"another has said other things":        {times(3, "1 <a, 1 >o, 1 <b2, 1 >p2"), nil, [3]trace.Feed{{Grade: trace.Certain, There: 3, Back: 0}}},
-		"another says less":                    {times(3, "1 <a, 1 >o, 1 <b, 1 >p, 1 <a, 1 >o"), nil, [3]trace.Feed{{Grade: trace.Certain, There: 6, Back: 0}}},
+		"another has said other things":        {times(3, "1 <a, 1 >o, 1 <b2, 1 >p2"), elsewhere, [3]trace.Feed{{Grade: trace.Certain, There: 3, Back: 0}}},
+		"another says less":                    {times(3, "1 <a, 1 >o, 1 <b, 1 >p, 1 <a, 1 >o"), elsewhere, [3]trace.Feed{{Grade: trace.Certain, There: 6, Back: 0}}},
 		"another says more":                    {times(9, "1 <a, 1 >o, 1 <b, 1 >p, 1 <b, 1 >p"), nil, [3]trace.Feed{{Grade: trace.Supported, There: 9, Back: 0}}},
 		"late by one, and answers":             {times(9, "1 <b, 1 >p, 1 >b, 1 <a, 1 >o, 1 >a"), nil, [3]trace.Feed{{Grade: trace.Supported, There: 9, Back: 0}}},
 		"late by one, no answers":              {times(9, "1 <b, 1 >p, 1 <a, 1 >o"), nil, [3]trace.Feed{{Grade: trace.Supported, There: 9, Back: 0}}},
 		"his goes to another as well":          {times(9, "1 <a100, 1 >p100, 1 >o70") + ", " + times(3, "1 <a100, 1 >o100"), nil, [3]trace.Feed{{Grade: trace.Supported, There: 3, Back: 0}}},
 		"mostly does not count":                {times(3, "1 <a, 1 >o") + ", " + times(9, "1 <a0, 1 <b, 1 >o"), nil, [3]trace.Feed{{Grade: trace.Supported, There: 3, Back: 0}}},
 		"sends more than a piece":              {"2 <b2, 2 >p2, " + times(9, "1 <a, 1 >o, 1 >o"), nil, [3]trace.Feed{{Grade: trace.Supported, There: 9, Back: 0}}},
-		"another said much before":             {times(9, "2 <b, 2 >p") + ", " + times(5, "1 <a, 1 >o"), nil, [3]trace.Feed{{Grade: trace.Certain, There: 5, Back: 0}}},
+		"another said much before":             {times(9, "2 <b, 2 >p") + ", " + times(5, "1 <a, 1 >o"), elsewhere, [3]trace.Feed{{Grade: trace.Certain, There: 5, Back: 0}}},
 		"another said much at last":            {times(5, "1 <a, 1 >o") + ", " + times(9, "2 <b, 2 >p"), nil, [3]trace.Feed{{Grade: trace.Certain, There: 5, Back: 0}}},
 		"another has the same octets":          {relayed, func(w *trace.Watched) { w.Candidates[1].Bytes = w.Candidates[0].Bytes }, [3]trace.Feed{{Grade: trace.Supported, There: 3, Back: 3}, {Grade: trace.Unknown, There: 0, Back: 0}}},
 		"another has an octet more": {relayed, func(w *trace.Watched) {
@@ -144,11 +150,16 @@ func TestFeeds(t *testing.T) {
 				w.Transfers[i].Octets = 0
 			}
 		}, [3]trace.Feed{{Grade: trace.Supported, There: 9, Back: 0}}},
-		"shares memory, and waits once": {times(9, "1 <a, 1 >o") + ", 1 <a, 1 ., 1 >o, 1 <a", func(w *trace.Watched) { w.Shares = true }, [3]trace.Feed{{Grade: trace.Supported, There: 9, Back: 0}}},
-		"answers itself":                {relayed + ", " + times(9, "1 <b, 1 >b"), nil, [3]trace.Feed{{Grade: trace.Certain, There: 3, Back: 3}}},
-		"one to several":                {times(5, "1 <a, 1 >p, 1 >o"), nil, [3]trace.Feed{}},
-		"answers and passes":            {times(5, "1 <a, 1 >a, 1 >o"), nil, [3]trace.Feed{{Grade: trace.Certain, There: 5, Back: 0}}},
-		"late, to others as well":       {relayed + ", 1 <b, 1 >p, 1 >o", nil, [3]trace.Feed{{Grade: trace.Supported, There: 3, Back: 3}}},
+		"shares memory, and waits once":       {times(9, "1 <a, 1 >o") + ", 1 <a, 1 ., 1 >o, 1 <a", func(w *trace.Watched) { w.Shares = true }, [3]trace.Feed{{Grade: trace.Supported, There: 9, Back: 0}}},
+		"answers itself":                      {relayed + ", " + times(9, "1 <b, 1 >b"), nil, [3]trace.Feed{{Grade: trace.Certain, There: 3, Back: 3}}},
+		"one to several":                      {times(5, "1 <a, 1 >p, 1 >o"), nil, [3]trace.Feed{}},
+		"answers and passes":                  {times(5, "1 <a, 1 >a, 1 >o"), nil, [3]trace.Feed{{Grade: trace.Certain, There: 5, Back: 0}}},
+		"kept of another, and sent in parts":  {times(9, "1 <b9, 1 >p5, 1 <a3, 1 >o3"), nil, [3]trace.Feed{{Grade: trace.Supported, There: 9, Back: 0}}},
+		"kept of another for long":            {"1 <b9, 1 >p9, " + times(20, "1 <c2, 1 >q2") + ", " + times(9, "1 <a3, 1 >o3"), nil, [3]trace.Feed{{Grade: trace.Supported, There: 9, Back: 0}}},
+		"kept of another, and not enough":     {"1 <b2, 1 >p, " + times(9, "1 <a3, 1 >o3"), nil, [3]trace.Feed{{Grade: trace.Certain, There: 9, Back: 0}}},
+		"all of another's has gone elsewhere": {times(9, "1 <b9, 1 >p5, 1 <a3, 1 >o3"), elsewhere, [3]trace.Feed{{Grade: trace.Certain, There: 9, Back: 0}}},
+		"of a process it cannot be told":      {times(9, "1 <u9, 1 >p9, 1 <a3, 1 >o3"), elsewhere, [3]trace.Feed{{Grade: trace.Supported, There: 9, Back: 0}}},
+		"late, to others as well":             {relayed + ", 1 <b, 1 >p, 1 >o", nil, [3]trace.Feed{{Grade: trace.Supported, There: 3, Back: 3}}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -161,7 +172,7 @@ func TestFeeds(t *testing.T) {
 					tt.want[i].Grade = trace.Unknown
 				}
 			}
-			got := w.Feeds()
+			got := w.Feeds(map[uint64]bool{})
 			for i, f := range got {
 				if slices.Equal(f.Signs, []string{trace.SignOctets}) {
 					got[i].Grade = trace.Unknown // that alone is another test's
@@ -190,17 +201,35 @@ type pending struct {
 	octets uint32
 }
 
-// feeds are told where one pair's connection coming in has the octets of the asked one, and none of the others: what tells who is meant are the passages alone.
+// feeds are told where one pair's connection coming in has the octets of the asked one, and none of the others: what tells who is meant are the passages
+// alone. The other pairs have the octets that passed.
 func (r *relay) feeds(asked, fits int) []trace.Feed {
+	passed := map[uint64]host.Bytes{}
+	for _, t := range r.transfers {
+		b := passed[t.Socket]
+		if t.Sent {
+			b.Sent += uint64(t.Octets)
+		} else {
+			b.Received += uint64(t.Octets)
+		}
+		passed[t.Socket] = b
+	}
+	connection := func(pair int, inode uint64) host.Descriptor {
+		before, b := uint64(100_000*(pair+1)), passed[inode]
+		return host.Descriptor{Inode: inode, Bytes: host.Bytes{Sent: before + b.Sent, Received: before + b.Received}}
+	}
 	w := trace.Watched{Transfers: r.transfers, Asked: host.Descriptor{Inode: r.out(asked), Bytes: host.Bytes{Sent: 7000, Received: 9000}}}
 	for i := range r.pairs {
-		c := host.Descriptor{Inode: r.in(i), Bytes: host.Bytes{Sent: 9000, Received: 7000}}
-		if i != fits {
-			c.Bytes.Received += 100_000
+		c := connection(i, r.in(i))
+		if i == fits {
+			c.Bytes = host.Bytes{Sent: 9000, Received: 7000}
 		}
 		w.Candidates = append(w.Candidates, c)
+		if i != asked {
+			w.Others = append(w.Others, connection(i, r.out(i)))
+		}
 	}
-	return w.Feeds()
+	return w.Feeds(map[uint64]bool{})
 }
 
 func (r *relay) in(pair int) uint64  { return uint64(1000 + pair) }
@@ -349,6 +378,41 @@ func TestFeedsOfTurns(t *testing.T) {
 	}
 }
 
+// Where a process keeps what it takes, and sends as many octets of what it has of the one whenever it takes some of the other, in whatever parts these came,
+// the other is not certain, though his octets are the asked connection's.
+func TestFeedsKept(t *testing.T) {
+	seen := 0
+	for seed := range uint64(500) {
+		r := &relay{rand: rand.New(rand.NewPCG(seed, 4)), pairs: 2}
+		var kept [2]uint32 // of each
+		for range 200 {
+			p := r.rand.IntN(2)
+			n := r.take(p, r.in(p))
+			for n < 200 && r.rand.IntN(3) == 0 {
+				n += r.take(p, r.in(p))
+			}
+			kept[p] += n
+			if kept[1-p] < n {
+				r.wait(p) // there is not enough of it yet
+				r.send(p, pending{r.in(p), 1})
+				continue
+			}
+			kept[1-p] -= n
+			r.send(p, pending{r.out(1 - p), n})
+		}
+		f := r.feeds(0, 1)[1]
+		if f.There >= 9 {
+			seen++
+		}
+		if f.Grade == trace.Certain {
+			t.Errorf("seed %d: certain of the other", seed)
+		}
+	}
+	if seen < 250 {
+		t.Errorf("%d times was the other seen with it", seen)
+	}
+}
+
 // interleave puts what the threads did in another order, but not what each of them did.
 func (r *relay) interleave() {
 	of := map[uint32][]host.Transfer{}
@@ -395,7 +459,7 @@ func FuzzFeeds(f *testing.F) {
 			w.Transfers = append(w.Transfers, host.Transfer{Socket: uint64(c & 7), Sent: c&8 != 0, Thread: uint32(c >> 4 & 3), Waits: uint32(c >> 6)})
 		}
 		certain := 0
-		for _, f := range w.Feeds() {
+		for _, f := range w.Feeds(map[uint64]bool{}) {
 			if f.Grade == trace.Certain {
 				certain++
 			}

@@ -22,6 +22,7 @@ type passages struct {
 	// may have been taken before.
 	pieces int
 	late   map[uint64]*later
+	taken  map[uint64]*taken // by socket
 }
 
 // A phase of a thread is what it takes until it sends, and what it sends until it takes again.
@@ -52,7 +53,7 @@ func (p piece) and(octets uint32) piece {
 
 // passagesTo tells what passed, and of what the asked connection sent where it came from.
 func passagesTo(asked uint64, transfers []host.Transfer) *passages {
-	p := &passages{asked: asked, threads: map[uint32]*phase{}, passed: map[[2]uint64]int{}, same: map[[2]uint64]int{}, differed: map[[2]uint64]int{}, late: map[uint64]*later{}}
+	p := &passages{asked: asked, threads: map[uint32]*phase{}, passed: map[[2]uint64]int{}, same: map[[2]uint64]int{}, differed: map[[2]uint64]int{}, late: map[uint64]*later{}, taken: map[uint64]*taken{}}
 	in := make([]*phase, len(transfers)) // which phase each is of
 	on := make([]bool, len(transfers))   // its thread took from that socket right before as well
 	for i, t := range transfers {
@@ -184,9 +185,19 @@ type later struct {
 	matched int          // pieces that the asked connection sent and that can have been among these, or passed
 }
 
+// A taken is all that was taken from a socket, and how many of the pieces that the asked connection sent can have been of these.
+type taken struct {
+	piece
+	pieces int
+}
+
 // mayBeLate notes what was taken from another socket, on where the thread took from that right before as well. Of one from which nothing was taken until so much had been sent that it cannot have
 // been its, none is.
 func (p *passages) mayBeLate(t host.Transfer, on bool) {
+	if p.taken[t.Socket] == nil {
+		p.taken[t.Socket] = &taken{}
+	}
+	p.taken[t.Socket].piece = p.taken[t.Socket].and(t.Octets)
 	l := p.late[t.Socket]
 	switch {
 	case t.Socket == p.asked || l == nil && p.pieces >= enough:
@@ -209,6 +220,11 @@ func (p *passages) mayBeLate(t host.Transfer, on bool) {
 // sentPiece counts a piece that the asked connection sent right after it had been taken from another.
 func (p *passages) sentPiece(from, octets uint64) {
 	p.pieces++
+	for socket, t := range p.taken {
+		if socket == from || t.unknown || t.octets >= octets {
+			t.pieces++
+		}
+	}
 	for socket, l := range p.late {
 		if socket == from || l.match(octets) {
 			l.matched++
@@ -239,4 +255,15 @@ func (p *passages) apart(candidate uint64) bool {
 		}
 	}
 	return true
+}
+
+// keeps reports whether all but two of the pieces that passed from a candidate to the asked connection may be what had been taken from another socket, kept, and
+// sent in whatever parts. Of a settled one nothing was kept.
+func (p *passages) keeps(candidate uint64, settled map[uint64]bool) bool {
+	for socket, t := range p.taken {
+		if socket != candidate && socket != p.asked && !settled[socket] && p.pieces-t.pieces < enough {
+			return true
+		}
+	}
+	return false
 }

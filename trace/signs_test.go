@@ -130,7 +130,7 @@ func TestSigns(t *testing.T) {
 			w := proxied()
 			tt.change(w)
 			var got []string
-			for _, f := range w.Feeds() {
+			for _, f := range w.Feeds(map[uint64]bool{}) {
 				if want := map[bool]trace.Grade{true: trace.Supported, false: trace.Unknown}[len(f.Signs) > 0]; f.Grade != want {
 					t.Errorf("%v is %s", f.Signs, f.Grade)
 				}

@@ -235,8 +235,13 @@ func relayed(t *testing.T, relay string, clients, rounds int) (certain, supporte
 		watched.Candidates = append(watched.Candidates, by[3+2*i])
 	}
 	for i := range clients {
-		watched.Asked = by[4+2*i]
-		for j, f := range watched.Feeds() {
+		watched.Asked, watched.Others = by[4+2*i], nil
+		for j := range clients {
+			if j != i {
+				watched.Others = append(watched.Others, by[4+2*j])
+			}
+		}
+		for j, f := range watched.Feeds(map[uint64]bool{}) {
 			switch {
 			case f.Grade == trace.Certain && j != i:
 				t.Errorf("candidate %d is certain for the connection of %d: %+v", j, i, f)
@@ -380,7 +385,7 @@ func BenchmarkLook(b *testing.B) {
 				if _, err := s.Holders(b.Context(), w.Asked.Object); err != nil {
 					b.Fatal(err)
 				}
-				w.Feeds()
+				w.Feeds(map[uint64]bool{})
 				s.Close()
 			}
 		})

@@ -64,9 +64,12 @@ func (x *Examiner) unowned(q stop.Question, err error, r *report.Report) (onBeha
 	}
 	p := trace.Previous{Remote: f.Original.Local, Local: f.Original.Remote, Direction: host.Inbound,
 		Reasons: []string{trace.ReasonInbound, trace.ReasonNAT}, Corroborated: true, NetNS: f.NetNS}
-	if f.Direction == host.Inbound {
+	switch f.Direction {
+	case host.Inbound:
 		p.Direction, p.Reasons = host.Outbound, []string{trace.ReasonNAT}
+	case host.UnknownDirection:
+		p.Direction, p.Reasons = host.UnknownDirection, []string{trace.ReasonUnknownDirection, trace.ReasonNAT}
 	}
 	r.Previous = []trace.Previous{p}
-	return f.Direction == host.Inbound || !slices.Contains(r.Host.Addresses, f.Original.Remote.Addr())
+	return f.Direction != host.Outbound || !slices.Contains(r.Host.Addresses, f.Original.Remote.Addr())
 }

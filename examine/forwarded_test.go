@@ -61,6 +61,7 @@ func TestForwarded(t *testing.T) {
 		{"masqueraded", "968,23", behind("10.0.0.7:40000", "3.3.3.3:23", host.Outbound, 1, 0), true, true, 1, true},
 		{"masqueraded, closed", "968,23:ID", behind("10.0.0.7:40000", "3.3.3.3:23", host.Outbound, 1, 2), true, true, 1, true},
 		{"a port passed on", "968,23:SV_REC:7:3.3.3.3", behind("10.0.0.7:22", "3.3.3.3:23", host.Inbound, 1, 0), true, true, 1, true},
+		{"picked up in its middle", "968,23:SV_REC:7", behind("10.0.0.7:22", "2.2.2.2:5", host.UnknownDirection, 1, 0), true, true, 1, true},
 		{"a port passed on, masqueraded", "968,23:SV_REC:7:3.3.3.3", behind("10.0.0.7:22", "2.2.2.2:5", host.Inbound, 1, 0), true, true, 1, true},
 	} {
 		t.Run(c.name+" "+c.line, func(t *testing.T) {

@@ -44,6 +44,9 @@ const (
 	ctaProtoDstPort   = 3
 	ctaProtoInfoTCP   = 1
 	ctaTCPState       = 1
+	ctaTCPFlagsOrig   = 4
+	ctaTCPFlagsReply  = 5
+	tcpLiberal        = 1 << 3 // IP_CT_TCP_FLAG_BE_LIBERAL
 	ctaTimestampStart = 1
 	ctaTimestampStop  = 2
 	ctaStatsEntries   = 1
@@ -79,6 +82,10 @@ type Entry struct {
 	State string
 	// Replied is true where something came back: without, whoever sent the first packet may have made up its sender.
 	Replied bool
+	// PickedUp is true where the kernel saw the connection first in its middle (the sysctl net.netfilter.nf_conntrack_tcp_loose): either end can have
+	// opened it then. It is told by the windows, about which the kernel is liberal in both directions then (tcp_new of
+	// net/netfilter/nf_conntrack_proto_tcp.c); of what has ended it is not told.
+	PickedUp bool
 	// Assured is true where packets went both ways after the connection was established.
 	Assured bool
 	// Begun and Ended are when the entry was made and destroyed, where the kernel notes that (the sysctl
@@ -217,7 +224,7 @@ func ParseEntry(b []byte) (Entry, error) {
 		case typ == ctaZone && len(v) >= 2:
 			e.Zone = binary.BigEndian.Uint16(v)
 		case typ == ctaProtoInfo:
-			e.State, err = parseState(v)
+			e.State, e.PickedUp, err = parseState(v)
 		case typ == ctaTimestamp:
 			err = nlattr.Each(v, func(typ uint16, v []byte) {
 				switch {
@@ -248,19 +255,23 @@ func nanoseconds(v []byte) time.Time {
 	return time.Unix(0, int64(n)).UTC()
 }
 
-func parseState(b []byte) (state string, err error) {
+func parseState(b []byte) (state string, pickedUp bool, err error) {
 	var inner error
+	liberal := 0
 	err = nlattr.Each(b, func(typ uint16, v []byte) {
 		if typ != ctaProtoInfoTCP {
 			return
 		}
 		inner = nlattr.Each(v, func(typ uint16, v []byte) {
-			if typ == ctaTCPState && len(v) >= 1 && int(v[0]) < len(states) {
+			switch {
+			case typ == ctaTCPState && len(v) >= 1 && int(v[0]) < len(states):
 				state = states[v[0]]
+			case (typ == ctaTCPFlagsOrig || typ == ctaTCPFlagsReply) && len(v) >= 1 && v[0]&tcpLiberal != 0:
+				liberal++
 			}
 		})
 	})
-	return state, errors.Join(err, inner)
+	return state, liberal == 2, errors.Join(err, inner)
 }
 
 func parseTuple(b []byte) (Tuple, error) {

@@ -75,6 +75,15 @@ func TestParseRecorded(t *testing.T) {
 	}
 }
 
+// What the kernel first saw in its middle it shows with the ends of whoever spoke then. It is of a service on port 7001 of an address, and of a client of it on the same
+// host, made before the tracking was: the service spoke first after that (Linux 6.18, amd64).
+func TestParsePickedUp(t *testing.T) {
+	e, err := ParseEntry(recorded(t, "picked-up4"))
+	if err != nil || !e.PickedUp || !e.Assured || e.Original.Src != netip.MustParseAddrPort("127.0.0.1:7001") || e.Reply != e.Original.Back() {
+		t.Errorf("%+v, %v", e, err)
+	}
+}
+
 func TestParseEntry(t *testing.T) {
 	for _, want := range []Entry{
 		{Original: flowOf("10.0.0.2:5555", "192.0.2.3:80"), Reply: flowOf("192.0.2.3:80", "192.0.2.2:61000")},

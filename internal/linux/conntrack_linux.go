@@ -76,7 +76,21 @@ func (c *conntracker) zonesInUse(ctx context.Context) ([]uint16, error) {
 	return slices.Sorted(maps.Keys(zones)), nil
 }
 
-func (c *conntracker) zonesOf(ctx context.Context, request []byte, zones map[uint16]bool) (err error) {
+func (c *conntracker) zonesOf(ctx context.Context, request []byte, zones map[uint16]bool) error {
+	n := 0
+	return c.each(ctx, request, func(b []byte) error {
+		for _, z := range conntrack.ParseZones(b) {
+			zones[z] = true
+		}
+		if n++; n > maxTracked || len(zones) > maxZones {
+			return fmt.Errorf("bound: %d connections, %d zones", maxTracked, maxZones)
+		}
+		return nil
+	})
+}
+
+// each calls a function with each entry that answers a request of [conntrack.DumpRequests], until that fails.
+func (c *conntracker) each(ctx context.Context, request []byte, f func([]byte) error) (err error) {
 	conn, err := c.begin(ctx)
 	if err != nil {
 		return err
@@ -86,16 +100,12 @@ func (c *conntracker) zonesOf(ctx context.Context, request []byte, zones map[uin
 	if err != nil {
 		return err
 	}
-	n := 0
-	for m, merr := range conn.ReceiveIter() {
-		if merr != nil {
-			return merr
+	for m, err := range conn.ReceiveIter() {
+		if err == nil {
+			err = f(m.Data)
 		}
-		for _, z := range conntrack.ParseZones(m.Data) {
-			zones[z] = true
-		}
-		if n++; n > maxTracked || len(zones) > maxZones {
-			return fmt.Errorf("bound: %d connections, %d zones", maxTracked, maxZones)
+		if err != nil {
+			return err
 		}
 	}
 	return nil

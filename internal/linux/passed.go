@@ -57,7 +57,7 @@ func (p *passed) take(e conntrack.Event, now time.Time) {
 		switch {
 		case old.ended.IsZero():
 			if e.Kind == conntrack.Destroyed {
-				x.opened = either(x.opened, old.opened)
+				x.opened, x.PickedUp = either(x.opened, old.opened), old.PickedUp
 			}
 			p.drop(old)
 		case e.Kind == conntrack.Destroyed && e.Entry.Replied:
@@ -74,6 +74,16 @@ func (p *passed) take(e conntrack.Event, now time.Time) {
 		x.removed, x.ended = either(e.Entry.Ended, now.UTC()), now
 	}
 	p.add(x, now)
+}
+
+// list takes a connection that is tracked now, if it is not known yet. When it was opened the kernel may have noted.
+func (p *passed) list(e conntrack.Entry, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.open.Len()+p.removed.Len() >= p.limit || !e.Replied || slices.ContainsFunc(p.alike(e), func(x *passing) bool { return x.ended.IsZero() }) {
+		return
+	}
+	p.add(&passing{Entry: e, opened: e.Begun}, now)
 }
 
 // replace notes that others of the same packets have ended, at a time that is not known: in one zone a packet is of one connection.

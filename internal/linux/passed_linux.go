@@ -36,11 +36,20 @@ func (h *Host) Track(keep time.Duration, limit int) error {
 	return nil
 }
 
-// listen takes events until the listener fails or the context ends.
+// listRatio bounds what listing all that is tracked costs: one share of the time.
+const listRatio = 20
+
+// listen takes events until the listener fails or the context ends. What is tracked as it begins, and after events were lost, is listed: the kernel
+// tells of it no more, and who had the ends of one that is there now is to be known when another has them.
 func (h *Host) listen(ctx context.Context, l *conntrack.Listener) {
 	defer l.Close()
 	defer context.AfterFunc(ctx, func() { l.Close() })()
-	for {
+	var next time.Time
+	for listed := false; ; {
+		if begun := time.Now(); !listed && begun.After(next) {
+			listed = h.list(ctx)
+			next = begun.Add(listRatio * time.Since(begun))
+		}
 		events, err := l.Receive()
 		for _, e := range events {
 			if h.remembers(e.Entry) {
@@ -53,8 +62,25 @@ func (h *Host) listen(ctx context.Context, l *conntrack.Listener) {
 		}
 		if err != nil {
 			h.passed.lose(time.Now())
+			listed = false
 		}
 	}
+}
+
+// list remembers what is tracked, and reports whether that was all.
+func (h *Host) list(ctx context.Context) bool {
+	for _, request := range conntrack.DumpRequests() {
+		err := h.conntrack.each(ctx, request, func(b []byte) error {
+			if e, err := conntrack.ParseEntry(b); err == nil && h.remembers(e) {
+				h.passed.list(e, time.Now())
+			}
+			return ctx.Err()
+		})
+		if err != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // listenAgain listens after a listener has failed, as soon as that can be; nil where the context ends before.
@@ -148,7 +174,10 @@ func forwardedOf(f host.Flow, x passing, netns uint64) host.Forwarded {
 	packet := packetOf(f)
 	out := host.Forwarded{Translated: host.Ends{Local: f.Local, Remote: f.Remote}, Direction: host.Inbound, State: x.State,
 		Opened: x.opened, Removed: x.removed, NetNS: netns}
-	if packet == x.Reply {
+	switch {
+	case x.PickedUp:
+		out.Direction = host.UnknownDirection
+	case packet == x.Reply:
 		out.Direction = host.Outbound
 	}
 	on, _ := x.Translate(packet)

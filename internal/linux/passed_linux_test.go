@@ -3,6 +3,7 @@ package linux
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -136,6 +137,48 @@ func TestPassedUntold(t *testing.T) {
 	got := g.seen(t, flowAs(first))
 	if len(got.Seen) != 2 || got.Seen[0].Original.Local != second.Original.Src || got.Seen[1].Original.Local != first.Original.Src || got.Live || got.Doubt == "" {
 		t.Errorf("%+v", got)
+	}
+}
+
+// What is tracked when the host begins to listen is remembered as it is then: another machine that has the ends afterwards is not the only one.
+func TestPassedListed(t *testing.T) {
+	first, second := masqueraded("10.0.0.7:40000", 40000), masqueraded("10.0.0.8:40000", 40000)
+	g := newGateway(t)
+	track(t, g.space, first.Original, ctaNATSrc, first.Reply.Dst, nil, false)
+	track(t, g.space, tupleOf("10.0.0.7:5", "192.0.2.3:5"), 0, netip.AddrPort{}, nil, false) // routed
+	if !g.list(t.Context()) {
+		t.Fatal("the list is not whole")
+	}
+	if n, _, _, _ := g.passed.level(); n != 0 {
+		t.Errorf("%d are remembered, and nothing came back on any", n)
+	}
+	g.passed.list(first, time.Now())
+	g.passed.list(first, time.Now())
+	if got := remembered(g.passed, first.Reply, time.Now(), time.Now()); !slices.Equal(got, []string{"10.0.0.7:40000 ?-?"}) {
+		t.Errorf("remembered is %q", got)
+	}
+	g.passed.take(conntrack.Event{Kind: conntrack.New, Entry: second}, time.Now())
+	g.passed.take(conntrack.Event{Kind: conntrack.Destroyed, Entry: second}, time.Now())
+	if got := g.passed.of(first.Reply, time.Now()); len(got) != 2 {
+		t.Errorf("of %+v the earlier is missing", got)
+	}
+}
+
+// Who opened what the kernel has picked up in its middle is not known.
+func TestPassedPickedUp(t *testing.T) {
+	e := masqueraded("10.0.0.7:22", 22)
+	e.PickedUp = true
+	p := newPassed(time.Minute, 10)
+	p.take(conntrack.Event{Kind: conntrack.New, Entry: e}, time.Now())
+	ended := e
+	ended.PickedUp = false // the kernel does not tell it any more
+	p.take(conntrack.Event{Kind: conntrack.Destroyed, Entry: ended}, time.Now())
+	x := p.of(e.Reply, time.Now())[0]
+	if d := forwardedOf(flowAs(e), x, 0).Direction; d != host.UnknownDirection {
+		t.Errorf("direction is %q", d)
+	}
+	if d := ownOf(flowAs(e), x).Direction; d != host.UnknownDirection {
+		t.Errorf("of the host's own it is %q", d)
 	}
 }
 

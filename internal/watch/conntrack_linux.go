@@ -45,7 +45,7 @@ func Conntrack() Input {
 // well, and nobody is asked about those.
 func trackedFlow(v conntrack.Event, now time.Time, port uint16) (flows.Flow, bool) {
 	o, r := v.Entry.Original, v.Entry.Reply
-	f := flows.Flow{Protocol: "tcp", Source: o.Src, Destination: o.Dst, Directed: true, Time: now}
+	f := flows.Flow{Protocol: "tcp", Source: o.Src, Destination: o.Dst, Directed: !v.Entry.PickedUp, Time: now}
 	if far := r.Back(); far != o {
 		f.FarSource, f.FarDestination = far.Src, far.Dst
 	}

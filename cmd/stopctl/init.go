@@ -24,7 +24,14 @@ func setupInit(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 	var recipients, behalf many
 	fs.Var(&recipients, "recipient", "an administrator's age public `key`, instead of a new pair; may be repeated")
 	fs.Var(&behalf, "on-behalf", "an address or `prefix` that may ask on behalf of other hosts; may be repeated")
+	config := fs.String("config", "", "make the store and the host's keys for the configuration in this `file`, which is there already")
 	return func(_ context.Context, std stdio, _ []string) error {
+		if *config != "" {
+			if fs.NFlag() > 1 {
+				return usageError("-config goes with no other flag: the configuration says the rest")
+			}
+			return initFor(*config, std)
+		}
 		p, err := placesOf(*dir)
 		if err != nil {
 			return err
@@ -46,12 +53,9 @@ func setupInit(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 		if err != nil {
 			return err
 		}
-		host, err := daemon.ReadTLSKey(p.tlsKey)
-		if err != nil {
+		if err := p.print(p.config, std); err != nil {
 			return err
 		}
-		fmt.Fprintf(std.err, "configuration: %s\nstore:         %s\nlog key:       %s\nTLS key:       %s\n  Its pin, for others' [[peer]]: %s\n",
-			p.config, p.store, p.logKey, p.tlsKey, stop.PinOf(host.Leaf))
 		if key != "" {
 			fmt.Fprintf(std.err, "private key:   %s\n  Whoever has it can open every report. Move it off this host, and keep a copy.\n", key)
 		}
@@ -59,8 +63,38 @@ func setupInit(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 	}
 }
 
-// places are where init puts things.
+// initFor makes what a configuration that is there lacks to be used: the store and the host's keys.
+func initFor(config string, std stdio) error {
+	c, err := daemon.Load(config)
+	if err != nil {
+		return err
+	}
+	p := places{store: c.Store}
+	if p.logKey, err = evidence.LogKeyPath(c.Store); err != nil {
+		return fmt.Errorf("find log key: %w", err)
+	}
+	if p.tlsKey, err = daemon.TLSKeyPath(c.Store); err != nil {
+		return fmt.Errorf("find TLS key: %w", err)
+	}
+	if _, err := p.write(c); err != nil {
+		return err
+	}
+	return p.print(config, std)
+}
+
+// places are where init puts things. Without config the configuration is there already.
 type places struct{ config, store, logKey, tlsKey, adminKey string }
+
+// print says what was made.
+func (p places) print(config string, std stdio) error {
+	host, err := daemon.ReadTLSKey(p.tlsKey)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(std.err, "configuration: %s\nstore:         %s\nlog key:       %s\nTLS key:       %s\n  Its pin, for others' [[peer]]: %s\n",
+		config, p.store, p.logKey, p.tlsKey, stop.PinOf(host.Leaf))
+	return nil
+}
 
 func placesOf(dir string) (places, error) {
 	if dir == "" {
@@ -119,7 +153,9 @@ func (p places) write(c daemon.Config) (adminKey string, err error) {
 	}
 	w.file(p.logKey, logKey)
 	w.file(p.tlsKey, tlsKey)
-	w.file(p.config, config)
+	if p.config != "" {
+		w.file(p.config, config)
+	}
 	w.store(p.store, key)
 	if w.err != nil {
 		return "", w.undo()

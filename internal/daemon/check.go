@@ -107,7 +107,7 @@ func SelfTest(ctx context.Context, w io.Writer) error {
 
 // checkKey reads the host's TLS key as the daemon would, which starts without one, but not with one that is none.
 func checkKey(cfg Config) (key *tls.Certificate, missing, err error) {
-	path, err := tlsKeyPath(cfg.Store)
+	path, err := TLSKeyPath(cfg.Store)
 	if err != nil {
 		return nil, nil, err
 	}

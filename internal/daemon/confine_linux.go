@@ -230,7 +230,7 @@ func rulesOf(r role, cfg Config) ([]rule, error) {
 		if err != nil {
 			return nil, fmt.Errorf("find log key: %w", err)
 		}
-		tlsKey, err := tlsKeyPath(cfg.Store)
+		tlsKey, err := TLSKeyPath(cfg.Store)
 		if err != nil {
 			return nil, err
 		}

@@ -35,7 +35,7 @@ func viewsOf(r role, cfg Config) ([]view, error) {
 		if err != nil {
 			return nil, fmt.Errorf("find log key: %w", err)
 		}
-		tlsKey, err := tlsKeyPath(cfg.Store)
+		tlsKey, err := TLSKeyPath(cfg.Store)
 		if err != nil {
 			return nil, err
 		}

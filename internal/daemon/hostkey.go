@@ -23,8 +23,8 @@ import (
 	"github.com/stopd/stopd/evidence/translog"
 )
 
-// tlsKeyPath is where the TLS key of the host with a store is: beside the key of its log.
-func tlsKeyPath(store string) (string, error) {
+// TLSKeyPath gives where the TLS key of the host with a store is: beside the key of its log.
+func TLSKeyPath(store string) (string, error) {
 	path, err := evidence.LogKeyPath(store)
 	if err != nil {
 		return "", fmt.Errorf("find TLS key: %w", err)

@@ -35,7 +35,7 @@ func (k *keeperPart) start(s started) error {
 	if l := k.process.joints[tracer]; l != nil {
 		by = poster{l}
 	}
-	path, err := tlsKeyPath(s.Config.Store)
+	path, err := TLSKeyPath(s.Config.Store)
 	if err != nil {
 		return err
 	}

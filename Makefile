@@ -12,18 +12,22 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 # into a test host's own root, never installed (internal/netlab).
 PACKAGES    := iproute2 util-linux mandoc sqlite3 openssh-client unzip zip openssl age
 
-.PHONY: build demo test unit integration soak lint fuzz compiler generate program generated kernels records recordings dictionary bench cross man packages clean
+.PHONY: build packages demo test unit integration soak lint fuzz compiler generate program generated kernels records recordings dictionary bench cross man needed clean
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/stopd ./cmd/stopctl
 
-demo: build packages
+# Packages of Debian and RPM, in dist/. The same commit gives the same bytes (docs/packages.md).
+packages:
+	GO=$(GO) deploy/packages/make amd64 arm64
+
+demo: build needed
 	@bin/stopctl demo
 
-test: packages generated lint unit fuzz integration cross man
+test: needed generated lint unit fuzz integration cross man
 
-# packages installs what is missing, as root; otherwise it says what would be needed.
-packages:
+# needed installs what is missing, as root; otherwise it says what would be needed.
+needed:
 	@missing=""; for p in $(PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
 	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
@@ -111,4 +115,4 @@ bench: build
 	$(GO) run ./bench
 
 clean:
-	rm -rf bin
+	rm -rf bin dist

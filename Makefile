@@ -12,7 +12,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 # into a test host's own root, never installed (internal/netlab).
 PACKAGES    := iproute2 util-linux mandoc sqlite3 openssh-client unzip zip openssl age
 
-.PHONY: build packages demo test unit integration soak lint fuzz compiler generate program generated kernels records recordings dictionary bench cross man needed clean
+.PHONY: build packages demo test unit integration soak lint fuzz compiler generate program generated kernels completions records recordings dictionary bench cross man needed clean
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/stopd ./cmd/stopctl
@@ -73,7 +73,7 @@ man:
 	@if command -v mandoc >/dev/null; then mandoc -Tlint -Wwarning man/*.[1-8]; else echo "no mandoc: the man pages are not checked" >&2; fi
 
 # Generated files, besides golden files of tests (go test ./... -update).
-generate: program records recordings
+generate: program records recordings completions
 
 # The programs that the kernel runs (internal/linux/bpf), by the compiler that made what is committed.
 GENERATED   := $(foreach p,files recorder flow,$(foreach e,el eb,internal/linux/bpf/$(p)_bpf$(e).go internal/linux/bpf/$(p)_bpf$(e).o))
@@ -97,6 +97,10 @@ generated: compiler
 # What the programs need of Debian's kernels, for a test. As root; it downloads some 200 MB of packages.
 kernels:
 	internal/linux/bpf/testdata/kernels/make
+
+# What shells complete, of the programs' flags. Their tests hold it.
+completions:
+	$(GO) test -count=1 ./cmd/stopd ./cmd/stopctl -run '^TestCompletions$$' -update
 
 # Records as other systems' kernels write them, from C structures.
 records:

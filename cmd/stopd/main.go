@@ -30,10 +30,7 @@ func run(args []string) int {
 			fs.SetOutput(os.Stdout)
 		}
 	}
-	config := fs.String("config", "/etc/stopd/stopd.toml", "the configuration `file`")
-	check := fs.Bool("check", false, "validate the configuration, print what the daemon will see, and exit")
-	selftest := fs.Bool("selftest", false, "make sockets, pipes, a terminal and a process, check that the daemon would see each, and exit")
-	version := fs.Bool("version", false, "print the version and exit")
+	config, check, selftest, version := declare(fs)
 	if err := fs.Parse(args); err != nil {
 		if err == flag.ErrHelp {
 			return 0
@@ -68,6 +65,14 @@ func run(args []string) int {
 		return fail(err)
 	}
 	return 0
+}
+
+func declare(fs *flag.FlagSet) (config *string, check, selftest, version *bool) {
+	config = fs.String("config", "/etc/stopd/stopd.toml", "the configuration `file`")
+	check = fs.Bool("check", false, "validate the configuration, print what the daemon will see, and exit")
+	selftest = fs.Bool("selftest", false, "make sockets, pipes, a terminal and a process, check that the daemon would see each, and exit")
+	version = fs.Bool("version", false, "print the version and exit")
+	return config, check, selftest, version
 }
 
 func fail(err error) int {

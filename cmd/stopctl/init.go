@@ -63,7 +63,8 @@ func setupInit(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 	}
 }
 
-// initFor makes what a configuration that is there lacks to be used: the store and the host's keys.
+// initFor makes what a configuration that is there lacks to be used: the store and the host's keys. Where all of it is there, that is well:
+// what brings configurations says so at each start.
 func initFor(config string, std stdio) error {
 	c, err := daemon.Load(config)
 	if err != nil {
@@ -75,6 +76,10 @@ func initFor(config string, std stdio) error {
 	}
 	if p.tlsKey, err = daemon.TLSKeyPath(c.Store); err != nil {
 		return fmt.Errorf("find TLS key: %w", err)
+	}
+	if there(p.store, p.logKey, p.tlsKey) {
+		fmt.Fprintf(std.err, "%s is there already, with its keys: nothing was written\n", p.store)
+		return nil
 	}
 	if _, err := p.write(c); err != nil {
 		return err
@@ -161,6 +166,11 @@ func (p places) write(c daemon.Config) (adminKey string, err error) {
 		return "", w.undo()
 	}
 	return adminKey, nil
+}
+
+// there says whether there is something at each path.
+func there(paths ...string) bool {
+	return !slices.ContainsFunc(paths, func(path string) bool { _, err := os.Lstat(path); return err != nil })
 }
 
 // absent returns an error where there is something already.

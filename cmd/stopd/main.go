@@ -22,8 +22,9 @@ func main() {
 func run(args []string) int {
 	fs := flag.NewFlagSet("stopd", flag.ContinueOnError)
 	fs.Usage = func() {
-		fmt.Fprintln(fs.Output(), "usage: stopd [-config FILE] [-check] [-selftest] [-version]")
+		fmt.Fprint(fs.Output(), "usage: stopd [-config FILE] [-check] [-selftest] [-version]\n\nanswer who is behind a connection of this host, with tokens of reports\n\n")
 		fs.PrintDefaults()
+		fmt.Fprintln(fs.Output(), "\nstopctl init writes a configuration. See stopd(8).")
 	}
 	for _, a := range args {
 		if a == "-h" || a == "-help" || a == "--help" {

@@ -60,11 +60,15 @@ func parseQueues(b []byte) ([]queue, error) {
 	return qs, nil
 }
 
+// coarse is how late a process may have started by its own time, and yet have done something at a time of System V IPC: that is in whole seconds, of a clock that
+// is a tick behind (ktime_get_real_seconds), and more where the machine was held up.
+const coarse = 2 * time.Second
+
 // mode says what a process last did with the queue; empty for nothing. The kernel remembers the pid after its
 // process has ended: who has started since has it again, and did nothing.
 func (q queue) mode(pid int, start time.Time) host.Mode {
 	was := func(who int, when time.Time) bool {
-		return pid != 0 && who == pid && start.Before(when.Add(time.Second)) // it counts whole seconds
+		return pid != 0 && who == pid && start.Before(when.Add(coarse))
 	}
 	switch s, r := was(q.sender, q.sent), was(q.receiver, q.received); {
 	case s && r:
@@ -110,7 +114,7 @@ func parseSems(b []byte) ([]semSet, error) {
 // mode says what a process last did with the set; empty for nothing. Who has started since the set was last
 // used has the pid of one that has ended.
 func (s semSet) mode(pid int, start time.Time) host.Mode {
-	if pid != 0 && slices.Contains(s.pids, pid) && start.Before(s.used.Add(time.Second)) {
+	if pid != 0 && slices.Contains(s.pids, pid) && start.Before(s.used.Add(coarse)) {
 		return host.ReadWrite
 	}
 	return ""

@@ -69,7 +69,8 @@ func TestQueueMode(t *testing.T) {
 		{"neither", q, 300, then, ""},
 		{"nobody", queue{}, 0, time.Time{}, ""},
 		{"in the same second", q, 100, then.Add(900 * time.Millisecond), host.Write},
-		{"the pid was used again", q, 100, then.Add(time.Second), ""},
+		{"right after it, by the clock that is a tick behind", q, 100, then.Add(1004 * time.Millisecond), host.Write},
+		{"the pid was used again", q, 100, then.Add(coarse), ""},
 		{"the pid was used again by the receiver", queue{sender: 100, receiver: 100, sent: then, received: then.Add(time.Hour)}, 100, then.Add(time.Minute), host.Read},
 	} {
 		if got := tt.q.mode(tt.pid, tt.start); got != tt.want {
@@ -131,7 +132,7 @@ func TestSemMode(t *testing.T) {
 		pid   int
 		start time.Time
 		want  host.Mode
-	}{{100, then, host.ReadWrite}, {200, then.Add(-time.Hour), host.ReadWrite}, {300, then, ""}, {0, time.Time{}, ""}, {100, then.Add(time.Second), ""}} {
+	}{{100, then, host.ReadWrite}, {200, then.Add(-time.Hour), host.ReadWrite}, {300, then, ""}, {0, time.Time{}, ""}, {100, then.Add(coarse), ""}} {
 		if got := s.mode(tt.pid, tt.start); got != tt.want {
 			t.Errorf("mode(%d, %v) = %q, want %q", tt.pid, tt.start, got, tt.want)
 		}

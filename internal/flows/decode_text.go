@@ -125,18 +125,35 @@ func decodeTable(line string) (Flow, error) {
 		colons = strings.HasSuffix(w, "6") // netstat of Linux writes 2001:db8::1:22
 	}
 	var ends []netip.AddrPort
+	full, wide := false, false // the column of an address
 	for _, w := range words {
 		if e, err := endpoint(w, colons); err == nil {
 			ends = append(ends, e)
+			over := beyond(w, colons)
+			full, wide = full || over == 0, wide || over > 0
 		}
 	}
 	switch {
+	case full && !wide:
+		return Flow{}, errors.New("an address may be cut where its column ends: netstat writes it whole with -W")
 	case len(ends) < 2 && strings.Contains(line, "LISTEN"):
 		return Flow{}, errors.New("a listening socket, not a connection")
 	case len(ends) < 2:
 		return Flow{}, errors.New("it has no two addresses with ports (ss and netstat write them with -n)")
 	}
 	return flow(protocol, ends[0], ends[1])
+}
+
+// beyond is by how many characters an address of IPv6 is longer than netstat leaves it without -W: what is cut can be another's address. That of
+// Linux (net-tools) leaves 22 of address and port, those of the BSDs 16 of the address.
+func beyond(word string, colons bool) int {
+	if strings.Count(word, ":") < 2 || word[0] == '[' {
+		return -1
+	}
+	if colons && !strings.ContainsRune(word[strings.LastIndexByte(word, ':'):], '.') {
+		return len(word) - 1 - 22
+	}
+	return strings.LastIndexByte(word, '.') - 16
 }
 
 // endpoint reads one end: "192.0.2.7:22", "[2001:db8::7]:22" with or without a zone, "192.0.2.7.22" as BSD and tcpdump write it, and

@@ -25,6 +25,7 @@ type Counts struct {
 	Tokens     atomic.Int64 // answers: a token, or a name
 	Errors     atomic.Int64 // answers: an error
 	Failed     atomic.Int64 // hosts that could not be asked
+	Rested     atomic.Int64 // hosts that were left alone for a time
 	Kept       atomic.Int64 // records
 	Unkept     atomic.Int64 // records that could not be kept at the end
 	Left       atomic.Int64 // questions that were not asked at the end
@@ -54,6 +55,7 @@ func (c *Counts) List() []Count {
 		{"tokens", "answers with a token or a name", c.Tokens.Load()},
 		{"errors", "answers with an error", c.Errors.Load()},
 		{"failed", "hosts that could not be asked", c.Failed.Load()},
+		{"rested", "times that a host which could not be asked was left alone", c.Rested.Load()},
 		{"kept", "answers kept", c.Kept.Load()},
 		{"unkept", "answers lost: they could not be kept", c.Unkept.Load()},
 		{"left", "questions left at the end", c.Left.Load()},

@@ -29,7 +29,7 @@ type Watcher struct {
 	log   *slog.Logger
 	kept  func(tokens.Record)
 
-	queue   chan question
+	turns   *turns
 	answers chan answer
 	open    sync.WaitGroup  // questions
 	end     context.Context // of asking
@@ -41,7 +41,6 @@ type Watcher struct {
 	repeats  repeats
 	own      map[netip.Addr]bool
 	ownAt    time.Time
-	retrying int
 	logs     map[string]*progress
 	saved    positions
 	lock     *os.File // of the positions; nil while no log is followed
@@ -71,7 +70,7 @@ const (
 // New makes a watcher that keeps answers in a store. Whatever is kept is handed to kept, by one goroutine.
 func New(cfg Config, store *tokens.Store, log *slog.Logger, kept func(tokens.Record)) *Watcher {
 	l := cfg.Limits
-	return &Watcher{cfg: cfg, store: store, log: log, kept: kept, queue: make(chan question, l.Queue), answers: make(chan answer, maxKept),
+	return &Watcher{cfg: cfg, store: store, log: log, kept: kept, turns: newTurns(l.Queue, l.AtOnce, l.RetryAfter.Duration), answers: make(chan answer, maxKept),
 		hosts: newBudget[netip.Addr](l.HostPerSecond, l.Burst), networks: newBudget[netip.Prefix](l.NetworkPerSecond, l.Burst),
 		repeats: repeats{within: l.Repeat.Duration}, logs: map[string]*progress{}}
 }
@@ -96,6 +95,7 @@ func (w *Watcher) Run(ctx context.Context, inputs ...Input) error {
 	for range w.cfg.Limits.AtOnce {
 		workers.Go(w.ask)
 	}
+	defer context.AfterFunc(ctx, w.turns.hurry)()
 	rest.Go(w.keep)
 	over := make(chan struct{})
 	rest.Go(func() { w.now(over) })
@@ -115,7 +115,7 @@ func (w *Watcher) Run(ctx context.Context, inputs ...Input) error {
 	w.closed = true
 	w.mu.Unlock()
 	w.open.Wait()
-	close(w.queue)
+	w.turns.close()
 	workers.Wait()
 	close(w.answers)
 	close(over)
@@ -285,13 +285,11 @@ func (w *Watcher) drop(q question, count *atomic.Int64) {
 
 // enqueue has a question asked, or drops it where too many wait.
 func (w *Watcher) enqueue(q question) {
-	select {
-	case w.queue <- q:
+	switch {
+	case w.turns.put(q):
+	case w.end.Err() != nil:
+		w.leave()
 	default:
-		if w.end.Err() != nil {
-			w.leave()
-			return
-		}
 		w.drop(q, &w.Counts.Dropped)
 	}
 }
@@ -308,76 +306,80 @@ func (w *Watcher) finish(q question) {
 	w.open.Done()
 }
 
-// ask asks the hosts of the queue.
+// ask asks the hosts whose turn it is.
 func (w *Watcher) ask() {
-	for q := range w.queue {
-		if w.end.Err() != nil {
-			w.leave()
-			continue
+	for {
+		q, ok := w.turns.take()
+		if !ok {
+			return
 		}
-		if !time.Now().Before(q.until) {
-			w.drop(q, &w.Counts.Late)
-			continue
+		of, again := w.askOne(q)
+		if w.turns.done(q.host.Addr(), of) {
+			w.Counts.Rested.Add(1)
 		}
-		r, from := q.request(w.ownAddresses())
-		client := stop.Client{Timeout: w.cfg.Limits.Timeout.Duration, Source: from}
-		w.Counts.Asked.Add(1)
-		a, err := client.Ask(context.Background(), q.host, r)
-		if err != nil && q.tries < w.cfg.Limits.Retries && !errors.Is(err, syscall.EACCES) {
-			w.again(q)
-			continue
+		if again { // when its host is not left alone any more
+			q.tries++
+			w.Counts.Retried.Add(1)
+			w.enqueue(q)
 		}
-		record := tokens.Record{Seen: q.flow.Time, Asked: time.Now(), Source: q.flow.Source, Destination: q.flow.Destination,
-			FarSource: q.flow.FarSource, FarDestination: q.flow.FarDestination, Host: q.host, Type: q.typ, SID: q.sid,
-			Input: q.input, Alert: q.flow.Alert.Name}
-		if record.Seen.IsZero() {
-			record.Seen = record.Asked
-		}
-		switch {
-		case err != nil:
-			w.Counts.Failed.Add(1)
-			record.Error = err.Error()
-		case a.Kind == stop.KindError:
-			w.Counts.Errors.Add(1)
-			record.Error = string(a.Reply.Error)
-		case a.Kind == stop.KindLegacy && r.For.IsValid():
-			w.Counts.Errors.Add(1)
-			record.Error = errNotOnBehalf + stop.Printable(a.Reply.UserID)
-		case a.Kind == stop.KindLegacy:
-			w.Counts.Tokens.Add(1)
-			record.Token = "name:" + stop.Printable(a.Reply.UserID)
-		default:
-			w.Counts.Tokens.Add(1)
-			record.Token = a.Token.String()
-		}
-		w.answers <- answer{q, record}
 	}
 }
 
-// again asks a host later that could not be reached. As many wait for that at most as may wait in the queue.
-func (w *Watcher) again(q question) {
-	q.tries++
-	w.mu.Lock()
-	full := w.retrying >= w.cfg.Limits.Queue
-	if !full {
-		w.retrying++
+// askOne asks one question, unless it is too late, and reports whether it is to be asked again.
+func (w *Watcher) askOne(q question) (of outcome, again bool) {
+	if w.end.Err() != nil {
+		w.leave()
+		return untried, false
 	}
-	w.mu.Unlock()
-	if full {
-		w.drop(q, &w.Counts.Dropped)
-		return
+	if !time.Now().Before(q.until) {
+		w.drop(q, &w.Counts.Late)
+		return untried, false
 	}
-	w.Counts.Retried.Add(1)
-	go func() {
-		select {
-		case <-time.After(w.cfg.Limits.RetryAfter.Duration):
-		case <-w.end.Done():
-		}
-		w.mu.Lock()
-		w.retrying--
-		w.mu.Unlock()
-		w.enqueue(q)
-	}()
+	r, from := q.request(w.ownAddresses())
+	client := stop.Client{Timeout: w.cfg.Limits.Timeout.Duration, Source: from}
+	w.Counts.Asked.Add(1)
+	a, err := client.Ask(context.Background(), q.host, r)
+	switch {
+	case errors.Is(err, syscall.EACCES): // it is this host that may not ask
+		of = untried
+	case err != nil:
+		of = unreached
+	default:
+		of = reached
+	}
+	if of == unreached && q.tries < w.cfg.Limits.Retries {
+		return of, true
+	}
+	w.answers <- answer{q, w.recordOf(q, r, a, err)}
+	return of, false
+}
+
+// recordOf is what is kept of an answer.
+func (w *Watcher) recordOf(q question, r stop.Request, a stop.Answer, err error) tokens.Record {
+	record := tokens.Record{Seen: q.flow.Time, Asked: time.Now(), Source: q.flow.Source, Destination: q.flow.Destination,
+		FarSource: q.flow.FarSource, FarDestination: q.flow.FarDestination, Host: q.host, Type: q.typ, SID: q.sid,
+		Input: q.input, Alert: q.flow.Alert.Name}
+	if record.Seen.IsZero() {
+		record.Seen = record.Asked
+	}
+	switch {
+	case err != nil:
+		w.Counts.Failed.Add(1)
+		record.Error = err.Error()
+	case a.Kind == stop.KindError:
+		w.Counts.Errors.Add(1)
+		record.Error = string(a.Reply.Error)
+	case a.Kind == stop.KindLegacy && r.For.IsValid():
+		w.Counts.Errors.Add(1)
+		record.Error = errNotOnBehalf + stop.Printable(a.Reply.UserID)
+	case a.Kind == stop.KindLegacy:
+		w.Counts.Tokens.Add(1)
+		record.Token = "name:" + stop.Printable(a.Reply.UserID)
+	default:
+		w.Counts.Tokens.Add(1)
+		record.Token = a.Token.String()
+	}
+	return record
 }
 
 // keep keeps the answers, as many at once as there are. While they cannot be kept no more is asked, soon.

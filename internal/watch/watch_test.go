@@ -270,7 +270,7 @@ func TestBursts(t *testing.T) {
 	for i := range lines {
 		fmt.Fprintln(&text, line(40000+i))
 	}
-	f := newFixture(t, h.at.Port(), func(c *Config) { c.Limits.AtOnce, c.Limits.Queue = 2, 10 })
+	f := newFixture(t, h.at.Port(), func(c *Config) { c.Limits.AtOnce, c.Limits.Queue = 2*oneHost, 20 }) // two of one host, ten of one host
 	r, w := io.Pipe()
 	f.background(Lines(r))
 	fmt.Fprintln(w, line(50001))
@@ -324,7 +324,7 @@ func TestRetries(t *testing.T) {
 	t.Cleanup(free)
 	f := newFixture(t, at.Port(), func(c *Config) { c.Limits.Retries = 3 })
 	f.run(Lines(strings.NewReader(line(40022))))
-	f.counts(map[string]int64{"lines": 1, "matched": 1, "asked": 4, "retried": 3, "failed": 1, "kept": 1})
+	f.counts(map[string]int64{"lines": 1, "matched": 1, "asked": 4, "retried": 3, "rested": 1, "failed": 1, "kept": 1})
 	if len(f.kept) != 1 || !strings.Contains(f.kept[0].Error, "refused") {
 		t.Errorf("it is kept as %+v", f.kept)
 	}
@@ -424,7 +424,7 @@ func TestLate(t *testing.T) {
 	qs, _ := f.cfg.choose(InputStdin, flows.Flow{Source: netip.MustParseAddrPort("127.0.0.1:7"), Destination: netip.MustParseAddrPort("127.0.0.1:22")})
 	f.w.open.Add(1)
 	qs[0].until = time.Now()
-	f.w.queue <- qs[0]
+	f.w.turns.put(qs[0])
 	f.run(Lines(strings.NewReader("")))
 	f.counts(map[string]int64{"late": 1})
 }

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/stopd/stopd"
 )
 
@@ -186,5 +188,51 @@ time.sleep(600)
 				t.Errorf("the report is about port %d, %+v", r.Report.Request.Remote.Port(), con)
 			}
 		})
+	}
+}
+
+// stunnel lets in the user whom the ident daemon of the client's host names (ident).
+func TestStunnelIdent(t *testing.T) {
+	n := newNamesLab(t)
+	const conf = `foreground = yes
+pid =
+[x]
+accept = 192.0.2.2:2700
+ident = alice
+cert = /etc/stunnel/peer.pem
+key = /etc/stunnel/peer.key
+exec = /bin/echo
+execArgs = echo welcome
+`
+	n.must(n.peer.WriteFile("/etc/stunnel.test", []byte(conf), 0o644, "root"))
+	_, err := n.peer.Run(n.ctx, "sh", "-ec", `mkdir -p /etc/stunnel
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=peer -keyout /etc/stunnel/peer.key -out /etc/stunnel/peer.pem`)
+	n.must(err)
+	server, err := n.peer.Start("stunnel4", "/etc/stunnel.test")
+	n.must(err)
+	t.Cleanup(func() {
+		if log, _ := server.Log(); t.Failed() {
+			t.Log(log)
+		}
+	})
+	n.must(n.peer.WaitListen(n.ctx, 2700))
+	const client = `import socket, ssl
+try:
+    s = socket.create_connection(("192.0.2.2", 2700))
+    s = ssl._create_unverified_context().wrap_socket(s)
+    print(s.recv(100).decode().strip() or "refused")
+except OSError:
+    print("refused")
+`
+	got := map[string]string{}
+	for _, user := range []string{"alice", "bob"} {
+		n.inTime(func() {
+			out, err := n.u.Host.RunAs(n.ctx, user, "python3", "-c", client)
+			n.must(err)
+			got[user] = strings.TrimSpace(string(out))
+		})
+	}
+	if d := cmp.Diff(map[string]string{"alice": "welcome", "bob": "refused"}, got); d != "" {
+		t.Errorf("who is let in (-want +got):\n%s", d)
 	}
 }

@@ -21,7 +21,7 @@ import (
 )
 
 // namesPackages are what the hosts run on which names are told.
-var namesPackages = []string{"ircd-hybrid", "netcat-openbsd", "postgresql", "procps", "python3", "socat"}
+var namesPackages = []string{"ircd-hybrid", "netcat-openbsd", "postgresql", "openssl", "procps", "python3", "socat", "stunnel4"}
 
 // A namesLab is a host with users, a peer that may have their names unless they forbid it, and a host that may have them
 // where they list it.

@@ -14,15 +14,16 @@ import (
 )
 
 // The previous host runs an ident daemon that knows nothing of STOP. ident2 and oidentd answer a name whatever
-// follows the ports; bidentd refuses what follows and is asked again without it.
+// follows the ports; bidentd refuses what follows and is asked again without it; nullidentd has one name for all, and says the request again before it.
 func TestOldIdent(t *testing.T) {
 	for _, tt := range []struct {
-		name, sent string
-		start      func(*stage)
+		name, sent, who string
+		start           func(*stage)
 	}{
-		{"oidentd", "%d , %d : SV_REC : %s", func(s *stage) { s.daemonOnA("oidentd", "-i", "-u", "0", "-g", "0") }},
-		{"ident2", "%d , %d : SV_REC : %s", func(s *stage) { s.fromInetd("ident2", "-i") }},
-		{"bidentd", "%d , %d", func(s *stage) { s.fromInetd("bidentd") }},
+		{"oidentd", "%d , %d : SV_REC : %s", "mallory", func(s *stage) { s.daemonOnA("oidentd", "-i", "-u", "0", "-g", "0") }},
+		{"ident2", "%d , %d : SV_REC : %s", "mallory", func(s *stage) { s.fromInetd("root", "ident2", "-i") }},
+		{"bidentd", "%d , %d", "mallory", func(s *stage) { s.fromInetd("root", "bidentd") }},
+		{"nullidentd", "%d , %d : SV_REC : %s", "nobody-at-all", func(s *stage) { s.fromInetd("nobody", "nullidentd", "nobody-at-all") }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := theWorld(t).stage(t)
@@ -47,10 +48,10 @@ func TestOldIdent(t *testing.T) {
 			a := r.Traceback[0]
 			ports := []any{tr.in.remote.Port(), tr.in.local.Port(), r.Report.Request.SID}
 			sent := fmt.Sprintf(tt.sent, ports[:strings.Count(tt.sent, "%")]...)
-			if a.Kind != "legacy" || !strings.HasSuffix(a.Reply, "mallory") || a.Token != "" || a.Request != sent {
+			if a.Kind != "legacy" || !strings.HasSuffix(a.Reply, tt.who) || a.Token != "" || a.Request != sent {
 				t.Errorf("the attacker's host was asked %q and answered %+v", sent, a)
 			}
-			s.draws([]report.Redeemed{r}, fmt.Sprintf("%s -> b (%s) -> %s\n", tr.in.remote.Addr(), tr.out.local.Addr(), tr.out.remote.Addr()), "mallory")
+			s.draws([]report.Redeemed{r}, fmt.Sprintf("%s -> b (%s) -> %s\n", tr.in.remote.Addr(), tr.out.local.Addr(), tr.out.remote.Addr()), tt.who)
 		})
 	}
 }
@@ -66,14 +67,14 @@ func (s *stage) daemonOnA(name string, args ...string) {
 	})
 }
 
-// fromInetd has inetd start an ident daemon for each question to the attacker's host. Debian lets no two of
+// fromInetd has inetd start an ident daemon as a user for each question to the attacker's host. Debian lets no two of
 // them be installed together, so it is unpacked alone.
-func (s *stage) fromInetd(name string, args ...string) {
+func (s *stage) fromInetd(user, name string, args ...string) {
 	s.t.Helper()
 	dir, err := netlab.Packages(s.ctx, name)
 	s.must(err)
 	s.must(s.a.Host.Install(filepath.Join(dir, "usr/sbin", name), "/usr/local/sbin/"+name))
-	conf := "113 stream tcp nowait root /usr/local/sbin/" + name + " " + strings.Join(append([]string{name}, args...), " ") + "\n"
+	conf := "113 stream tcp nowait " + user + " /usr/local/sbin/" + name + " " + strings.Join(append([]string{name}, args...), " ") + "\n"
 	s.must(s.a.Host.WriteFile("/etc/inetd.conf", []byte(conf), 0o644, "root"))
 	s.daemonOnA("inetd", "-i")
 }

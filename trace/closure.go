@@ -91,6 +91,7 @@ type tracer struct {
 	// told are those whom something that is over joins to the asked socket, otherwise than as ancestors; see joined.
 	told  map[*node]bool
 	apart [][2]*node // see ways
+	spans func() map[*node]span
 	crowd []Crowded
 	// several are those by whose connections commands came of which nothing tells by which; see unclear.
 	several []*node

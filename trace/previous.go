@@ -35,7 +35,7 @@ func (t *tracer) previous() {
 		t.departed(w, &e)
 	}
 	t.impersonal = e.accepted && !e.personal
-	t.apart = w.apart
+	t.apart, t.spans = w.apart, w.spans
 	t.claims()
 }
 

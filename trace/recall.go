@@ -40,16 +40,25 @@ func (t *tracer) recall() {
 func (t *tracer) heldMeanwhile(commanded []*node, beside bool) {
 	at := t.q.Socket.Opened
 	for _, n := range commanded {
-		if beside && !n.joined || t.unclear(n) || t.blind {
+		if beside && !n.joined || t.unclear(n) || t.blind || n.acceptor {
 			continue
 		}
-		// A listener may have been there before its client was.
-		if !t.held(n, at, at, "as the connection was established", false) && n.joined && !n.led {
+		switch found := t.held(n, at, at, "as the connection was established", false); {
+		case found, n.owner && !n.joined:
+			t.besides(n) // it may have been kept for whoever came next
+		case n.joined && !n.led: // a listener may have been there before its client was
 			t.held(n, at, t.over(), "while the connection was open", false)
 		}
 		if t.told[n] && n.joined && !n.led {
 			t.held(n, at, t.over(), "while the connection was open", true)
 		}
+	}
+}
+
+// besides makes candidates of those who have left a process that was not for one host alone.
+func (t *tracer) besides(n *node) {
+	if !t.unclear(n) {
+		t.beside(n, t.guests(n, t.spans()[n]))
 	}
 }
 

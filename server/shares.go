@@ -26,8 +26,14 @@ type shares struct {
 	bySource map[netip.Prefix]int
 	byUser   map[uint64]int
 	queue    list.List // of *waiter, the first to come first
-	reached  uint64    // how often the bound was met
+	// served says when each source was last given room, as a count of all that were.
+	served  map[netip.Prefix]uint64
+	given   uint64
+	reached uint64 // how often the bound was met
 }
+
+// maxServed is of how many sources it is known when they were served. Who has more to ask from has never been served by some, whatever is kept.
+const maxServed = 1 << 12
 
 // A waiter waits for room, which is taken for it when granted is closed.
 type waiter struct {
@@ -36,7 +42,7 @@ type waiter struct {
 }
 
 func newShares(limit, part int) *shares {
-	return &shares{limit: limit, part: part, bySource: map[netip.Prefix]int{}, byUser: map[uint64]int{}}
+	return &shares{limit: limit, part: part, bySource: map[netip.Prefix]int{}, byUser: map[uint64]int{}, served: map[netip.Prefix]uint64{}}
 }
 
 // fits reports whether there is room for one more of a payer's: one at least, since small numbers have no parts.
@@ -49,6 +55,11 @@ func (s *shares) fits(p payer) bool {
 func (s *shares) give(p payer) {
 	s.taken++
 	s.bySource[p.source]++
+	if len(s.served) >= maxServed {
+		clear(s.served)
+	}
+	s.given++
+	s.served[p.source] = s.given
 	if p.owned {
 		s.byUser[p.owner]++
 	}
@@ -96,7 +107,7 @@ func (s *shares) wait(p payer, most time.Duration) bool {
 	return false
 }
 
-// giveBack ends what take or wait began, and lets those in who fit now.
+// giveBack ends what take or wait began, and lets those in who fit now; see next.
 func (s *shares) giveBack(p payer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -105,15 +116,27 @@ func (s *shares) giveBack(p payer) {
 	if p.owned {
 		less(s.byUser, p.owner)
 	}
-	for at := s.queue.Front(); at != nil && s.taken < s.limit; {
-		next := at.Next()
-		if w := at.Value.(*waiter); s.fits(w.payer) {
-			s.queue.Remove(at)
-			s.give(w.payer)
-			close(w.granted)
-		}
-		at = next
+	for at := s.next(); at != nil; at = s.next() {
+		w := s.queue.Remove(at).(*waiter)
+		s.give(w.payer)
+		close(w.granted)
 	}
+}
+
+// next is the waiter to be let in: of those who fit, the one whose source was served least recently, so that whoever asks all the time does not delay
+// who asks for the first time; of one source's the first. It returns nil for none.
+func (s *shares) next() (next *list.Element) {
+	if s.taken == s.limit {
+		return nil
+	}
+	var last uint64
+	for at := s.queue.Front(); at != nil; at = at.Next() {
+		w := at.Value.(*waiter)
+		if served := s.served[w.source]; (next == nil || served < last) && s.fits(w.payer) {
+			next, last = at, served
+		}
+	}
+	return next
 }
 
 func less[K comparable](m map[K]int, k K) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -181,4 +182,54 @@ func (o *owners) Find(ctx context.Context, q stop.Question) (stop.Connection, er
 	c, err := o.fake.Find(ctx, q)
 	c.Owner = o.of(q)
 	return c, err
+}
+
+// Who is there first goes before who is served again and again.
+func TestSharesInTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newShares(2, 2)
+		got := make(chan string, 10)
+		wait := func(p payer) {
+			go func() {
+				if s.wait(p, time.Minute) {
+					got <- p.source.String()
+				}
+			}()
+			synctest.Wait()
+		}
+		a, b, c, d := payerAt("192.0.2.1"), payerAt("192.0.2.2"), payerAt("192.0.2.3"), payerAt("192.0.2.4")
+		s.give(a)
+		s.give(b)
+		for _, p := range []payer{a, b, c, a, d} { // these two ask on, before anybody else
+			wait(p)
+		}
+		var order []string
+		for _, done := range []payer{a, b, c, d, a, b} {
+			s.giveBack(done)
+			synctest.Wait()
+			if len(got) != 1 && s.queue.Len() > 0 {
+				t.Fatalf("%d were let in", len(got))
+			}
+			if len(got) > 0 {
+				order = append(order, <-got)
+			}
+		}
+		want := []string{c.source.String(), d.source.String(), a.source.String(), b.source.String(), a.source.String()}
+		if !slices.Equal(order, want) {
+			t.Errorf("served are %q, not %q", order, want)
+		}
+	})
+}
+
+// What is kept of who was served does not grow for ever.
+func TestSharesServed(t *testing.T) {
+	s := newShares(1, 2)
+	for i := range 3 * maxServed {
+		p := payerAt(fmt.Sprintf("2001:db8:%x:%x::1", i>>16, i&0xffff))
+		s.give(p)
+		s.giveBack(p)
+	}
+	if len(s.served) > maxServed {
+		t.Errorf("%d sources are kept", len(s.served))
+	}
 }

@@ -6,9 +6,11 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"filippo.io/age"
 
@@ -16,6 +18,8 @@ import (
 	"github.com/stopd/stopd/evidence"
 	"github.com/stopd/stopd/evidence/translog"
 	"github.com/stopd/stopd/internal/daemon"
+	"github.com/stopd/stopd/internal/optin"
+	"github.com/stopd/stopd/server"
 )
 
 func setupInit(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
@@ -24,6 +28,7 @@ func setupInit(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 	var recipients, behalf many
 	fs.Var(&recipients, "recipient", "an administrator's age public `key`, instead of a new pair; may be repeated")
 	fs.Var(&behalf, "on-behalf", "an address or `prefix` that may ask on behalf of other hosts; may be repeated")
+	oidentd := fs.String("from-oidentd", "", "make the configuration what an oidentd.conf in this `file` says, and print what has another form here, or none")
 	config := fs.String("config", "", "make the store and the host's keys for the configuration in this `file`, which is there already")
 	return func(_ context.Context, std stdio, _ []string) error {
 		if *config != "" {
@@ -49,6 +54,10 @@ func setupInit(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 			c.OnBehalf = append(c.OnBehalf, n)
 		}
 		c.Recipients = recipients
+		notes, err := fromOidentd(*oidentd, &c)
+		if err != nil {
+			return err
+		}
 		key, err := p.write(c)
 		if err != nil {
 			return err
@@ -56,11 +65,44 @@ func setupInit(fs *flag.FlagSet) func(context.Context, stdio, []string) error {
 		if err := p.print(p.config, std); err != nil {
 			return err
 		}
+		for _, n := range notes {
+			fmt.Fprintln(std.err, n)
+		}
 		if key != "" {
 			fmt.Fprintf(std.err, "private key:   %s\n  Whoever has it can open every report. Move it off this host, and keep a copy.\n", key)
 		}
 		return nil
 	}
+}
+
+// fromOidentd puts into a configuration what an oidentd.conf says, and returns what is to be said of the rest, by lines. Without a file it is nothing.
+func fromOidentd(file string, c *daemon.Config) (notes []string, err error) {
+	if file == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read oidentd's configuration: %w", err)
+	}
+	from, err := optin.FromOidentd(text)
+	if err != nil {
+		return nil, &exitError{exitUsage, fmt.Errorf("translate %s: %w", file, err)}
+	}
+	if from.Everybody {
+		notes = append(notes, "names:         oidentd told everybody the user's name, stopd tells nobody. Who needs names, as an IRC network or a database: hosts of a [[peer]] with names = true")
+	}
+	var told []string
+	for _, a := range from.Names {
+		told = append(told, a.String())
+		c.Peers = append(c.Peers, daemon.Peer{Hosts: []daemon.Network{{Prefix: netip.PrefixFrom(a, a.BitLen())}}, Names: true, System: server.SystemUnix})
+	}
+	if len(told) > 0 {
+		notes = append(notes, "names:         told to "+strings.Join(told, ", ")+" alone")
+	}
+	for _, n := range from.Notes {
+		notes = append(notes, fmt.Sprintf("%s:%d: %s", file, n.Line, n.Text))
+	}
+	return notes, nil
 }
 
 // initFor makes what a configuration that is there lacks to be used: the store and the host's keys. Where all of it is there, that is well:

@@ -10,6 +10,7 @@ _stopctl() {
 	case ${COMP_WORDS[1]}:$prev in
 	init:-config) return ;;
 	init:-dir) mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
+	init:-from-oidentd) return ;;
 	init:-listen) return ;;
 	init:-on-behalf) return ;;
 	init:-recipient) return ;;
@@ -69,7 +70,7 @@ _stopctl() {
 	*)
 		[[ $cur == -* ]] || return 0
 		case ${COMP_WORDS[1]} in
-		init) words='-config -dir -listen -on-behalf -recipient' ;;
+		init) words='-config -dir -from-oidentd -listen -on-behalf -recipient' ;;
 		request) words='-for -from -key -pin -sid -type' ;;
 		redeem) words='-allowed-signers -around -by -format -identity -reason -request -signature -store' ;;
 		export) words='-allowed-signers -by -config -reason -request -signature -store' ;;

@@ -20,6 +20,7 @@ complete -c stopctl -n __fish_use_subcommand -f -a help -d 'show the flags of a 
 complete -c stopctl -n '__fish_seen_subcommand_from help' -f -a 'init request redeem export bundle verify hold audit list chain watch tokens explain token record demo version help'
 complete -c stopctl -n '__fish_seen_subcommand_from init' -o config -r -F -d 'make the store and the host\'s keys for the configuration in this file, which is there already'
 complete -c stopctl -n '__fish_seen_subcommand_from init' -o dir -x -a '(__fish_complete_directories)' -d 'put everything below this directory (default /etc/stopd, /var/lib/stopd, and the private key here)'
+complete -c stopctl -n '__fish_seen_subcommand_from init' -o from-oidentd -r -F -d 'make the configuration what an oidentd.conf in this file says, and print what has another form here, or none'
 complete -c stopctl -n '__fish_seen_subcommand_from init' -o listen -x -d 'the address and port to answer on (default [::]:113)'
 complete -c stopctl -n '__fish_seen_subcommand_from init' -o on-behalf -x -d 'an address or prefix that may ask on behalf of other hosts; may be repeated'
 complete -c stopctl -n '__fish_seen_subcommand_from init' -o recipient -x -d 'an administrator\'s age public key, instead of a new pair; may be repeated'

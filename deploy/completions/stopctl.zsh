@@ -30,6 +30,7 @@ argument)
 		_arguments \
 			'-config[make the store and the host'\''s keys for the configuration in this file, which is there already]:file:_files' \
 			'-dir[put everything below this directory (default /etc/stopd, /var/lib/stopd, and the private key here)]:directory:_files -/' \
+			'-from-oidentd[make the configuration what an oidentd.conf in this file says, and print what has another form here, or none]:file:_files' \
 			'-listen[the address and port to answer on (default \[::\]:113)]:address: ' \
 			'*-on-behalf[an address or prefix that may ask on behalf of other hosts; may be repeated]:prefix: ' \
 			'*-recipient[an administrator'\''s age public key, instead of a new pair; may be repeated]:key: ' \

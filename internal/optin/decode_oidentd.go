@@ -66,31 +66,12 @@ var errRule = errors.New("syntax error")
 // rule parses a rule from its first word on.
 func (p *ruleParser) rule(w word) (r rule, err error) {
 	if w.is("global") {
-		if w, err = p.next(); err != nil {
-			return r, err
-		}
+		w, err = p.next()
 	} else {
-		seen := map[string]bool{}
-		for w.kind == 'w' {
-			key := strings.ToLower(w.text)
-			v, err := p.next()
-			if err != nil {
-				return r, err
-			}
-			if seen[key] || !v.value() {
-				return r, errRule
-			}
-			seen[key] = true
-			if err := r.filter(key, v.text); err != nil {
-				return r, err
-			}
-			if w, err = p.next(); err != nil {
-				return r, err
-			}
-		}
-		if len(seen) == 0 {
-			return r, errRule
-		}
+		r, w, err = p.filters(w)
+	}
+	if err != nil {
+		return r, err
 	}
 	if w.kind != '{' {
 		return r, errRule
@@ -106,6 +87,32 @@ func (p *ruleParser) rule(w word) (r rule, err error) {
 			return r, errRule
 		}
 	}
+}
+
+// filters parses at least one of the four filters, from the first word on, and returns the word after them as well.
+func (p *ruleParser) filters(w word) (r rule, after word, err error) {
+	seen := map[string]bool{}
+	for w.kind == 'w' {
+		key := strings.ToLower(w.text)
+		v, err := p.next()
+		if err != nil {
+			return r, w, err
+		}
+		if seen[key] || !v.value() {
+			return r, w, errRule
+		}
+		seen[key] = true
+		if err := r.filter(key, v.text); err != nil {
+			return r, w, err
+		}
+		if w, err = p.next(); err != nil {
+			return r, w, err
+		}
+	}
+	if len(seen) == 0 {
+		return r, w, errRule
+	}
+	return r, w, nil
 }
 
 // filter adds one of the four filters to a rule.

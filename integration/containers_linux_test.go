@@ -10,6 +10,7 @@ import (
 
 	"github.com/stopd/stopd/host"
 	"github.com/stopd/stopd/internal/netlab"
+	"github.com/stopd/stopd/internal/netlab/site"
 	"github.com/stopd/stopd/report"
 	"github.com/stopd/stopd/trace"
 )
@@ -274,6 +275,26 @@ func TestContainerReport(t *testing.T) {
 	}
 	if !slices.Contains(r.Report.Tool.Sources, "conntrack") {
 		t.Errorf("sources are %v", r.Report.Tool.Sources)
+	}
+
+	// Who looks into the container sees ends that no other host asks about, and is told which they do.
+	s.explained(inner, "that of process ", fmt.Sprintf("Other hosts have it as %s with %s", tr.out.local, tr.out.remote), "answered with a token")
+	mine.on("mallory", "socat", "TCP:127.0.0.1:22", "EXEC:tail -f /dev/null")
+	s.explained(mine.one("connection within", func(c connection) bool { return c.remote.Addr().IsLoopback() && c.remote.Port() == 22 }), "It does not leave this host")
+}
+
+// explained checks what b says of a connection of a container's, by its ends there and by its ports alone.
+func (s *stage) explained(c connection, want ...string) {
+	s.t.Helper()
+	ports := []string{fmt.Sprint(c.local.Port()), fmt.Sprint(c.remote.Port())}
+	for _, ends := range [][]string{{c.local.String(), c.remote.String()}, ports} {
+		out, err := s.b.Stopctl(s.ctx, append([]string{"explain", "-config", site.Config}, ends...)...)
+		s.must(err)
+		for _, w := range append([]string{"There is one in another network namespace", c.local.String() + " with " + c.remote.String()}, want...) {
+			if !strings.Contains(out, w) {
+				s.t.Errorf("explain %v does not say %q:\n%s", ends, w, out)
+			}
+		}
 	}
 }
 

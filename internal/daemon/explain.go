@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,10 +26,16 @@ func Explain(ctx context.Context, cfg Config, l, r netip.AddrPort) (string, erro
 	}
 	defer sys.close()
 	x := examiner(cfg, sys, []int{os.Getpid()})
-	flows := []host.Flow{{Protocol: host.TCP, Local: l, Remote: r}}
-	if !r.Addr().IsValid() {
-		if flows, err = sys.connections(ctx, l, r.Port()); err != nil {
-			return "", err
+	flows, err := sys.connections(ctx, l, r.Port())
+	if err != nil {
+		return "", err
+	}
+	insides, hidden := sys.inside(ctx, l, r)
+	if asked := (host.Flow{Protocol: host.TCP, Local: l, Remote: r}); r.Addr().IsValid() {
+		// One that a container alone has nobody asks about by these ends.
+		contained := slices.ContainsFunc(insides, func(in inside) bool { return in.Flow == asked }) && !slices.Contains(flows, asked)
+		if flows = []host.Flow{asked}; contained {
+			flows = nil
 		}
 	}
 	var b strings.Builder
@@ -43,13 +50,54 @@ func Explain(ctx context.Context, cfg Config, l, r netip.AddrPort) (string, erro
 		if cfg.Recorder.Mode != recorderOff {
 			b.WriteString("Where one is closed, only the daemon that runs can remember it, and answers for it as if it were open.\n")
 		}
-		b.WriteString("A request about any other is answered NO-USER, or with a decoy where it is on behalf of another host.\n")
-		return b.String(), nil
+		fmt.Fprintf(&b, "A request about any other is answered %s, or with a decoy where it is on behalf of another host.\n", noUser(cfg))
 	}
+	e := explanation{&b, cfg, x.Look}
 	for _, f := range flows {
-		explainOne(ctx, &b, cfg, x.Look, f)
+		e.one(ctx, f)
+	}
+	if hidden != nil {
+		fmt.Fprintf(&b, "Whether a container has one is not known: %v.\n", hidden)
+	}
+	for _, in := range insides {
+		if !slices.Contains(flows, in.outer) { // else it is said
+			e.inside(ctx, in)
+		}
 	}
 	return b.String(), nil
+}
+
+// An inside is a connection of another network namespace, as a container's: see linux.Inside.
+type inside struct {
+	host.Flow
+	of     string
+	outer  host.Flow
+	within bool
+	blind  error
+}
+
+// An explanation is what is being said.
+type explanation struct {
+	*strings.Builder
+	cfg  Config
+	look func(context.Context, stop.Question) (report.Report, error)
+}
+
+// inside says why a connection that is there is not the one that is asked about, and of which others ask.
+func (e explanation) inside(ctx context.Context, in inside) {
+	fmt.Fprintf(e, "There is one in another network namespace, that of %s: %s with %s.\n", in.of, in.Local, in.Remote)
+	switch {
+	case in.within:
+		fmt.Fprint(e, "  It does not leave this host: no other host has it, or can ask about it.\n")
+	case in.blind != nil:
+		fmt.Fprintf(e, "  With which ends it leaves this host, and others ask about it, cannot be told: %v.\n", in.blind)
+	case in.outer == host.Flow{}:
+		fmt.Fprintf(e, "  It leaves by a link of that namespace. Where its ends are the same elsewhere, as with macvlan, %s is asked, and a daemon in there answers.\n"+
+			"  Where a program translates it, as pasta, slirp4netns or a VPN do, others have a connection of that program's, and ask about that.\n", in.Local.Addr())
+	default:
+		fmt.Fprintf(e, "  Other hosts have it as %s with %s, and ask about that:\n", in.outer.Local, in.outer.Remote)
+		e.one(ctx, in.outer)
+	}
 }
 
 // ParseEnd parses PORT or ADDRESS:PORT; of a port alone the address is not valid.
@@ -64,7 +112,9 @@ func ParseEnd(s string) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), nil
 }
 
-func explainOne(ctx context.Context, b *strings.Builder, cfg Config, look func(context.Context, stop.Question) (report.Report, error), f host.Flow) {
+// one says what is answered about a connection.
+func (e explanation) one(ctx context.Context, f host.Flow) {
+	b, cfg, look := e.Builder, e.cfg, e.look
 	local := f.Local
 	if !local.Addr().IsValid() {
 		local = netip.AddrPortFrom(netip.IPv6Unspecified(), local.Port())

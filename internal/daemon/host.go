@@ -43,7 +43,9 @@ type system struct {
 	close   func() error
 	// connections lists the TCP connections with these ports, and this local address where it is valid.
 	connections func(ctx context.Context, local netip.AddrPort, remotePort uint16) ([]host.Flow, error)
-	pids        func() ([]int, error)
+	// inside lists those of other network namespaces that have these ports, and the addresses that are valid.
+	inside func(ctx context.Context, local, remote netip.AddrPort) ([]inside, error)
+	pids   func() ([]int, error)
 }
 
 // A machine is a host with what else its system has for the daemon.
@@ -65,6 +67,7 @@ func systemOf(m machine, accelerate func() error) system {
 	}
 	return system{Host: m, userName: m.UserName, account: account, sources: m.Sources, accelerate: accelerate, close: m.Close,
 		connections: m.Connections, pids: m.PIDs,
+		inside:       func(context.Context, netip.AddrPort, netip.AddrPort) ([]inside, error) { return nil, nil },
 		watch:        func(context.Context, host.ID, time.Duration) ([]host.Transfer, error) { return nil, errUnwatched },
 		tryWatch:     func() error { return errUnwatched },
 		remember:     func(Recorder, func(*recorder.History, uint64), func(error)) error { return errUnrecorded },

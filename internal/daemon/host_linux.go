@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"context"
+	"net/netip"
 	"os"
 
 	"github.com/stopd/stopd/internal/linux"
@@ -26,6 +28,13 @@ func openSystem() (system, error) {
 		return &recorded{r.Running, r.Since, r.Lost, r.Connections, r.Processes, r.Room}
 	}
 	s.unremembered, s.keep, s.scope = h.Unremembered, h.Keep, h.Scope
+	s.inside = func(ctx context.Context, local, remote netip.AddrPort) (all []inside, err error) {
+		found, err := h.Inside(ctx, local, remote)
+		for _, c := range found {
+			all = append(all, inside{c.Flow, c.Of, c.Outer, c.Within, c.Blind})
+		}
+		return all, err
+	}
 	s.track = h.Track
 	s.tracked = func() server.Bound {
 		t := h.Tracked()

@@ -109,6 +109,22 @@ PAM = no
 		run: []string{"sh", "-c", "exec /usr/sbin/ngircd -n -f /etc/ngircd.test >/tmp/ngircd.log 2>&1"}, told: `IDENT lookup for connection \d+: "` + tokenPattern + `"`,
 	},
 	{
+		name: "inspircd", port: 6668, says: "NICK nick\r\nUSER said 0 * :x", log: "/run/inspircd/log",
+		files: map[string]string{"/etc/inspircd.test": `<server name="irc.example" description="test" network="Example" id="001">
+<admin name="x" nick="x" email="x@mx.example">
+<bind address="192.0.2.2" port="6668" type="clients">
+<connect allow="*" useident="yes" resolvehostnames="no">
+<limits maxident="63">
+<module name="ident">
+<ident timeout="20">
+<path moduledir="/usr/lib/inspircd/modules" logdir="/run/inspircd" datadir="/run/inspircd" runtimedir="/run/inspircd">
+<pid file="/run/inspircd/pid">
+<log method="file" type="CONNECT" level="debug" target="/run/inspircd/log" flush="1">
+`},
+		setup: "install -d -o victim /run/inspircd",
+		run:   []string{"setpriv", "--reuid=victim", "--regid=victim", "--clear-groups", "/usr/sbin/inspircd", "--nofork", "--config", "/etc/inspircd.test"}, told: `nick!` + tokenPattern + `@192\.0\.2\.1`,
+	},
+	{
 		name: "squid", port: 3128, says: "GET http://192.0.2.3/ HTTP/1.0\r\n", log: "/tmp/squid.log",
 		files: map[string]string{"/etc/squid.test": `http_port 192.0.2.2:3128
 acl all_clients src 192.0.2.0/24
@@ -131,7 +147,7 @@ shutdown_lifetime 0 seconds
 
 // What each of them takes for the name of a user is the token, whole; it stands for a report of who has connected.
 func TestIdentClients(t *testing.T) {
-	b := newBorder(t, "exim4-daemon-light", "ngircd", "proftpd-core", "python3", "squid", "tcpd", "xinetd")
+	b := newBorder(t, "exim4-daemon-light", "inspircd", "ngircd", "proftpd-core", "python3", "squid", "tcpd", "xinetd")
 	b.must(b.server.AddSystemUser("Debian-exim", 982))
 	const client = `import socket, sys, time
 s = socket.create_connection(("192.0.2.2", int(sys.argv[1])))

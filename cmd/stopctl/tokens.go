@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -48,7 +49,7 @@ func setupTokens(fs *flag.FlagSet) func(context.Context, stdio, []string) error 
 			}
 			where, seed = cfg.Tokens, cfg.CommunitySeed
 		}
-		s, err := tokens.OpenExisting(ctx, where, seed)
+		s, err := tokens.OpenExisting(ctx, where)
 		if err != nil {
 			return err
 		}
@@ -64,12 +65,25 @@ func setupTokens(fs *flag.FlagSet) func(context.Context, stdio, []string) error 
 		}
 		switch {
 		case len(found) == 0:
-			return fmt.Errorf("nothing was asked about that is like this")
+			return errors.New("nothing was asked about that is like this" + hint(q))
 		case more:
 			fmt.Fprintf(std.err, "stopctl tokens: there are more; -limit shows them\n")
 		}
 		return nil
 	}
+}
+
+// hint says how else to look where nothing was found.
+func hint(q tokens.Query) string {
+	switch {
+	case q.Community != "":
+		return ": a Community ID depends on its seed, and the ends of the connection do not"
+	case !q.From.IsZero():
+		return ": a greater -within looks farther from -at, and clocks differ"
+	case q.Flow[0].IsValid() || q.End.Port() != 0:
+		return ": an address alone finds all that was asked about it"
+	}
+	return ""
 }
 
 // sought says what is looked for: a Community ID, an address, one end of a connection, or a connection in any form.

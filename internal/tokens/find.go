@@ -63,7 +63,11 @@ func (s *Store) find(ctx context.Context, q Query) (found []Record, err error) {
 			tables = append(tables, tableOf(d))
 		}
 	}
-	where, args := s.where(q)
+	seeds, err := readSeeds(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	where, args := q.where(seeds)
 	for _, table := range tables {
 		text := fmt.Sprintf("select %s from %s where %s order by seen limit %d", names, table, where, q.Limit+1)
 		rs, err := read(ctx, tx, s.kind.text(text), args)
@@ -76,7 +80,7 @@ func (s *Store) find(ctx context.Context, q Query) (found []Record, err error) {
 }
 
 // where is the condition of a query. The time stands beside each end, so that both indexes of ends are bounded by it.
-func (s *Store) where(q Query) (string, []any) {
+func (q Query) where(seeds []uint16) (string, []any) {
 	var args []any
 	arg := func(v any) string {
 		args = append(args, v)
@@ -93,12 +97,19 @@ func (s *Store) where(q Query) (string, []any) {
 	if times != "" {
 		all = append(all, strings.TrimPrefix(times, " and "))
 	}
-	community := func(id string) {
-		n := arg(id)
-		all = append(all, "(community = "+n+" or far_community <> '' and far_community = "+n+")")
+	community := func(ids ...string) {
+		for i, id := range ids {
+			ids[i] = arg(id)
+		}
+		in := " in (" + strings.Join(ids, ", ") + ")"
+		all = append(all, "(community"+in+" or far_community <> '' and far_community"+in+")")
 	}
 	if q.Flow[0].IsValid() {
-		community(flows.CommunityID(flows.TCP, q.Flow[0], q.Flow[1], s.seed))
+		var ids []string
+		for _, seed := range seeds {
+			ids = append(ids, flows.CommunityID(flows.TCP, q.Flow[0], q.Flow[1], seed))
+		}
+		community(ids...)
 	}
 	if q.Community != "" {
 		community(q.Community)

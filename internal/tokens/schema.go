@@ -38,6 +38,9 @@ const columns = `(
 // names are the columns, in the order of a row.
 const names = "seen, asked, community, source, source_port, destination, destination_port, far_community, far_source, far_source_port, far_destination, far_destination_port, host, host_port, type, sid, token, error, input, alert"
 
+// seedTable has the seeds of the Community IDs that are kept: gateways that share a database need not have the same.
+const seedTable = "create table token_seed (seed integer primary key)"
+
 // indexed is what is looked for: a time, a Community ID (and so a flow), an end within a time; each of those beyond a gateway as well, of the records that have them.
 var indexed = []string{"(seen)", "(community)", "(source, seen)", "(destination, seen)",
 	"(far_community) where far_community <> ''", "(far_source, seen) where far_source <> ''", "(far_destination, seen) where far_destination <> ''"}
@@ -48,7 +51,7 @@ func tableOf(d int64) string {
 }
 
 var sqlite = &kind{
-	migrations: [][]string{{"create table token_day (day bigint primary key)"}},
+	migrations: [][]string{{"create table token_day (day bigint primary key)"}, {seedTable}},
 	createDay: func(d int64) []string {
 		statements := []string{"create table " + tableOf(d) + " " + columns}
 		for i, c := range indexed {
@@ -63,7 +66,7 @@ var postgres = &kind{
 	migrations: [][]string{append([]string{
 		"create table token_day (day bigint primary key)",
 		"create table token " + columns + " partition by range (asked)",
-	}, indexes()...)},
+	}, indexes()...), {seedTable}},
 	lock:    "select pg_advisory_xact_lock(1398034256)", // any number that no other program takes: this is "STOP" in ASCII
 	dollars: true,
 	createDay: func(d int64) []string {

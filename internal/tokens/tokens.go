@@ -53,16 +53,16 @@ type Store struct {
 var ErrVersion = errors.New("tables of another version")
 
 // Open opens a store and makes its tables where it has none, or older ones: where is a file, or an address such as
-// postgres://user@host/database. The seed is that of Community IDs. The error wraps [ErrVersion] where the tables are newer than
+// postgres://user@host/database. The seed is that of the Community IDs of what is added. The error wraps [ErrVersion] where the tables are newer than
 // this program.
 func Open(ctx context.Context, where string, seed uint16) (*Store, error) {
 	return open(ctx, where, seed, true)
 }
 
-// OpenExisting opens a store that has tables of this version. The error wraps [fs.ErrNotExist] where there is no such file, and
+// OpenExisting opens a store that has tables of this version, to find records. The error wraps [fs.ErrNotExist] where there is no such file, and
 // [ErrVersion] where its tables are others.
-func OpenExisting(ctx context.Context, where string, seed uint16) (*Store, error) {
-	return open(ctx, where, seed, false)
+func OpenExisting(ctx context.Context, where string) (*Store, error) {
+	return open(ctx, where, 0, false)
 }
 
 func open(ctx context.Context, where string, seed uint16, create bool) (*Store, error) {
@@ -80,7 +80,9 @@ func open(ctx context.Context, where string, seed uint16, create bool) (*Store, 
 	}
 	s.db.SetMaxIdleConns(4)
 	if create {
-		err = migrate(ctx, s.db, s.kind, s.kind.migrations)
+		if err = migrate(ctx, s.db, s.kind, s.kind.migrations); err == nil {
+			_, err = s.db.ExecContext(ctx, s.kind.text("insert into token_seed (seed) values (?1) on conflict do nothing"), int32(seed))
+		}
 	} else {
 		err = current(ctx, s.db, len(s.kind.migrations))
 	}
@@ -140,6 +142,23 @@ func readDays(ctx context.Context, q querier) (map[int64]bool, error) {
 		found[d] = true
 	}
 	return found, rows.Err()
+}
+
+// readSeeds returns the seeds of the Community IDs that are kept.
+func readSeeds(ctx context.Context, q querier) (seeds []uint16, err error) {
+	rows, err := q.QueryContext(ctx, "select seed from token_seed order by seed")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var seed uint16
+		if err := rows.Scan(&seed); err != nil {
+			return nil, err
+		}
+		seeds = append(seeds, seed)
+	}
+	return seeds, rows.Err()
 }
 
 type querier interface {

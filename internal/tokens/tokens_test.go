@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -27,9 +28,9 @@ func both(t *testing.T, test func(t *testing.T, where string)) {
 	t.Run("postgres", func(t *testing.T) { test(t, newPostgres(t)) })
 }
 
-func opened(t *testing.T, where string) *Store {
+func opened(t *testing.T, where string, seed ...uint16) *Store {
 	t.Helper()
-	s, err := Open(t.Context(), where, 0)
+	s, err := Open(t.Context(), where, append(seed, 0)[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +111,7 @@ func TestFind(t *testing.T) {
 		}
 
 		// Whoever looks sees the same, and makes nothing.
-		looks, err := OpenExisting(t.Context(), where, 0)
+		looks, err := OpenExisting(t.Context(), where)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -190,6 +191,39 @@ func TestShared(t *testing.T) {
 	})
 }
 
+// Gateways that share a database need not have the same seed, nor who looks for a flow any.
+func TestSeeds(t *testing.T) {
+	both(t, func(t *testing.T, where string) {
+		first, second := record("192.0.2.7:40022", "198.51.100.1:22", 0, 1), record("192.0.2.7:40022", "198.51.100.1:22", 0, 2)
+		for seed, r := range map[uint16]Record{7: first, 65535: second} {
+			opened(t, where, seed)
+			if err := opened(t, where, seed).Add(t.Context(), []Record{r}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s, err := OpenExisting(t.Context(), where)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		for what, c := range map[string]struct {
+			q    Query
+			want []Record
+		}{
+			"the flow":                   {Query{Flow: [2]netip.AddrPort{first.Destination, first.Source}}, []Record{first, second}},
+			"a Community ID of a seed":   {Query{Community: flows.CommunityID(flows.TCP, first.Source, first.Destination, 7)}, []Record{first}},
+			"a Community ID of nobody's": {Query{Community: flows.CommunityID(flows.TCP, first.Source, first.Destination, 8)}, nil},
+		} {
+			c.q.Limit = 10
+			got, _, err := s.Find(t.Context(), c.q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			same(t, what, c.want, got)
+		}
+	})
+}
+
 // A migration that fails changes nothing; one that works is done once; tables that are newer are left alone.
 func TestMigrations(t *testing.T) {
 	both(t, func(t *testing.T, where string) {
@@ -197,7 +231,7 @@ func TestMigrations(t *testing.T) {
 		if err := s.Add(t.Context(), []Record{record("192.0.2.7:40022", "198.51.100.1:22", 0, 0)}); err != nil {
 			t.Fatal(err)
 		}
-		steps := func(statements ...string) [][]string { return append(s.kind.migrations[:1:1], statements) }
+		steps := func(statements ...string) [][]string { return append(slices.Clone(s.kind.migrations), statements) }
 		if err := migrate(t.Context(), s.db, s.kind, steps("create table more (n integer)", "create table token_day (day bigint)")); err == nil {
 			t.Error("a step that fails is no error")
 		}
@@ -212,7 +246,7 @@ func TestMigrations(t *testing.T) {
 		if _, err := Open(t.Context(), where, 0); !errors.Is(err, ErrVersion) {
 			t.Errorf("newer tables are opened: %v", err)
 		}
-		if _, err := OpenExisting(t.Context(), where, 0); !errors.Is(err, ErrVersion) {
+		if _, err := OpenExisting(t.Context(), where); !errors.Is(err, ErrVersion) {
 			t.Errorf("newer tables are looked at: %v", err)
 		}
 		got, _, err := s.Find(t.Context(), Query{Limit: 10})
@@ -267,7 +301,7 @@ func TestSeed(t *testing.T) {
 
 func TestFile(t *testing.T) {
 	where := filepath.Join(t.TempDir(), "tokens.db")
-	if _, err := OpenExisting(t.Context(), where, 0); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := OpenExisting(t.Context(), where); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a file that is not there: %v", err)
 	}
 	opened(t, where)

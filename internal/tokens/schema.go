@@ -41,6 +41,9 @@ const names = "seen, asked, community, source, source_port, destination, destina
 // seedTable has the seeds of the Community IDs that are kept: gateways that share a database need not have the same.
 const seedTable = "create table token_seed (seed integer primary key)"
 
+// keeperTable has for how long each host that adds records keeps them, and when it last said so.
+const keeperTable = "create table token_keeper (host text primary key, keep bigint not null, at bigint not null)"
+
 // indexed is what is looked for: a time, a Community ID (and so a flow), an end within a time; each of those beyond a gateway as well, of the records that have them.
 var indexed = []string{"(seen)", "(community)", "(source, seen)", "(destination, seen)",
 	"(far_community) where far_community <> ''", "(far_source, seen) where far_source <> ''", "(far_destination, seen) where far_destination <> ''"}
@@ -51,7 +54,7 @@ func tableOf(d int64) string {
 }
 
 var sqlite = &kind{
-	migrations: [][]string{{"create table token_day (day bigint primary key)"}, {seedTable}},
+	migrations: [][]string{{"create table token_day (day bigint primary key)"}, {seedTable, keeperTable}},
 	createDay: func(d int64) []string {
 		statements := []string{"create table " + tableOf(d) + " " + columns}
 		for i, c := range indexed {
@@ -66,7 +69,7 @@ var postgres = &kind{
 	migrations: [][]string{append([]string{
 		"create table token_day (day bigint primary key)",
 		"create table token " + columns + " partition by range (asked)",
-	}, indexes()...), {seedTable}},
+	}, indexes()...), {seedTable, keeperTable}},
 	lock:    "select pg_advisory_xact_lock(1398034256)", // any number that no other program takes: this is "STOP" in ASCII
 	dollars: true,
 	createDay: func(d int64) []string {

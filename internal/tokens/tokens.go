@@ -252,12 +252,18 @@ func (s *Store) addDays(ctx context.Context, days []int64) error {
 	return nil
 }
 
-// Expire drops the records of days that were over at a time, and returns how many days these were.
-func (s *Store) Expire(ctx context.Context, before time.Time) (dropped int, err error) {
+// Expire drops the records of days that were over before a host keeps any, and returns how many days these were. Of hosts that share the store the one that
+// keeps them longest decides, until it has not been heard of for as long.
+func (s *Store) Expire(ctx context.Context, host string, now time.Time, keep time.Duration) (dropped int, err error) {
 	err = s.transaction(ctx, func(tx *sql.Tx) error {
 		if err := s.kind.locked(ctx, tx); err != nil {
 			return err
 		}
+		longest, err := s.longest(ctx, tx, host, now, keep)
+		if err != nil {
+			return err
+		}
+		before := now.Add(-longest)
 		days, err := readDays(ctx, tx)
 		if err != nil {
 			return err
@@ -283,6 +289,17 @@ func (s *Store) Expire(ctx context.Context, before time.Time) (dropped int, err 
 	clear(s.days)
 	s.mu.Unlock()
 	return dropped, nil
+}
+
+// longest says that a host keeps records for a time, and returns the longest for which one does.
+func (s *Store) longest(ctx context.Context, tx *sql.Tx, host string, now time.Time, keep time.Duration) (time.Duration, error) {
+	said := s.kind.text("insert into token_keeper (host, keep, at) values (?1, ?2, ?3) on conflict (host) do update set keep = excluded.keep, at = excluded.at")
+	if _, err := tx.ExecContext(ctx, said, host, keep.Microseconds(), now.UnixMicro()); err != nil {
+		return 0, err
+	}
+	var most int64
+	err := tx.QueryRowContext(ctx, s.kind.text("select max(keep) from token_keeper where at + keep >= ?1"), now.UnixMicro()).Scan(&most)
+	return time.Duration(most) * time.Microsecond, err
 }
 
 // A row is a record as it is kept: times in microseconds since 1970, addresses and the type as text, and empty text where there are

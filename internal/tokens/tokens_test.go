@@ -136,7 +136,7 @@ func TestExpire(t *testing.T) {
 		}
 		for _, tt := range []struct{ day, dropped int }{{-3, 0}, {2, 2}, {2, 0}, {3, 1}} {
 			// Between one noon and another: the day that is under way stays.
-			n, err := s.Expire(t.Context(), noon.AddDate(0, 0, tt.day).Add(11*time.Hour))
+			n, err := s.Expire(t.Context(), "gateway", noon.AddDate(0, 0, tt.day).Add(11*time.Hour).Add(time.Hour), time.Hour)
 			if n != tt.dropped || err != nil {
 				t.Errorf("day %d: %d days are dropped, not %d, %v", tt.day, n, tt.dropped, err)
 			}
@@ -155,6 +155,38 @@ func TestExpire(t *testing.T) {
 			t.Fatal(err)
 		}
 		same(t, "what is there again", append(all[:1:1], all[3:]...), got)
+	})
+}
+
+// Of gateways that share a database the one that keeps longest decides, as long as it is there.
+func TestExpireShared(t *testing.T) {
+	both(t, func(t *testing.T, where string) {
+		s := opened(t, where)
+		var all []Record
+		for d := range 12 {
+			all = append(all, record("192.0.2.7:40022", "198.51.100.1:22", d, d))
+		}
+		if err := s.Add(t.Context(), all); err != nil {
+			t.Fatal(err)
+		}
+		const day = 24 * time.Hour
+		for _, tt := range []struct {
+			host    string
+			day     int
+			keep    time.Duration
+			dropped int
+		}{
+			{"long", 4, 4 * day, 0},
+			{"short", 5, day, 1},    // what both keep no longer
+			{"long", 6, 3 * day, 2}, // it keeps less from now on
+			{"short", 9, day, 3},    // it may come back
+			{"short", 10, day, 3},   // it has not been heard of for three days
+		} {
+			n, err := s.Expire(t.Context(), tt.host, noon.AddDate(0, 0, tt.day), tt.keep)
+			if n != tt.dropped || err != nil {
+				t.Errorf("day %d: %d days are dropped, not %d, %v", tt.day, n, tt.dropped, err)
+			}
+		}
 	})
 }
 

@@ -144,7 +144,11 @@ func (w *Watcher) now(over <-chan struct{}) {
 }
 
 func (w *Watcher) expire() {
-	n, err := w.store.Expire(context.Background(), time.Now().Add(-w.cfg.Retention.Duration))
+	var n int
+	host, err := os.Hostname()
+	if err == nil {
+		n, err = w.store.Expire(context.Background(), host, time.Now(), w.cfg.Retention.Duration)
+	}
 	if err != nil {
 		w.log.Error("old tokens are not dropped", "error", err)
 	}

@@ -114,13 +114,13 @@ func (p packageHost) kept() string {
 	return p.sh("cd /var/lib/stopd && find . -type f ! -name '*.past' -exec sha256sum {} + | sort -k2 && stat -c '%%a %%n' . store log.key tls.key")
 }
 
-// A package of Debian is the same bytes whoever makes it, has what docs/packages.md lists, and is installed, upgraded and removed without a word of the
-// store being lost: where no service manager runs, and by systemd.
+// A package is the same bytes whoever makes it. That of Debian has what docs/packages.md lists, and is installed, upgraded and removed without a word
+// of the store being lost: where no service manager runs, and by systemd. That of RPM is, by rpm itself and systemd.
 func TestPackages(t *testing.T) {
 	netlab.Require(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	t.Cleanup(cancel)
-	lab, err := netlab.New(ctx, systemdPackages...)
+	lab, err := netlab.New(ctx, append([]string{"rpm"}, systemdPackages...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,6 +135,7 @@ func TestPackages(t *testing.T) {
 		t.Errorf("the same source made other packages: of Debian %t, of RPM %t", !bytes.Equal(deb, again), !bytes.Equal(rpm, rpmAgain))
 	}
 	higher := upgrade(ctx, t, deb)
+	_, rpmHigher := packaged(ctx, t, "..", t.TempDir(), "VERSION=99")
 	host := func(t *testing.T, add func(context.Context, string, ...netip.Prefix) (*netlab.Host, error), name, addr string) packageHost {
 		t.Helper()
 		h, err := add(ctx, name, netip.MustParsePrefix(addr))
@@ -142,7 +143,7 @@ func TestPackages(t *testing.T) {
 			t.Fatal(err)
 		}
 		p := packageHost{t, ctx, h}
-		for name, content := range map[string][]byte{"/root/1.deb": deb, "/root/2.deb": higher} {
+		for name, content := range map[string][]byte{"/root/1.deb": deb, "/root/2.deb": higher, "/root/1.rpm": rpm, "/root/2.rpm": rpmHigher} {
 			if err := h.WriteFile(name, content, 0o644, "root"); err != nil {
 				t.Fatal(err)
 			}
@@ -153,6 +154,7 @@ func TestPackages(t *testing.T) {
 	}
 	t.Run("no service manager", func(t *testing.T) { t.Parallel(); host(t, lab.AddHost, "p", "192.0.2.1/24").without() })
 	t.Run("systemd", func(t *testing.T) { t.Parallel(); host(t, lab.AddSystemdHost, "s", "192.0.2.2/24").with() })
+	t.Run("rpm", func(t *testing.T) { t.Parallel(); host(t, lab.AddSystemdHost, "r", "192.0.2.3/24").rpm() })
 }
 
 // recipient is somebody's public key.
@@ -233,5 +235,40 @@ func (p packageHost) with() {
 	p.sh("! systemctl is-active stopd.socket stopd.service && test -d /var/lib/stopd/store")
 	if is := p.sh(keys); is != had {
 		t.Error("the host has other keys than at first")
+	}
+}
+
+// rpm is an installation by rpm and systemd, of who has configured it before.
+func (p packageHost) rpm() {
+	t := p.t
+	const active = "systemctl is-active stopd.socket && systemctl is-active stopd.service"
+	p.sh("rm /usr/bin/deb-systemd-invoke") // nobody but Debian has it
+	p.sh(`mkdir -p /etc/stopd && umask 077 && echo 'recipients = ["%s"] # mine' >/etc/stopd/stopd.toml`, recipient)
+	// Debian's dpkg has installed the shell that the package's scripts need: rpm knows of none.
+	p.says("Its pin", "rpm -i --nodeps /root/1.rpm")
+	p.sh("grep '# mine' /etc/stopd/stopd.toml && test -e /etc/stopd/stopd.toml.rpmnew")
+	p.says("/usr/share/zsh/site-functions/_stopctl", "rpm -ql stopd")
+	if changed := p.sh("rpm -V --nodeps stopd || true"); strings.TrimSpace(changed) != "S.5....T.  c /etc/stopd/stopd.toml" {
+		t.Errorf("of what was installed this differs:\n%s", changed)
+	}
+	p.sh("systemctl is-enabled stopd.socket && systemctl is-enabled stopd.service && " + active)
+	answers := func() {
+		t.Helper()
+		p.says("NO-USER", "stopctl request 192.0.2.3 1 2 || test $? = 4")
+	}
+	answers()
+	pid := p.sh("systemctl show --value -p MainPID stopd.service")
+	p.sh("rpm -U --nodeps /root/2.rpm && systemctl is-enabled stopd.socket && systemctl is-enabled stopd.service && " + active)
+	p.says("99-1", "rpm -q stopd")
+	if is := p.sh("systemctl show --value -p MainPID stopd.service"); is == pid {
+		t.Error("it was not restarted")
+	}
+	answers()
+	p.sh("stopctl audit && systemctl stop stopd.socket stopd.service")
+	store := p.kept()
+	p.says("it holds evidence", "rpm -e stopd")
+	p.sh("test ! -e /usr/sbin/stopd && ! systemctl is-active stopd.socket stopd.service && ! systemctl is-enabled stopd.socket stopd.service && grep '# mine' /etc/stopd/stopd.toml.rpmsave")
+	if d := cmp.Diff(store, p.kept()); d != "" {
+		t.Errorf("the store before (-) and after (+):\n%s", d)
 	}
 }
